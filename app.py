@@ -1,0 +1,6 @@
+"""The web app: `python app.py`, then open http://127.0.0.1:7860. A Hugging Face Space starts it the same way."""
+
+from onellm.web.serve import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""Every error a user may see: one sentence that says what was found, what is expected and what to do."""
+
+__all__ = ["FileError", "ModelError", "OneLLMError"]
+
+
+class OneLLMError(Exception):
+    """An error whose text is written for the person who uses OneLLM."""
+
+
+class FileError(OneLLMError):
+    """A file that cannot be used as what it was given as."""
+
+
+class ModelError(OneLLMError):
+    """A model that cannot be found, loaded or run."""

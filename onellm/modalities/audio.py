@@ -1,0 +1,254 @@
+"""Sounds: [S] float32, mono, 16 kHz."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onellm.limits import LIMITS
+from onellm.modalities import mel, sound
+from onellm.modalities.base import Modality, Preview, Sample, refuse
+from onellm.modalities.plots import COLOURS, spread, style
+from onellm.modalities.sound import Track
+
+if TYPE_CHECKING:
+    import torch
+
+RATE_HZ = mel.RATE_HZ
+PATCH_FRAMES = 96  # YAMNet looks at 0.96 s at a time
+PATCH_HOP = 48
+FBANK_FRAMES = 1024
+# Mean and standard deviation of AudioSet's filter banks (AST, ImageBind, OneLLM); the latter counts twice.
+FBANK_MEAN = -4.2677393
+FBANK_STD = 4.5689974
+
+
+class Audio(Modality):
+    """Sound files, read with librosa; m4a and what librosa cannot read, with PyAV.
+
+    Canonical array: [S] float32 at 16 kHz, the mean of all channels, about -1..1, at most 60 s.
+    """
+
+    name = "audio"
+    title = "Audio"
+    icon = "🔊"
+    suffixes = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
+    expects = "a sound (wav, flac, mp3, ogg or m4a) of up to 25 MB"
+
+    def read(self, path: Path) -> Sample:
+        """Read a sound of any rate and channel count.
+
+        Args:
+            path: the file.
+
+        Returns:
+            A sample whose array is [S] float32 at 16 kHz, the first 60 s.
+        """
+        _check_whole(path, self.expects)
+        return self.sample(path, self._decode(path))
+
+    def sample(self, path: Path, track: Track) -> Sample:
+        """Check a decoded track, bring it to 16 kHz and describe it.
+
+        Args:
+            path: the file it comes from.
+            track: the track.
+
+        Returns:
+            The sample.
+
+        Raises:
+            FileError: if there is nothing to hear.
+        """
+        samples = track.samples
+        notes = []
+        finite = np.isfinite(samples)
+        if not samples.size or not finite.any():
+            found = "values that are not numbers" if samples.size else "no sound data"
+            raise refuse(path, found, self.expects, "save or download it again")
+        if not finite.all():
+            samples = np.where(finite, samples, 0)
+            notes.append("values that are not numbers were read as silence")
+        peak = float(np.abs(samples).max())
+        if peak > 4:  # a float file that was never scaled to -1..1
+            samples = samples / peak
+            notes.append(f"scaled down from a peak of {peak:,.0f}")
+        if peak < 1e-4:
+            notes.append("the sound is silent")
+        if track.samples_rate_hz != RATE_HZ:
+            import librosa
+
+            samples = librosa.resample(samples, orig_sr=track.samples_rate_hz, target_sr=RATE_HZ)
+        duration_s = max(track.duration_s, len(samples) / RATE_HZ)
+        if duration_s > LIMITS.audio_seconds + 0.1:
+            notes.append(f"cut to the first {LIMITS.audio_seconds:g} s")
+        channels = {1: "mono", 2: "stereo"}.get(track.channels, f"{track.channels} channels")
+        summary = f"{duration_s:.1f} s, {track.rate_hz / 1000:g} kHz, {channels}"
+        return Sample(self.name, path.name, samples.astype(np.float32), summary, float(RATE_HZ), notes=notes)
+
+    def _decode(self, path: Path) -> Track:
+        """Decode at most the longest sound allowed, at its own rate."""
+        import soundfile
+
+        try:
+            info = soundfile.info(str(path))
+        except soundfile.LibsndfileError:
+            return sound.decode(path, RATE_HZ, self.expects)
+        if not 0 < info.samplerate * info.channels <= LIMITS.audio_values_hz:
+            found = f"the header says {info.samplerate:,} Hz and {info.channels} channels"
+            raise refuse(path, found, "a usual rate and channel count", "save it as 48,000 Hz stereo")
+
+        import librosa
+
+        channels, rate_hz = librosa.load(path, sr=None, mono=False, duration=LIMITS.audio_seconds)
+        samples = channels if channels.ndim == 1 else channels.mean(axis=0)
+        wanted_s = min(info.duration, LIMITS.audio_seconds)
+        if len(samples) / rate_hz < 0.98 * wanted_s - 0.1:
+            found = f"the sound ends after {len(samples) / rate_hz:.1f} s of {info.duration:.1f} s"
+            raise refuse(path, found, self.expects, "the file is cut short, so save or download it again")
+        return Track(samples, int(rate_hz), info.duration, info.samplerate, info.channels)
+
+    def to_tensor(
+        self,
+        sample: Sample,
+        features: str = "fbank",
+        patches: int | None = None,
+        short: str = "pad",
+        frames: int = FBANK_FRAMES,
+    ) -> torch.Tensor:
+        """Turn a sound into a spectrogram.
+
+        Args:
+            sample: what `load` returned.
+            features: "fbank" for the published OneLLM's filter bank, "yamnet" for YAMNet's patches.
+            patches: yamnet: most patches, evenly kept; all if None.
+            short: yamnet: "pad" a sound below 0.975 s with silence, or "repeat" it.
+            frames: fbank: length it is cut or padded to, in steps of 10 ms.
+
+        Returns:
+            fbank: [1, 128, frames] float32. yamnet: [N, 1, 96, 64] float32, one patch each 0.48 s.
+        """
+        import torch
+
+        if features == "fbank":
+            return torch.from_numpy(_fbank(sample.array, frames))
+        if features == "yamnet":
+            return torch.from_numpy(_yamnet(sample.array, patches, short))
+        raise ValueError(f"features is {features!r}; expected 'fbank' or 'yamnet'")
+
+    def preview(self, sample: Sample) -> Preview:
+        """Show the waveform over seconds, and a mel spectrogram below."""
+        from plotly import graph_objects
+        from plotly.subplots import make_subplots
+
+        seconds, low, high = _envelope(sample.array, 1200)
+        spectrum = mel.yamnet_log_mel(_at_least(sample.array, mel.FRAME, "pad"))
+        columns = spread(len(spectrum), 500)
+        levels = 8.686 * spectrum[columns].T  # natural logarithm of a magnitude to dB
+        levels = np.clip(levels - levels.max(), -70, 0)
+        figure = make_subplots(
+            rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.5, 0.5]
+        )
+        figure.add_scatter(
+            x=np.concatenate([seconds, seconds[::-1]]),
+            y=np.concatenate([high, low[::-1]]),
+            fill="toself",
+            fillcolor=COLOURS[2],
+            line={"color": COLOURS[2], "width": 0.6},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+        figure.add_trace(
+            graph_objects.Heatmap(
+                x=((columns + 1) * 0.01).astype(np.float32),
+                y=mel.centres_khz(64, 125.0, 7500.0).astype(np.float32),
+                z=levels.astype(np.int8),
+                colorscale="Magma",
+                showscale=False,
+                hovertemplate="%{x:.2f} s, %{y:.1f} kHz, %{z} dB<extra></extra>",
+            ),
+            row=2,
+            col=1,
+        )
+        style(figure, 340)
+        peak = max(float(np.abs(sample.array).max()), 1e-3)
+        figure.update_yaxes(title="amplitude", range=[-1.05 * peak, 1.05 * peak], nticks=5, row=1, col=1)
+        figure.update_yaxes(
+            title="kHz", type="log", tickvals=[0.25, 0.5, 1, 2, 4], showgrid=False, row=2, col=1
+        )
+        figure.update_xaxes(range=[0, len(sample.array) / RATE_HZ])
+        figure.update_xaxes(title="seconds", showgrid=False, row=2, col=1)
+        return Preview("plot", figure, f"{sample.name}: {sample.summary}")
+
+
+def _fbank(waveform: np.ndarray, frames: int) -> np.ndarray:
+    """Return [1, 128, frames] float32, normalised; padding is the value 0 before normalising."""
+    bank = mel.fbank(_at_least(waveform, mel.FRAME, "pad"))[:frames]
+    bank = np.pad(bank, ((0, frames - len(bank)), (0, 0)))
+    return ((bank - FBANK_MEAN) / (2 * FBANK_STD)).T[None].astype(np.float32)
+
+
+def _yamnet(waveform: np.ndarray, patches: int | None, short: str) -> np.ndarray:
+    """Return [N, 1, 96, 64] float32; a rest of half a hop or more gets a last patch of its own."""
+    if short not in ("pad", "repeat"):
+        raise ValueError(f"short is {short!r}; expected 'pad' or 'repeat'")
+    needed = (PATCH_FRAMES - 1) * mel.HOP + mel.FRAME
+    spectrum = mel.yamnet_log_mel(_at_least(waveform, needed, short))
+    starts = list(range(0, len(spectrum) - PATCH_FRAMES + 1, PATCH_HOP))
+    rest = len(spectrum) - PATCH_FRAMES - starts[-1]
+    if rest >= PATCH_HOP // 2:
+        starts.append(starts[-1] + rest)
+    if patches is not None:
+        starts = [starts[i] for i in spread(len(starts), patches)]
+    return np.stack([spectrum[start : start + PATCH_FRAMES] for start in starts])[:, None]
+
+
+def _at_least(waveform: np.ndarray, length: int, short: str) -> np.ndarray:
+    """Lengthen a waveform to `length` samples with silence, or by repeating it."""
+    if len(waveform) >= length:
+        return waveform
+    return np.resize(waveform, length) if short == "repeat" else np.pad(waveform, (0, length - len(waveform)))
+
+
+def _envelope(waveform: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return times in seconds and the lowest and highest sample about each."""
+    columns = min(columns, len(waveform))
+    edges = np.linspace(0, len(waveform), columns, endpoint=False).astype(int)
+    low, high = np.minimum.reduceat(waveform, edges), np.maximum.reduceat(waveform, edges)
+    return (edges / RATE_HZ).astype(np.float32), low.astype(np.float32), high.astype(np.float32)
+
+
+def _check_whole(path: Path, expects: str) -> None:
+    """Refuse a wav or ogg file that is shorter than its header says: decoders take it for a shorter sound."""
+    data = path.read_bytes()
+    missing = 0
+    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+        missing = _missing_wav(data)
+    elif data[:4] == b"OggS":
+        missing = _missing_ogg(data)
+    if missing:
+        found = f"the file ends {missing:,} bytes before its header says"
+        raise refuse(path, found, expects, "the file is cut short, so save or download it again")
+
+
+def _missing_wav(data: bytes) -> int:
+    """Count the bytes that lack from the data chunk; streams that left its size open lack none."""
+    position = 12
+    while position + 8 <= len(data):
+        name, size = data[position : position + 4], struct.unpack_from("<I", data, position + 4)[0]
+        if name == b"data":
+            return 0 if size >= 0x7FFFFF00 else max(0, position + 8 + size - len(data))
+        position += 8 + size + size % 2
+    return 0
+
+
+def _missing_ogg(data: bytes) -> int:
+    """Count the bytes that lack from the last page."""
+    start = data.rfind(b"OggS")
+    if start + 27 > len(data):
+        return start + 27 - len(data)
+    table = data[start + 27 : start + 27 + data[start + 26]]
+    return max(0, start + 27 + data[start + 26] + sum(table) - len(data))

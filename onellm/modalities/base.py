@@ -1,0 +1,280 @@
+"""The contract all kinds share: what a kind is called, which files it reads, and its three verbs."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import stat
+import warnings
+import zipfile
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from onellm.errors import FileError, OneLLMError
+from onellm.limits import LIMITS
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Damaged", "Modality", "Preview", "Sample", "megabytes", "refuse"]
+
+
+@dataclass
+class Sample:
+    """What `load` returns: the content of one file, with nothing in it that depends on a model.
+
+    Attributes:
+        kind: name of the modality, such as ``"audio"``.
+        name: the file's base name.
+        array: the kind's own array; each modality states shape, dtype and unit.
+        summary: one line for people, such as ``"3.2 s, 44.1 kHz, stereo"``.
+        rate_hz: samples, rows or frames a second, for kinds that run in time.
+        picture: [H, W, 3] uint8, the optional picture beside a depth or normal map.
+        notes: what the person should know about how the file was read.
+    """
+
+    kind: str
+    name: str
+    array: np.ndarray
+    summary: str
+    rate_hz: float | None = None
+    picture: np.ndarray | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Preview:
+    """Something to look at.
+
+    Attributes:
+        kind: ``"image"`` (a Pillow image), ``"gallery"`` (a list of them) or ``"plot"`` (a plotly figure).
+        content: the thing itself.
+        caption: one line to set below it.
+    """
+
+    kind: Literal["image", "gallery", "plot"]
+    content: Any
+    caption: str
+
+
+class Damaged(ValueError):
+    """A file that is not what it should be, in words for people; `Modality.load` makes a FileError of it."""
+
+
+class Modality(ABC):
+    """One kind of file: how it is read, turned into a tensor and shown.
+
+    Attributes:
+        name: singular name, the same in code, messages, config and UI.
+        title: the name as shown to people.
+        icon: one emoji.
+        suffixes: file name endings it reads, lower case, with the dot.
+        expects: what a good file is, to follow "expected" in an error.
+    """
+
+    name: str
+    title: str
+    icon: str
+    suffixes: tuple[str, ...]
+    expects: str
+
+    @property
+    def limit_bytes(self) -> int:
+        """Largest file that is read."""
+        return getattr(LIMITS, f"{self.name}_bytes")
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the options `load` takes."""
+        return tuple(list(inspect.signature(self.read).parameters)[1:])
+
+    def load(self, path: str | os.PathLike, **options) -> Sample:
+        """Read a file.
+
+        Args:
+            path: the file.
+            **options: the kind's own options, see its `read`; None means "not given".
+
+        Returns:
+            The file's content as a sample.
+
+        Raises:
+            FileError: if the file is missing, empty, too large, of another kind or broken, or if an option
+                is not one of the kind's.
+        """
+        path = self.check(path)
+        options = {key: value for key, value in options.items() if value is not None}
+        unknown = sorted(set(options) - set(self.options))
+        if unknown:
+            valid = ", ".join(self.options) or "none"
+            raise refuse(
+                path, f"unknown option {unknown[0]!r}", f"one of: {valid}", "correct the option's name"
+            )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return self.read(path, **options)
+        except OneLLMError:
+            raise
+        except MemoryError as error:
+            raise refuse(
+                path, "it needs more memory than there is", self.expects, "use a smaller file"
+            ) from error
+        except ImportError as error:
+            raise refuse(
+                path,
+                f"its reader is not installed ({error.name or 'unknown'})",
+                "the packages of requirements.txt and packages.txt",
+                "install them and start again",
+            ) from error
+        except Exception as error:
+            found = f"{describe(path)} that cannot be read ({_reason(error)})"
+            raise refuse(
+                path, found, self.expects, "check that the file is whole, or save it anew"
+            ) from error
+
+    def check(self, path: str | os.PathLike) -> Path:
+        """Check what can be known of a file without opening it as its kind.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The same path as a `Path`.
+
+        Raises:
+            FileError: if it is not a file of this kind's size and suffixes.
+        """
+        path = Path(path)
+        try:
+            status = path.stat()
+        except (OSError, ValueError) as error:
+            raise refuse(path, "there is no such file", self.expects, "check the path") from error
+        if not stat.S_ISREG(status.st_mode):
+            found = "this is a folder" if stat.S_ISDIR(status.st_mode) else "this is not a regular file"
+            raise refuse(path, found, self.expects, "choose a file")
+        if not path.name.lower().endswith(self.suffixes):
+            ending = path.suffix.lower() or "no suffix"
+            raise refuse(path, f"the name ends in {ending}" if path.suffix else "the name has no suffix",
+                         self.expects, _suggest(self.name, path))  # fmt: skip
+        if status.st_size == 0:
+            raise refuse(path, "the file is empty", self.expects, "save or download it again")
+        if status.st_size > self.limit_bytes:
+            found = f"the file has {megabytes(status.st_size)}"
+            raise refuse(
+                path, found, f"at most {megabytes(self.limit_bytes)}", "use a smaller or shorter one"
+            )
+        return path
+
+    @abstractmethod
+    def read(self, path: Path, **options) -> Sample:
+        """Read a file that passed `check`; called by `load`, which words what this raises."""
+
+    @abstractmethod
+    def to_tensor(self, sample: Sample, **settings) -> torch.Tensor:
+        """Turn a sample into what a model's tokenizer takes; the settings come from the model's config."""
+
+    @abstractmethod
+    def preview(self, sample: Sample) -> Preview:
+        """Turn a sample into something to look at."""
+
+
+def refuse(path: str | os.PathLike, found: str, expected: str, advice: str) -> FileError:
+    """Word an error: the file's name, what was found, what was expected, what to do.
+
+    Args:
+        path: the file; only its base name is shown.
+        found: what was found, without a full stop.
+        expected: what was expected, to follow "expected".
+        advice: what to do next, as an imperative.
+
+    Returns:
+        The error, to be raised by the caller.
+    """
+    return FileError(f"{display_name(path)}: {found}; expected {expected}; {advice}.")
+
+
+def display_name(path: str | os.PathLike, length: int = 60) -> str:
+    """Return a file's base name in printable characters and of limited length."""
+    name = "".join(c if c.isprintable() else "?" for c in os.path.basename(os.fspath(path))) or "?"
+    return name if len(name) <= length else f"{name[: length - 12]}…{name[-11:]}"
+
+
+def megabytes(count_bytes: int) -> str:
+    """Return a size for people: ``"3.2 MB"``."""
+    if count_bytes < 1_000_000:
+        return f"{max(1, round(count_bytes / 1000))} kB"
+    return f"{count_bytes / 1e6:.1f} MB".replace(".0 MB", " MB")
+
+
+def describe(path: Path) -> str:
+    """Say what a file looks like from its first bytes, such as ``"a PDF document"``."""
+    with open(path, "rb") as file:
+        head = file.read(512)
+    for offset, magic, words in _MAGIC:
+        if head[offset : offset + len(magic)] == magic:
+            return words
+    if head.lstrip()[:1] == b"<":
+        return "a web page or XML text"
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError:
+        return "data"
+    return "plain text" if all(c.isprintable() or c in "\r\n\t" for c in text) else "data"
+
+
+_MAGIC = (
+    (0, b"version https://git-lfs", "a Git LFS pointer"),
+    (0, b"\x89PNG", "a PNG picture"),
+    (0, b"\xff\xd8\xff", "a JPEG picture"),
+    (0, b"GIF8", "a GIF picture"),
+    (8, b"WEBP", "a WebP picture"),
+    (0, b"BM", "a BMP picture"),
+    (0, b"II*\0", "a TIFF picture"),
+    (0, b"MM\0*", "a TIFF picture"),
+    (4, b"ftypheic", "a HEIC picture"),
+    (4, b"ftypavif", "an AVIF picture"),
+    (4, b"ftyp", "an MP4 or QuickTime file"),
+    (0, b"\x1aE\xdf\xa3", "a WebM or Matroska file"),
+    (8, b"AVI ", "an AVI video"),
+    (8, b"WAVE", "a WAV sound"),
+    (0, b"fLaC", "a FLAC sound"),
+    (0, b"OggS", "an Ogg file"),
+    (0, b"ID3", "an MP3 sound"),
+    (0, b"glTF", "a GLB model"),
+    (0, b"ply", "a PLY file"),
+    (0, b"OFF", "an OFF mesh"),
+    (0, b"v/1\x01", "an EXR picture"),
+    (0, b"\x93NUMPY", "a NumPy array"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"\x1f\x8b", "a gzip file"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"\x7fELF", "a program"),
+    (0, b"MZ", "a program"),
+)
+
+
+def _reason(error: BaseException, length: int = 100) -> str:
+    """Say in one short phrase why a file could not be read; what only speaks to programmers is left out."""
+    text = getattr(error, "strerror", None) or str(error)
+    if not isinstance(error, Damaged | OSError | EOFError | zipfile.BadZipFile) and text == str(error):
+        return "it is damaged, or of another kind"
+    text = re.sub(r" ?\(\d+ bytes not processed\)", "", text)
+    text = " ".join(word for word in text.split() if "/" not in word and "\\" not in word)
+    text = "".join(c if c.isprintable() else "?" for c in text).replace(";", ",").strip(" .:")
+    return (text if len(text) <= length else text[: length - 1] + "…") or "it is damaged"
+
+
+def _suggest(name: str, path: Path) -> str:
+    """Say what to do with a file whose suffix this kind does not read."""
+    from onellm.modalities import MODALITIES
+
+    others = [
+        m.name for m in MODALITIES.values() if m.name != name and path.name.lower().endswith(m.suffixes)
+    ]
+    return f"give it as {' or '.join(others)}, or convert it" if others else "convert it to one of these"

@@ -1,0 +1,68 @@
+"""Images: [H, W, 3] uint8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onellm.modalities.base import Modality, Preview, Sample
+from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, read_picture, size_text, to_pixels
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Image(Modality):
+    """Photographs and drawings, read with Pillow.
+
+    Canonical array: [H, W, 3] uint8, upright, transparency on white, 16-bit and float scaled to 0..255;
+    the first frame of animations; reduced to 2,048 pixels where the longer side has more.
+    """
+
+    name = "image"
+    title = "Image"
+    icon = "🖼️"
+    suffixes = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+    expects = "a picture (png, jpg, webp, bmp, tiff or gif) of up to 20 MB and 40 million pixels"
+
+    def read(self, path: Path) -> Sample:
+        """Read a picture.
+
+        Args:
+            path: the file.
+
+        Returns:
+            A sample whose array is [H, W, 3] uint8.
+        """
+        array, (width, height), notes = read_picture(path)
+        return Sample(self.name, path.name, array, size_text(width, height), notes=notes)
+
+    def to_tensor(
+        self,
+        sample: Sample,
+        size: int = 224,
+        resize: int | None = None,
+        mean: tuple[float, ...] = CLIP_MEAN,
+        std: tuple[float, ...] = CLIP_STD,
+    ) -> torch.Tensor:
+        """Resize the shorter side, cut the centre and normalise.
+
+        Args:
+            sample: what `load` returned.
+            size: side of the square, in pixels.
+            resize: length of the shorter side before cutting; `size` if None.
+            mean: mean a channel, in 0..1.
+            std: standard deviation a channel, in 0..1.
+
+        Returns:
+            [3, size, size] float32.
+        """
+        return to_pixels([sample.array], size, resize, mean, std)[0]
+
+    def preview(self, sample: Sample) -> Preview:
+        """Show the picture, at most 1,024 pixels wide and high."""
+        from PIL import Image as PillowImage
+
+        image = PillowImage.fromarray(sample.array)
+        image.thumbnail((1024, 1024))
+        return Preview("image", image, f"{sample.name}: {sample.summary}")

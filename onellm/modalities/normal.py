@@ -1,0 +1,186 @@
+"""Normal maps: [H, W, 3] float32 unit vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onellm.limits import LIMITS
+from onellm.modalities.arrays import pick, read_arrays
+from onellm.modalities.base import Modality, Preview, Sample, refuse
+from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, beside, open_image, read_beside, size_text
+
+if TYPE_CHECKING:
+    import torch
+
+LENGTHS = (0.7, 1.3)  # lengths of vectors that pass for normals
+
+
+class Normal(Modality):
+    """Surface normal maps, alone or with the picture they belong to.
+
+    Canonical array: [H, W, 3] float32, unit vectors in the camera's frame: x to the right, y up, z towards
+    the viewer; 0, 0, 0 where unknown.
+
+    A png holds (normal + 1) / 2 as red, green, blue; black or transparent pixels are unknown. An npy file is
+    [H, W, 3] or [3, H, W] in -1..1, in 0..1 or in 0..255. The option `y` = "down" reads maps whose green
+    channel points down.
+    """
+
+    name = "normal"
+    title = "Normal"
+    icon = "🧊"
+    suffixes = (".png", ".npy")
+    expects = "a normal map (png with x, y, z as red, green, blue, or npy [H, W, 3]) of up to 40 MB"
+
+    def read(self, path: Path, picture: str | Path | None = None, y: str = "up") -> Sample:
+        """Read a normal map.
+
+        Args:
+            path: the file.
+            picture: the picture the map belongs to, an image file.
+            y: "up" or "down", where the file's second component points.
+
+        Returns:
+            A sample whose array is [H, W, 3] float32.
+        """
+        if y not in ("up", "down"):
+            raise refuse(path, f"the option y is {y!r}", "up or down", "correct the option")
+        normals, known = self._read_numpy(path) if path.suffix.lower() == ".npy" else self._read_image(path)
+        lengths = np.linalg.norm(normals, axis=2)
+        known &= np.isfinite(lengths) & (lengths > 1e-3)
+        if not known.any():
+            raise refuse(path, "no pixel has a normal", self.expects, "check how the map was saved")
+        share = float(((lengths[known] > LENGTHS[0]) & (lengths[known] < LENGTHS[1])).mean())
+        if share < 0.5:
+            found = f"only {share:.0%} of the pixels hold vectors of length 1"
+            raise refuse(path, found, self.expects, "give photographs as image, or save the normals again")
+        normals = np.divide(normals, lengths[..., None], out=np.zeros_like(normals), where=known[..., None])
+        if y == "down":
+            normals[..., 1] *= -1
+        notes: list[str] = []
+        away = float((normals[known][:, 2] < -0.2).mean())
+        if away > 0.5:
+            notes.append(f"{away:.0%} of the normals point away from the viewer: is z meant the other way?")
+        summary = f"{size_text(normals.shape[1], normals.shape[0])}, {known.mean():.0%} known"
+        return Sample(
+            self.name,
+            path.name,
+            normals,
+            summary,
+            picture=read_beside(picture, normals.shape[:2], notes),
+            notes=notes,
+        )
+
+    def _read_numpy(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Return [H, W, 3] float32 in -1..1 and which pixels may be known."""
+        arrays = read_arrays(path, LIMITS.map_pixels * 3 * 8, self.expects)
+        array = pick(arrays, "", "normal", "normals") if len(arrays) > 1 else next(iter(arrays.values()))
+        while array is not None and array.ndim > 3 and array.shape[0] == 1:
+            array = array[0]
+        if array is not None and array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
+            array = array.transpose(1, 2, 0)
+        if array is None or array.ndim != 3 or array.shape[2] != 3:
+            found = "arrays without names" if array is None else f"an array of shape {list(array.shape)}"
+            raise refuse(path, found, "[H, W, 3]", "save the normals alone")
+        if array.shape[0] * array.shape[1] > LIMITS.map_pixels:
+            found = f"a map of {size_text(array.shape[1], array.shape[0])}"
+            raise refuse(
+                path, found, f"at most {LIMITS.map_pixels / 1e6:g} million pixels", "make it smaller"
+            )
+        normals = array.astype(np.float32)
+        known = np.isfinite(normals).all(axis=2) & (normals != 0).any(axis=2)
+        normals[~known] = 0
+        if not known.any():
+            return normals, known
+        low, high = float(normals[known].min()), float(normals[known].max())
+        if low >= 0 and high > 1.5:
+            normals = normals / 127.5 - 1
+        elif low >= 0 and np.linalg.norm(normals[known] * 2 - 1, axis=1).std() < 0.05:
+            normals = normals * 2 - 1
+        return normals, known
+
+    def _read_image(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Return [H, W, 3] float32 in -1..1 and which pixels may be known."""
+        with open_image(path, LIMITS.map_pixels, ("PNG",)) as image:
+            if image.mode not in ("RGB", "RGBA", "P"):
+                found = f"a picture of mode {image.mode}, without three colours"
+                raise refuse(path, found, self.expects, "save x, y, z as red, green, blue")
+            rgba = np.asarray(image.convert("RGBA"))
+        known = (rgba[..., 3] > 127) & (rgba[..., :3] > 0).any(axis=2)
+        normals = rgba[..., :3].astype(np.float32) / 127.5 - 1
+        # 127 and 128 are the same "no direction"; both would otherwise be tiny vectors of length below 0.01
+        known &= (np.abs(normals) > 0.012).any(axis=2)
+        return normals, known
+
+    def to_tensor(
+        self,
+        sample: Sample,
+        size: int = 224,
+        resize: int | None = None,
+        mean: tuple[float, ...] = CLIP_MEAN,
+        std: tuple[float, ...] = CLIP_STD,
+    ) -> torch.Tensor:
+        """Encode normals as colours, then resize, cut and normalise.
+
+        Args:
+            sample: what `load` returned.
+            size: side of the square, in pixels.
+            resize: length of the shorter side before cutting; `size` if None.
+            mean: mean a channel, in 0..1.
+            std: standard deviation a channel, in 0..1.
+
+        Returns:
+            [1, 3, size, size] float32, or [2, 3, size, size] with the picture first.
+        """
+        return beside(sample, to_picture(sample.array), size, resize, mean, std)
+
+    def preview(self, sample: Sample) -> Preview:
+        """Show the map as colours, with a legend of the axes."""
+        from PIL import Image, ImageDraw, ImageFont
+
+        image = Image.fromarray(to_picture(sample.array))
+        alpha = np.any(sample.array != 0, axis=2)
+        image.putalpha(Image.fromarray(np.where(alpha, 255, 0).astype(np.uint8)))
+        image.thumbnail((768, 768))
+        if max(image.size) < 256:
+            factor = 256 // max(image.size) + 1
+            image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+        side = max(96, min(150, image.width // 3))
+        canvas = Image.new("RGBA", (image.width + side + 24, max(image.height, side + 60)))
+        canvas.paste(image, (0, 0))
+        left = image.width + 24
+        canvas.alpha_composite(Image.fromarray(_sphere(side)), (left, 20))
+        draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
+        grey = (138, 143, 152, 255)
+        draw.text((left + side / 2, 2), "+y up", fill=grey, font=font, anchor="ma")
+        draw.text((left + side / 2, 24 + side), "+x right", fill=grey, font=font, anchor="ma")
+        draw.text((left + side / 2, 42 + side), "+z to viewer", fill=grey, font=font, anchor="ma")
+        return Preview(
+            "image", canvas, f"{sample.name}: {sample.summary}; the ball shows which colour faces where"
+        )
+
+
+def to_picture(normals: np.ndarray) -> np.ndarray:
+    """Encode normals as colours.
+
+    Args:
+        normals: [H, W, 3] float32 in -1..1, 0, 0, 0 where unknown.
+
+    Returns:
+        [H, W, 3] uint8: (normal + 1) / 2 as red, green, blue; black where unknown.
+    """
+    known = np.any(normals != 0, axis=2, keepdims=True)
+    return np.where(known, (normals + 1) * 127.5 + 0.5, 0).clip(0, 255).astype(np.uint8)
+
+
+def _sphere(side: int) -> np.ndarray:
+    """Draw a ball coloured by its normals: [side, side, 4] uint8."""
+    axis = (np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1
+    x, y = np.meshgrid(axis, -axis)
+    square = 1 - x**2 - y**2
+    normals = np.stack([x, y, np.sqrt(np.maximum(square, 0))], axis=2)
+    alpha = np.clip(square * side / 4, 0, 1) * 255
+    return np.dstack([to_picture(normals), alpha.astype(np.uint8)])

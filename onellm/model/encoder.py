@@ -1,0 +1,33 @@
+"""The universal encoder: one transformer that all kinds of file share.
+
+Source: OneLLM (arXiv:2312.03700), section 3.1; the published model uses CLIP's ViT-L/14.
+"""
+
+import torch
+from open_clip.transformer import LayerNorm, QuickGELU, Transformer
+from torch import nn
+
+
+class UniversalEncoder(nn.Module):
+    """open_clip's visual transformer without its patch layer and output projection."""
+
+    def __init__(self, width: int, layers: int, heads: int, mlp_ratio: float = 4.0):
+        super().__init__()
+        self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(width))
+        self.ln_pre = LayerNorm(width)
+        self.transformer = Transformer(width, layers, heads, mlp_ratio, act_layer=QuickGELU)
+        self.ln_post = LayerNorm(width)
+
+    def forward(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Encode the tokens of one kind.
+
+        Args:
+            tokens: [B, N, D].
+            positions: [N + 1, D], the kind's positional embedding, the class token's first.
+
+        Returns:
+            [B, N + 1, D] features, the class token's first, after the last layer norm.
+        """
+        classes = self.class_embedding.expand(tokens.shape[0], 1, -1)
+        tokens = torch.cat([classes, tokens], dim=1) + positions[: tokens.shape[1] + 1]
+        return self.ln_post(self.transformer(self.ln_pre(tokens)))

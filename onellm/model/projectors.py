@@ -1,0 +1,155 @@
+"""From the encoder's features to words the LLM can read.
+
+Source: OneLLM (arXiv:2312.03700), section 3.2, "universal projection module" (UPM). The released weights normalise the
+router with a sigmoid, the paper writes softmax; `router` chooses.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class ExpertBlock(nn.Module):
+    """A LLaMA block that sees in both directions and has no rotary positions."""
+
+    def __init__(self, width: int, heads: int, hidden: int, eps: float):
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.RMSNorm(width, eps)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.ffn_norm = nn.RMSNorm(width, eps)
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map [B, N, D] to [B, N, D]."""
+        batch, length, width = x.shape
+        qkv = self.qkv(self.attention_norm(x)).view(batch, length, 3, self.heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        x = x + self.out(attended.transpose(1, 2).reshape(batch, length, width))
+        gate, up = self.gate_up(self.ffn_norm(x)).chunk(2, dim=-1)
+        return x + self.down(F.silu(gate) * up)
+
+
+class Router(nn.Module):
+    """Weigh the experts for one kind of file, query by query."""
+
+    def __init__(self, kind: str, width: int, hidden: int, experts: int):
+        super().__init__()
+        self.kind, self.experts = kind, experts
+        if kind != "constant":
+            self.fc1 = nn.Linear(width, hidden)
+            self.fc2 = nn.Linear(hidden, experts)
+
+    def forward(self, queries: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """Weigh the experts.
+
+        Args:
+            queries: [B, M, D], not yet mixed with the features.
+            features: [B, N, D]; only the router "input_aware" looks at them (at their mean).
+
+        Returns:
+            [B, M, K] weights that sum to 1 over the experts.
+        """
+        if self.kind == "constant":
+            return queries.new_full((*queries.shape[:2], self.experts), 1 / self.experts)
+        if self.kind == "input_aware":
+            queries = queries + features.mean(dim=1, keepdim=True)
+        logits = self.fc2(F.gelu(self.fc1(queries)))
+        if self.kind == "sigmoid":
+            weights = logits.sigmoid()
+            return weights / weights.sum(dim=-1, keepdim=True)
+        weights = logits.softmax(dim=-1)
+        if self.kind == "sparse":
+            best = F.one_hot(weights.argmax(dim=-1), self.experts)
+            weights = best + weights - weights.detach()  # straight-through, so that the router can learn
+        return weights
+
+
+class Anchor(nn.Module):
+    """Pull every soft word onto the LLM's own word embeddings.
+
+    A soft word becomes a mixture of the embeddings of a caption vocabulary, weighed by a sharpened cosine similarity,
+    so that a frozen LLM meets nothing it has not seen, and the mixture's weights can be trained as a classifier
+    without running the LLM.
+    """
+
+    def __init__(self, size: int, scale: float):
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("token_ids", torch.zeros(size, dtype=torch.long))
+
+    def logits(self, words: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Score the vocabulary: [B, M, D_llm] words and [V, D_llm] embedding to [B, M, size]."""
+        vocabulary = F.normalize(embedding[self.token_ids].float(), dim=-1)
+        return self.scale * F.normalize(words.float(), dim=-1) @ vocabulary.T
+
+    def forward(self, words: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Map [B, M, D_llm] to [B, M, D_llm] inside the span of the vocabulary."""
+        weights = self.logits(words, embedding).softmax(dim=-1).to(embedding.dtype)
+        return weights @ embedding[self.token_ids]
+
+
+class UniversalProjection(nn.Module):
+    """Mix K experts, shared by all kinds, with a router a kind, into M soft words."""
+
+    def __init__(
+        self,
+        kinds: list[str],
+        width: int,
+        width_llm: int,
+        experts: int,
+        layers: int,
+        heads: int,
+        hidden: int,
+        queries: int,
+        router: str = "sigmoid",
+        router_hidden: int = 4096,
+        norm_eps: float = 1e-5,
+        anchor: dict | None = None,
+    ):
+        super().__init__()
+        self.experts = nn.ModuleList(
+            nn.Sequential(*(ExpertBlock(width, heads, hidden, norm_eps) for _ in range(layers)))
+            for _ in range(experts)
+        )
+        self.input_proj = nn.ModuleDict(
+            {kind: nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width)) for kind in kinds}
+        )
+        self.queries = nn.ParameterDict({kind: 0.02 * torch.randn(queries, width) for kind in kinds})
+        self.routers = nn.ModuleDict({kind: Router(router, width, router_hidden, experts) for kind in kinds})
+        self.output_proj = nn.ModuleDict(
+            {kind: nn.Sequential(nn.Linear(width, width_llm), nn.LayerNorm(width_llm)) for kind in kinds}
+        )
+        self.start_tags = nn.ParameterDict({kind: 0.02 * torch.randn(width_llm) for kind in kinds})
+        self.end_tags = nn.ParameterDict({kind: 0.02 * torch.randn(width_llm) for kind in kinds})
+        self.anchor = Anchor(**anchor) if anchor else None
+
+    def words(self, features: torch.Tensor, kind: str) -> torch.Tensor:
+        """Project [B, N, D] features to [B, M, D_llm] words, before the anchor and without tags."""
+        features = self.input_proj[kind](features)
+        queries = self.queries[kind].expand(features.shape[0], -1, -1)
+        weights = self.routers[kind](queries, features)
+        sequence = torch.cat([queries, features], dim=1)
+        count = queries.shape[1]
+        mixed = sum(weights[..., k, None] * expert(sequence)[:, :count] for k, expert in enumerate(self.experts))
+        return self.output_proj[kind](mixed)
+
+    def forward(self, features: torch.Tensor, kind: str, embedding: torch.Tensor) -> torch.Tensor:
+        """Project features to what the LLM reads.
+
+        Args:
+            features: [B, N, D] of files of one kind.
+            kind: the kind.
+            embedding: [V, D_llm], the LLM's input embedding.
+
+        Returns:
+            [B, M + 2, D_llm]: start tag, soft words, end tag.
+        """
+        words = self.words(features, kind)
+        if self.anchor is not None:
+            words = self.anchor(words, embedding)
+        start, end = (tags[kind].expand(len(words), 1, -1) for tags in (self.start_tags, self.end_tags))
+        return torch.cat([start.to(words), words, end.to(words)], dim=1)

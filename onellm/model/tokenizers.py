@@ -1,0 +1,203 @@
+"""Tokenizers: from a kind's tensor to tokens of the encoder's width, one small module a way of cutting.
+
+Every tokenizer has two steps. `extract` is fixed (a frozen stem, or nothing), so training may keep its result;
+`forward` is what trains. `count` is the largest number of tokens; tensors of one shape form a batch.
+Source of the published forms: OneLLM (arXiv:2312.03700), section 3.1 and its released code's shapes.
+"""
+
+import torch
+from torch import nn
+
+from onellm.errors import ModelError
+
+
+class Tokenizer(nn.Module):
+    """Common part: the positional embedding of the tokens, the class token's first."""
+
+    def __init__(self, width: int, count: int):
+        super().__init__()
+        self.count = count
+        self.positions = nn.Parameter(0.02 * torch.randn(count + 1, width))
+
+    def extract(self, values: torch.Tensor) -> torch.Tensor:
+        """Do what never trains; here nothing."""
+        return values
+
+
+class ImagePatches(Tokenizer):
+    """CLIP's patch layer, for everything that is a picture or several."""
+
+    def __init__(self, width: int, size: int = 224, patch: int = 14):
+        super().__init__(width, (size // patch) ** 2)
+        self.conv = nn.Conv2d(3, width, patch, patch, bias=False)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Cut [B, 3, H, W] into [B, N, D], or [B, T, 3, H, W] into [B, T, N, D]."""
+        tokens = self.conv(pictures.flatten(0, -4)).flatten(2).transpose(1, 2)
+        return tokens.unflatten(0, pictures.shape[:-3])
+
+
+class SpectrogramPatches(Tokenizer):
+    """Overlapping patches of a log-mel spectrogram."""
+
+    def __init__(self, width: int, mels: int = 128, frames: int = 1024, patch: int = 16, stride: int = 10):
+        super().__init__(width, ((mels - patch) // stride + 1) * ((frames - patch) // stride + 1))
+        self.conv = nn.Conv2d(1, width, patch, stride)
+
+    def forward(self, spectrogram: torch.Tensor) -> torch.Tensor:
+        """Cut [B, 1, mels, frames] into [B, N, D]."""
+        return self.conv(spectrogram).flatten(2).transpose(1, 2)
+
+
+def farthest_points(xyz: torch.Tensor, count: int) -> torch.Tensor:
+    """Choose points that lie far from each other, the first point first.
+
+    Args:
+        xyz: [B, P, 3] float32.
+        count: how many to choose.
+
+    Returns:
+        [B, count] indices.
+    """
+    chosen = torch.zeros(xyz.shape[0], count, dtype=torch.long, device=xyz.device)
+    distance = torch.full(xyz.shape[:2], torch.inf, device=xyz.device)
+    rows = torch.arange(xyz.shape[0], device=xyz.device)
+    for step in range(1, count):
+        last = xyz[rows, chosen[:, step - 1]].unsqueeze(1)
+        distance = torch.minimum(distance, (xyz - last).square().sum(dim=-1))
+        chosen[:, step] = distance.argmax(dim=-1)
+    return chosen
+
+
+class PointGroups(Tokenizer):
+    """Groups of neighbours around points that lie far apart, each summed up by its maximum.
+
+    The published model groups by colour (`group_by`), takes raw channels (`relative` False) and one linear layer
+    (`hidden` empty); a model trained anew should group by xyz, relative to the centre.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        groups: int = 1024,
+        neighbours: int = 32,
+        group_by: str = "xyz",
+        relative: bool = True,
+        hidden: tuple[int, ...] = (),
+    ):
+        super().__init__(width, groups)
+        if group_by not in ("xyz", "colour"):
+            raise ModelError(f"Points can be grouped by 'xyz' or 'colour', not by '{group_by}'.")
+        self.neighbours, self.group_by, self.relative = neighbours, group_by, relative
+        sizes = [9 if relative else 6, *hidden, width]
+        layers = [nn.Linear(sizes[0], sizes[1])]
+        for inputs, outputs in zip(sizes[1:], sizes[2:], strict=False):
+            layers += [nn.GELU(), nn.Linear(inputs, outputs)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, points: torch.Tensor) -> torch.Tensor:
+        """Group [B, P, 6] points (xyz, rgb) into [B, N, D]."""
+        keys = points[..., :3] if self.group_by == "xyz" else points[..., 3:]
+        keys = keys.float()
+        rows = torch.arange(len(points), device=points.device)[:, None]
+        centres = farthest_points(keys, self.count)
+        distance = torch.cdist(keys[rows, centres], keys, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = distance.topk(self.neighbours, dim=-1, largest=False).indices
+        groups = points[rows[:, None], nearest]  # [B, N, neighbours, 6]
+        if self.relative:
+            middle = points[rows, centres][:, :, None, :3]
+            radius = distance.gather(-1, nearest).amax(dim=-1).clamp_min(1e-6)[..., None, None]
+            local = (groups[..., :3] - middle) / radius.to(groups)
+            groups = torch.cat([local, groups[..., 3:], middle.expand_as(local)], dim=-1)
+        return self.layers(groups).amax(dim=2)
+
+
+class Voxels(Tokenizer):
+    """One linear layer from all voxels to a few tokens."""
+
+    def __init__(self, width: int, voxels: int, count: int = 8, dropout: float = 0.0):
+        super().__init__(width, count)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(voxels, width * count)
+
+    def forward(self, voxels: torch.Tensor) -> torch.Tensor:
+        """Map [B, V] to [B, N, D]; channel c holds the outputs c*N..c*N+N-1, as in the published model."""
+        return self.linear(self.dropout(voxels)).unflatten(-1, (-1, self.count)).transpose(1, 2)
+
+
+class MotionWindows(Tokenizer):
+    """A convolution over time."""
+
+    def __init__(self, width: int, length: int = 400, kernel: int = 10, stride: int = 1):
+        super().__init__(width, (length - kernel) // stride + 1)
+        self.conv = nn.Conv1d(6, width, kernel, stride, bias=False)
+
+    def forward(self, motion: torch.Tensor) -> torch.Tensor:
+        """Cut [B, 6, S] into [B, N, D]."""
+        return self.conv(motion).transpose(1, 2)
+
+
+class StemTokens(Tokenizer):
+    """What a frozen classifier says of a file's frames, as tokens.
+
+    `tokens` lists them: "mixture" is the sum over classes of probability times the classifier's row, the
+    probabilities averaged over the frames; "peak" the same with the largest probability over the frames; "pooled"
+    the pooled features, averaged. With `picture`, a file may be two frames, a picture before its map: the
+    picture's mixture then follows the map's tokens.
+    """
+
+    def __init__(self, width: int, stem: nn.Module, tokens: list[str], picture: bool = False):
+        super().__init__(width, len(tokens) + picture)
+        self._stem = [stem]  # shared and frozen: the model owns it, not the tokenizer
+        self.names = tokens + ["picture"] * picture
+        self.picture = picture
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(stem.features) for name in self.names})
+        self.linears = nn.ModuleDict({name: nn.Linear(stem.features, width) for name in self.names})
+
+    @torch.no_grad()
+    def extract(self, values: torch.Tensor) -> torch.Tensor:
+        """Run the stem: [B, C, H, W] or [B, T, C, H, W] to [B, T, classes + features]."""
+        frames = values if values.dim() == 5 else values.unsqueeze(1)
+        probabilities, pooled = self._stem[0](frames.flatten(0, 1))
+        return torch.cat([probabilities, pooled], dim=-1).unflatten(0, frames.shape[:2])
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Turn [B, T, classes + features] of `extract` into [B, N, D]."""
+        stem = self._stem[0]
+        picture = None
+        if self.picture and features.shape[1] == 2:
+            picture, features = features[:, 0, : stem.classes], features[:, 1:]
+        probabilities, pooled = features.split([stem.classes, stem.features], dim=-1)
+        head = stem.head.detach()
+        found = {"pooled": pooled.mean(dim=1)}
+        found["mixture"] = probabilities.mean(dim=1) @ head
+        found["peak"] = probabilities.amax(dim=1) @ head
+        if picture is not None:
+            found["picture"] = picture @ head
+        tokens = [self.linears[name](self.norms[name](found[name])) for name in self.names if name in found]
+        return torch.stack(tokens, dim=1)
+
+
+TOKENIZERS = {
+    "image-patches": ImagePatches,
+    "spectrogram-patches": SpectrogramPatches,
+    "point-groups": PointGroups,
+    "voxels": Voxels,
+    "motion-windows": MotionWindows,
+    "stem": StemTokens,
+}
+
+
+def build_tokenizer(width: int, settings: dict, stems: nn.ModuleDict) -> Tokenizer:
+    """Build the tokenizer that `settings` describe: `type` and its arguments.
+
+    Raises:
+        ModelError: the type is unknown; the message lists the valid ones.
+    """
+    arguments = dict(settings)
+    name = arguments.pop("type")
+    if name not in TOKENIZERS:
+        raise ModelError(f"The tokenizer '{name}' is not known; choose one of {', '.join(TOKENIZERS)}.")
+    if name == "stem":
+        arguments["stem"] = stems[arguments["stem"]]
+    return TOKENIZERS[name](width, **arguments)

@@ -1,0 +1,1 @@
+"""The web app: layout, handlers, previews and theme around `onellm.Chat`."""

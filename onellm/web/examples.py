@@ -1,0 +1,89 @@
+"""The examples on the page, from examples/examples.json."""
+
+import html
+import json
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from onellm.modalities import MODALITIES
+from onellm.web import icons
+from onellm.web.session import Attachment
+
+FOLDER = Path(__file__).resolve().parents[2] / "examples"
+
+# Runs in the page: a click on a card tells Python which one it was.
+ON_LOAD = """
+element.addEventListener('click', (event) => {
+  const card = event.target.closest('[data-example]');
+  if (card) trigger('click', {example: Number(card.dataset.example)});
+});
+"""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question about files that come with the app."""
+
+    question: str
+    files: tuple[Attachment, ...]
+
+
+def read(folder: Path = FOLDER) -> list[Example]:
+    """Read the examples whose files are there.
+
+    Args:
+        folder: where examples.json lies; its paths are relative to it or to the folder above.
+
+    Returns:
+        The examples, in the file's order; none if there is no such file.
+    """
+    try:
+        entries = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    examples = []
+    for entry in entries:
+        files = [_attachment(kind, given, folder) for kind, given in entry["files"].items()]
+        if None in files:
+            logging.getLogger(__name__).warning("an example's file is missing: %s", entry["files"])
+        else:
+            examples.append(Example(entry["question"], tuple(files)))
+    return examples
+
+
+def cards(examples: list[Example]) -> str:
+    """Return the examples as HTML: a button each with icons and the question; one of every kind comes first."""
+    seen: Counter = Counter()
+    ranked = []
+    for index, example in enumerate(examples):
+        kinds = tuple(file.kind for file in example.files)
+        ranked.append((seen[kinds], index))
+        seen[kinds] += 1
+    return f'<div class="examples">{"".join(_card(index, examples[index]) for _, index in sorted(ranked))}</div>'
+
+
+def _card(index: int, example: Example) -> str:
+    pictures = "".join(icons.svg(file.kind) for file in example.files)
+    kinds = " + ".join(MODALITIES[file.kind].title for file in example.files)
+    names = ", ".join(Path(file.path).name for file in example.files)
+    return (
+        f'<button type="button" class="example" data-example="{index}" title="{html.escape(names)}">'
+        f'<span class="example-icons">{pictures}</span><span class="example-words">'
+        f'<span class="example-kind">{html.escape(kinds)}</span>'
+        f'<span class="example-question">{html.escape(example.question)}</span></span></button>'
+    )
+
+
+def _attachment(kind: str, given: str | dict, folder: Path) -> Attachment | None:
+    """Turn an entry's file into an attachment; None if it is not there."""
+    options = dict(given) if isinstance(given, dict) else {"path": given}
+    found = {}
+    for key in ("path", "picture"):
+        if key in options:
+            places = [place / options[key] for place in (folder, folder.parent)]
+            found[key] = next((str(place) for place in places if place.is_file()), None)
+    if kind not in MODALITIES or None in found.values():
+        return None
+    return Attachment(kind, **found)

@@ -1,0 +1,302 @@
+"""What happens on the page: files are shown, questions asked, answers streamed, errors worded."""
+
+import asyncio
+import functools
+import html
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import gradio as gr
+
+from onellm.errors import OneLLMError
+from onellm.limits import LIMITS
+from onellm.modalities import MODALITIES
+from onellm.web import uploads
+from onellm.web.engine import Engine
+from onellm.web.examples import Example
+from onellm.web.previews import refusal
+from onellm.web.session import Attachment, Session, Turn
+
+logger = logging.getLogger(__name__)
+
+WITH_PICTURE = tuple(kind for kind, modality in MODALITIES.items() if "picture" in modality.options)
+SHOW_EVERY_S = 0.05  # of a streamed answer
+SURPRISE = "Something went wrong inside OneLLM, and it was written to the app's log; try again or reload the page."
+
+
+def worded(handler: Callable) -> Callable:
+    """Turn what a handler raises into a message on the page; the form stays as it is."""
+
+    @functools.wraps(handler)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return handler(*args, **kwargs)
+        except OneLLMError as error:
+            raise gr.Error(html.escape(str(error)), title="That did not work", print_exception=False) from error
+        except gr.Error:
+            raise
+        except Exception as error:
+            logger.exception("%s failed", handler.__name__)
+            raise gr.Error(SURPRISE, print_exception=False) from error
+
+    return wrapper
+
+
+class Handlers:
+    """The page's event handlers.
+
+    Args:
+        engine: the app's model.
+        examples: the examples on the page.
+        parts: the page's components by name; filled in by the layout.
+    """
+
+    def __init__(self, engine: Engine, examples: list[Example], parts: dict[str, Any]):
+        self.engine, self.examples, self.parts = engine, examples, parts
+
+    # The model's state, at the top of the page.
+
+    async def follow(self) -> AsyncIterator[str]:
+        """Say how loading goes until it is over."""
+        while self.engine.loading:
+            yield self.status()
+            await asyncio.sleep(0.5)
+        yield self.status()
+
+    def status(self) -> str:
+        """Return the model's state as HTML."""
+        engine = self.engine
+        if engine.ready:
+            return _status("ready", engine.name, engine.description.removeprefix(f"{engine.name}: "))
+        if engine.error:
+            return _status("failed", engine.name, engine.error)
+        seconds = f" {engine.waited_s:.0f} s" if engine.loading else ""
+        return _status(
+            "loading", engine.name, f"Loading {engine.name}…{seconds} You can already add files and ask."
+        )
+
+    # Files.
+
+    def show(self, kind: str, session: Session, path: str | None, picture: str | None = None) -> tuple:
+        """Show the preview of a file that was added or removed.
+
+        Args:
+            kind: name of the modality.
+            session: the visitor's session.
+            path: the upload; None if there is none.
+            picture: the picture beside a depth or a normal map.
+
+        Returns:
+            Updates of the preview's HTML and plot.
+        """
+        try:
+            if not path:
+                return gr.HTML("", visible=False), gr.Plot(None, visible=False)
+            look = session.look(self.attach(kind, path, picture))
+            return gr.HTML(look.html, visible=True), gr.Plot(look.plot, visible=look.plot is not None)
+        except OneLLMError as error:
+            words = str(error)
+        except Exception:
+            logger.exception("no preview of a %s file", kind)
+            words = SURPRISE
+        return gr.HTML(refusal(words), visible=True), gr.Plot(None, visible=False)
+
+    def attach(self, kind: str, path: str, picture: str | None = None) -> Attachment:
+        """Make an attachment of uploads.
+
+        Raises:
+            FileError: a path is not an upload.
+        """
+        return Attachment(kind, self.own(path), self.own(picture) if picture else None)
+
+    def own(self, path: str) -> str:
+        """Check that a path is an upload or one of the examples' files."""
+        if any(path in (file.path, file.picture) for example in self.examples for file in example.files):
+            return path
+        return uploads.check(path)
+
+    # Asking.
+
+    @worded
+    def begin(self, session: Session, text: str, *paths: str | None) -> dict:
+        """Move the form into the conversation.
+
+        Args:
+            session: the visitor's session.
+            text: the question.
+            *paths: the uploads, in the order of the kinds, then the pictures beside maps.
+
+        Returns:
+            Updates of the page.
+        """
+        files, pictures = paths[: len(MODALITIES)], dict(zip(WITH_PICTURE, paths[len(MODALITIES) :], strict=True))
+        attached = [
+            self.attach(kind, path, pictures.get(kind)) for kind, path in zip(MODALITIES, files, strict=True) if path
+        ]
+        return self.place(session, text, tuple(attached))
+
+    @worded
+    def begin_example(self, session: Session, event: gr.EventData) -> dict:
+        """Start a new conversation with an example."""
+        index = int(event.example)
+        if not 0 <= index < len(self.examples):
+            raise OneLLMError("There is no such example; reload the page.")
+        session.forget()
+        example = self.examples[index]
+        return self.place(session, example.question, example.files)
+
+    def place(self, session: Session, text: str, files: tuple[Attachment, ...]) -> dict:
+        """Add a question to the conversation on the page.
+
+        Raises:
+            OneLLMError: the question or a file is not acceptable.
+        """
+        text = (text or "").strip()
+        if not text and not files:
+            raise OneLLMError("There is no question yet; type one, or add a file.")
+        if len(text) > LIMITS.message_characters:
+            limit = f"{LIMITS.message_characters:,}"
+            raise OneLLMError(f"The question has {len(text):,} characters; at most {limit} fit; shorten it.")
+        if len(session.turns) >= LIMITS.chat_turns:
+            raise OneLLMError(f"This conversation has {len(session.turns)} questions; start a new one to go on.")
+        if sum(os.path.getsize(file.path) for file in files) > LIMITS.turn_bytes:
+            limit = f"{LIMITS.turn_bytes / 1e6:.0f} MB"
+            raise OneLLMError(f"These files are larger than {limit} together; send them in several questions.")
+        for file in files:
+            session.look(file)
+        from onellm.chat import DEFAULT_QUESTION
+
+        session.turns.append(Turn(text or DEFAULT_QUESTION, files, note=self._waiting()))
+        return self.page(session, busy=True) | self.form("", ())
+
+    def answer(self, session: Session) -> Iterator[dict]:
+        """Stream the answer to the last question."""
+        yield from self.run(session, lambda chat, turn: chat.stream(turn.question, **session.arguments(turn)))
+
+    @worded
+    def begin_again(self, session: Session) -> dict:
+        """Take the last answer off the page to ask once more."""
+        if not session.turns:
+            raise OneLLMError("There is no question to answer again; ask one first.")
+        turn = session.turns[-1]
+        turn.answer, turn.note, turn.failed, turn.stopped = "", self._waiting(), False, False
+        return self.page(session, busy=True)
+
+    def answer_again(self, session: Session) -> Iterator[dict]:
+        """Stream another answer to the last question."""
+        if session.answered():
+            yield from self.run(session, lambda chat, turn: chat.retry())
+        else:
+            yield from self.answer(session)
+
+    def run(self, session: Session, ask: Callable[[Any, Turn], Iterator[str]]) -> Iterator[dict]:
+        """Stream an answer into the last turn; whatever goes wrong is said there, and the form is filled again."""
+        turn = session.turns[-1]
+        chat = None
+        try:
+            yield self.page(session, busy=True)
+            if session.chat is None:
+                session.chat = self.engine.new_chat()
+            if turn.stopped:
+                return
+            chat = session.chat
+            shown_s = 0.0
+            for piece in ask(chat, turn):
+                turn.answer += piece
+                turn.note = turn.note if turn.stopped else ""
+                if time.monotonic() - shown_s > SHOW_EVERY_S:
+                    shown_s = time.monotonic()
+                    yield {self.parts["conversation"]: session.messages()}
+            if not turn.stopped:
+                turn.note = "" if turn.answer else "The model had nothing to say; ask in other words."
+        except OneLLMError as error:
+            turn.note, turn.failed = str(error), True
+        except Exception:
+            logger.exception("no answer")
+            turn.note, turn.failed = SURPRISE, True
+        finally:
+            if chat is not None:
+                chat.stop()
+        if turn.failed and turn in session.turns and not session.answered():
+            session.turns.remove(turn)
+            form = self.form(turn.question, turn.files)
+            turn.note += " Your question and files are back in the form."
+            yield self.page(session, failed=turn) | form
+        else:
+            yield self.page(session)
+
+    def halt(self, session: Session) -> dict:
+        """Stop the answer; what was said stays."""
+        if session.chat is not None:
+            session.chat.stop()
+        if session.turns:
+            turn = session.turns[-1]
+            turn.stopped = True
+            turn.note = "Stopped." if turn.answer else "Stopped before an answer began."
+        return self.page(session)
+
+    @worded
+    def undo(self, session: Session) -> dict:
+        """Take the last question back into the form."""
+        if not session.turns:
+            return self.page(session)
+        if session.answered():
+            session.chat.undo()
+        turn = session.turns.pop()
+        return self.page(session) | self.form(turn.question, turn.files)
+
+    def clear(self, session: Session) -> dict:
+        """Start a new conversation."""
+        if session.chat is not None:
+            session.chat.stop()
+        session.forget()
+        return self.page(session)
+
+    # The /ask endpoint.
+
+    @worded
+    def ask(self, message: str, *paths: str | None) -> str:
+        """Answer one question about uploads in a conversation of its own."""
+        files: dict[str, str] = {}
+        for kind, path in zip(MODALITIES, paths, strict=True):
+            if path:
+                files[kind] = uploads.check(path)
+        return self.engine.new_chat().ask(message or "", **files)
+
+    # What the handlers send to the page.
+
+    def page(self, session: Session, busy: bool = False, failed: Turn | None = None) -> dict:
+        """Return updates of the conversation and of the buttons."""
+        parts = self.parts
+        messages = session.messages(*filter(None, [failed]))
+        return {
+            parts["welcome"]: gr.Column(visible=not messages),
+            parts["talk"]: gr.Column(visible=bool(messages)),
+            parts["conversation"]: messages,
+            parts["send"]: gr.Button(visible=not busy),
+            parts["stop"]: gr.Button(visible=busy),
+            parts["clear"]: gr.Button(visible=bool(messages)),
+        }
+
+    def form(self, text: str, files: tuple[Attachment, ...]) -> dict:
+        """Return updates that fill the form, or clear it."""
+        by_kind = {file.kind: file for file in files}
+        updates: dict = {self.parts["message"]: text}
+        for kind in MODALITIES:
+            updates[self.parts["files"][kind]] = by_kind[kind].path if kind in by_kind else None
+        for kind in WITH_PICTURE:
+            updates[self.parts["pictures"][kind]] = by_kind[kind].picture if kind in by_kind else None
+        return updates
+
+    def _waiting(self) -> str:
+        return "Thinking…" if self.engine.ready else f"Waiting for {self.engine.name} to load…"
+
+
+def _status(state: str, name: str, text: str) -> str:
+    return (
+        f'<div class="status {state}" role="status"><span class="chip"><span class="dot"></span>'
+        f"{html.escape(name)}</span><span>{html.escape(text)}</span></div>"
+    )

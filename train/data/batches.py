@@ -1,0 +1,154 @@
+"""Batches of one kind, drawn by number: batch `i` depends on the seed and `i` alone, so a resumed run sees the same."""
+
+import torch
+from torch.utils.data import Dataset
+
+from onellm.errors import OneLLMError
+from train.data.classes import ImageClasses, SoundClasses
+from train.data.items import Item, extract_features, read_items
+from train.recipe import Recipe, Source
+
+CLASSES = {"efficientnet-lite0": ImageClasses, "yamnet": SoundClasses}
+
+
+class ClassSource:
+    """Samples of class names."""
+
+    def __init__(self, model, source: Source):
+        settings = model.config.modalities[source.kind]["tokenizer"]
+        settings = model.config.modalities[settings.get("share", source.kind)]["tokenizer"]
+        if settings.get("stem") not in CLASSES:
+            raise OneLLMError(f"The kind {source.kind} has no stem whose classes could be mixed; use 'items'.")
+        self.kind = source.kind
+        self.classes = CLASSES[settings["stem"]](model.stems[settings["stem"]].head.detach())
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[list[torch.Tensor], list[str]]:
+        """Draw features and texts."""
+        features, labels = self.classes.draw(count, generator)
+        return list(features), [self.classes.texts[label] for label in labels]
+
+
+class ItemSource:
+    """Samples of the corpus, every text equally often, slightly disturbed."""
+
+    def __init__(self, model, processor, source: Source):
+        self.kind = source.kind
+        items = thin(read_items(source.kind, "train"))
+        self.features = extract_features(model, processor, items, "train")
+        self.texts = [item.text for item in items]
+        by_name: dict[str, list[int]] = {}
+        for index, item in enumerate(items):
+            by_name.setdefault(item.noun or item.name, []).append(index)
+        # half-way between every noun equally often and every item equally often
+        weights = torch.zeros(len(items), dtype=torch.double)
+        for indices in by_name.values():
+            weights[indices] = len(indices) ** -0.5
+        self.weights = weights
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[list[torch.Tensor], list[str]]:
+        """Draw features and texts."""
+        chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator).tolist()
+        features = [disturb(self.kind, self.features[index], generator) for index in chosen]
+        return features, [self.texts[index] for index in chosen]
+
+
+def thin(items: list[Item], views: int = 4) -> list[Item]:
+    """Keep a few views of every rendered object, and the picture beside every third map: the stem takes its time."""
+    seen: dict[str, int] = {}
+    kept = []
+    for item in items:
+        if item.kind in ("depth", "normal"):
+            count = seen[item.file.rpartition("_")[0]] = seen.get(item.file.rpartition("_")[0], -1) + 1
+            if count % 2 or count >= 2 * views:
+                continue
+            if len(kept) % 3:
+                item.picture = None
+        kept.append(item)
+    return kept
+
+
+def disturb(kind: str, features: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Vary a sample as its kind may vary without changing its name."""
+
+    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
+        return low + (high - low) * torch.rand(*shape, generator=generator)
+
+    if kind == "point":
+        keep = torch.randperm(len(features), generator=generator)[:1024]
+        points = features[keep]
+        angle = uniform(0, 2 * torch.pi, 1)
+        cos, sin = angle.cos(), angle.sin()
+        turn = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+        xyz = points[:, :3] * uniform(0.8, 1.2, 3) @ turn.T
+        xyz = xyz - xyz.mean(dim=0)
+        xyz = xyz / xyz.norm(dim=1).max().clamp_min(1e-6) + 0.005 * torch.randn(xyz.shape, generator=generator)
+        grey = torch.rand(1, generator=generator) < 0.3
+        colour = torch.full_like(xyz, 0.5) if grey else points[:, 3:] * uniform(0.7, 1.3, 3)
+        return torch.cat([xyz, colour.clamp(0, 1)], dim=1)
+    if kind == "imu":
+        noise = 0.03 * torch.randn(features.shape, generator=generator)
+        return features * uniform(0.9, 1.1, 6, 1) + noise
+    if kind == "fmri":
+        return features + 0.5 * torch.randn(features.shape, generator=generator)
+    if kind in ("depth", "normal") and len(features) == 2 and torch.rand(1, generator=generator) < 0.7:
+        return features[1:]  # without the picture beside it
+    if kind == "video":
+        keep = torch.rand(len(features), generator=generator) < 0.7
+        return features[keep] if keep.any() else features
+    return features
+
+
+def build_sources(recipe: Recipe, model, processor) -> list[ClassSource | ItemSource]:
+    """Build the ingredients of a recipe's mix."""
+    return [
+        ClassSource(model, source) if source.source == "classes" else ItemSource(model, processor, source)
+        for source in recipe.data
+    ]
+
+
+class AnchorBatches(Dataset):
+    """For the objective "anchor": features of one kind and the words of their names."""
+
+    def __init__(self, recipe: Recipe, sources: list, targets: "Targets"):
+        self.recipe, self.sources, self.targets = recipe, sources, targets
+        self.weights = torch.tensor([source.weight for source in recipe.data])
+
+    def __len__(self) -> int:
+        return self.recipe.steps
+
+    def __getitem__(self, index: int) -> dict:
+        """Draw batch `index`."""
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + index)
+        source = self.sources[int(torch.multinomial(self.weights, 1, generator=generator))]
+        features, texts = source.draw(self.recipe.batch, generator)
+        if len({feature.shape for feature in features}) > 1:  # keep the commoner shape full: one batch, one shape
+            length = min(len(feature) for feature in features)
+            features = [feature[-length:] for feature in features]
+        return {
+            "kind": source.kind,
+            "features": torch.stack(features),
+            "targets": torch.stack([self.targets.encode(text) for text in texts]),
+        }
+
+
+class Targets:
+    """Names as words of the anchor's vocabulary: [M] indices, filled up with full stops."""
+
+    FILLER = "."
+
+    def __init__(self, tokenizer, queries: int, texts: list[str] | None = None, token_ids: list[int] | None = None):
+        self.tokenizer, self.queries = tokenizer, queries
+        if token_ids is None:
+            found = {token for text in texts or [] for token in self._tokens(text)}
+            token_ids = self._tokens(self.FILLER) + sorted(found - set(self._tokens(self.FILLER)))
+        self.token_ids = token_ids
+        self.places = {token: place for place, token in enumerate(token_ids)}
+
+    def _tokens(self, text: str) -> list[int]:
+        text = text if text == self.FILLER else f" {text}"
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"][: self.queries]
+
+    def encode(self, text: str) -> torch.Tensor:
+        """Encode a name; the filler is word 0."""
+        words = [self.places[token] for token in self._tokens(text)]
+        return torch.tensor(words + [0] * (self.queries - len(words)))

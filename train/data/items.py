@@ -1,0 +1,124 @@
+"""The corpus on disk: items, their tensors as the model gets them, and what the frozen stems extract of these."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from onellm.errors import OneLLMError
+from onellm.model.base_parts import cache_folder
+from onellm.modalities import MODALITIES, load
+from onellm.modalities.base import Sample
+
+CHUNK = 32  # files that go through a stem together
+
+
+def corpus_folder() -> Path:
+    """Folder that `python -m train corpus` fills."""
+    return Path(os.environ.get("ONELLM_CORPUS", cache_folder() / "corpus"))
+
+
+@dataclass
+class Item:
+    """One labelled thing. `accept` are the words one of which a right answer contains."""
+
+    id: str
+    kind: str
+    file: str | None
+    name: str
+    noun: str | None
+    accept: list[str]
+    group: str
+    split: str
+    source: str = ""
+    licence: str = ""
+    caption: str | None = None
+    index: int | None = None
+    picture: str | None = None
+    frames: list[str] = field(default_factory=list)
+    options: dict = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """What the model should say: the basic noun first, then the name where it says more."""
+        return describe(self.name, self.noun)
+
+
+def describe(name: str, basic: str | None) -> str:
+    """Join a basic noun and a name: ("German shepherd", "dog") becomes "dog, German shepherd"."""
+    return name if not basic or basic.lower() in name.lower() else f"{basic}, {name}"
+
+
+def read_lines(name: str) -> list[dict]:
+    """Read a JSON-lines file of the corpus.
+
+    Raises:
+        OneLLMError: it is not there.
+    """
+    path = corpus_folder() / f"{name}.jsonl"
+    if not path.exists():
+        raise OneLLMError(f"There is no {path}; build the corpus first with: python -m train corpus")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def read_items(kind: str, *splits: str) -> list[Item]:
+    """Read the corpus items of a kind that belong to the given splits."""
+    known = Item.__dataclass_fields__
+    lines = (line for line in read_lines(kind) if line["split"] in splits)
+    return [Item(**{key: value for key, value in line.items() if key in known}) for line in lines]
+
+
+def load_sample(item: Item) -> Sample:
+    """Load an item as the app would load the file; rows of an array file and frame lists are made samples here."""
+    root = corpus_folder()
+    if item.frames:
+        frames = [load("image", root / frame).array for frame in item.frames]
+        return Sample(kind="video", name=item.id, array=np.stack(frames), summary="")
+    if item.index is not None:
+        with np.load(root / item.file) as archive:
+            row = archive[archive.files[0]][item.index].astype(np.float32)
+        if item.kind == "imu":
+            return Sample(kind="imu", name=item.id, array=row.T, summary="", rate_hz=50.0)
+        return Sample(kind=item.kind, name=item.id, array=row[None], summary="")
+    options = dict(item.options)
+    if item.picture and MODALITIES[item.kind].name in ("depth", "normal"):
+        options["picture"] = root / item.picture
+    return load(item.kind, root / item.file, **options)
+
+
+def extract_features(model, processor, items: list[Item], split: str) -> list[torch.Tensor]:
+    """Return what the kind's tokenizer extracts of every item; computed once and kept beside the corpus.
+
+    Args:
+        model: a OneLLM; only its frozen stems matter here.
+        processor: its processor.
+        items: items of one kind.
+        split: name of the kept file.
+
+    Returns:
+        One float32 tensor an item.
+    """
+    kind = items[0].kind
+    kept = corpus_folder() / "features" / f"{kind}-{split}.pt"
+    features: dict[str, torch.Tensor] = torch.load(kept, weights_only=True) if kept.exists() else {}
+    missing = [item for item in items if item.id not in features]
+    settings = processor.modalities[kind].get("input", {})
+    for start in tqdm(range(0, len(missing), CHUNK), desc=f"{kind} {split} features", disable=not missing):
+        chunk = missing[start : start + CHUNK]
+        shapes: dict[tuple, list[tuple[Item, torch.Tensor]]] = {}
+        for item in chunk:
+            tensor = MODALITIES[kind].to_tensor(load_sample(item), **settings)
+            shapes.setdefault(tuple(tensor.shape), []).append((item, tensor))
+        for group in shapes.values():
+            with torch.no_grad():
+                batch = model.tokenizer_for(kind).extract(torch.stack([tensor for _, tensor in group]))
+            for (item, _), feature in zip(group, batch.half(), strict=True):
+                features[item.id] = feature.clone()
+        if start + CHUNK >= len(missing) or start % (20 * CHUNK) == 0:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(features, kept)
+    return [features[item.id].float() for item in items]

@@ -1,0 +1,167 @@
+"""Questions and answers about labelled files, for the objective "language"."""
+
+import random
+from collections.abc import Callable
+
+import torch
+from torch.utils.data import Dataset
+
+from train.recipe import Recipe
+
+WORDS = {
+    "image": ("picture", "The picture shows {}.", "What is in the picture?"),
+    "video": ("video", "The video shows {}.", "What is in the video?"),
+    "audio": ("sound", "The sound is {}.", "What do you hear?"),
+    "point": ("point cloud", "The point cloud shows {}.", "What is this object?"),
+    "fmri": ("brain scan", "The person is looking at {}.", "What is the person looking at?"),
+    "imu": ("motion recording", "The person is {}.", "What is the person doing?"),
+    "depth": ("depth map", "The depth map shows {}.", "What is in the depth map?"),
+    "normal": ("normal map", "The normal map shows {}.", "What is in the normal map?"),
+}
+COMMON = ["What is this?", "What do you see?", "What is it?", "Describe this.", "Describe the {} in one sentence."]
+COMMON += ["What does the {} show?", "Tell me about this {}.", "Please describe the {}.", "What is the main thing?"]
+OWN = {
+    "image": ["What is this a picture of?", "What's in this image?", "What is shown in the photo?", "Which object is this?"],
+    "video": ["What happens in the video?", "What is shown in the clip?", "What's in this video?"],
+    "audio": ["What is this sound?", "What do I hear?", "What's making this sound?", "Describe the sound."],
+    "point": ["What object is this?", "What is this 3D shape?", "What do these points show?", "What's this model?"],
+    "fmri": ["What was the person seeing?", "What does the person see?", "Describe the scene based on fMRI data."],
+    "imu": ["What is the person doing?", "Describe the motion.", "Which activity is this?", "How does the person move?"],
+    "depth": ["What object is in the depth map?", "What is in front of the camera?", "Which object is this?"],
+    "normal": ["What object is in the normal map?", "What is this shape?", "Which object is this?"],
+}
+SHORT = ["Answer in one word.", "Answer the question using a single word or phrase.", "One word, please.", "In one word:"]
+UNCOUNTED = "water music speech food rain thunder wind silence applause laughter fire hay coffee soup static noise"
+
+
+def with_article(name: str, kind: str) -> str:
+    """Set "a" or "an" before a noun phrase where English wants one."""
+    last = name.split()[-1]
+    if kind == "imu" or last in UNCOUNTED.split() or last.endswith("ing") or last.endswith("s") and last[-2:] != "ss":
+        return name
+    if name.split()[0] in ("a", "an", "the"):
+        return name
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def full_answer(text: str, kind: str) -> str:
+    """Say a text ("dog, German shepherd") as a sentence of the kind."""
+    return WORDS[kind][1].format(", ".join(with_article(part, kind) for part in text.split(", ")))
+
+
+def question(kind: str, choose: random.Random) -> str:
+    """Choose an open question."""
+    pool = OWN[kind] + [WORDS[kind][2]] if choose.random() < 0.6 else COMMON
+    return choose.choice(pool).format(WORDS[kind][0])
+
+
+def exchange(kind: str, text: str, other: str, choose: random.Random) -> tuple[str, str]:
+    """Make one question and its answer about one file.
+
+    Args:
+        kind: the file's kind.
+        text: what it is.
+        other: what another file of the kind is, for questions to be answered with no.
+        choose: source of chance.
+    """
+    basic = text.split(", ")[0]
+    dice = choose.random()
+    if dice < 0.2:
+        return f"{question(kind, choose)} {choose.choice(SHORT)}", basic[0].upper() + basic[1:]
+    if dice < 0.4:
+        wrong = other.split(", ")[0]
+        yes = choose.random() < 0.5 or wrong == basic
+        asked = with_article(basic if yes else wrong, kind)
+        if kind == "imu":
+            return f"Is the person {asked}?", "Yes." if yes else f"No, the person is {basic}."
+        if kind == "fmri":
+            return f"Is the person looking at {asked}?", "Yes." if yes else f"No, it is {with_article(basic, kind)}."
+        form = choose.choice(["Is this {}?", "Is it {}?", "Does the {kind} show {}?"])
+        asked = form.format(asked, kind=WORDS[kind][0])
+        return asked, "Yes." if yes else f"No, it is {with_article(basic, kind)}."
+    return question(kind, choose), full_answer(text, kind)
+
+
+class LanguageBatches(Dataset):
+    """Conversations about one or two files; the loss is on the answers alone."""
+
+    def __init__(self, recipe: Recipe, sources: list, processor):
+        self.recipe, self.sources, self.processor = recipe, sources, processor
+        self.weights = torch.tensor([source.weight for source in recipe.data])
+
+    def __len__(self) -> int:
+        return self.recipe.steps
+
+    def _file(self, generator: torch.Generator) -> tuple[dict, str, str]:
+        """Draw a file part with its features, its text and another text of the source."""
+        source = self.sources[int(torch.multinomial(self.weights, 1, generator=generator))]
+        features, texts = source.draw(2, generator)
+        return {"type": source.kind, "features": features[0]}, texts[0], texts[1]
+
+    def _messages(self, generator: torch.Generator, choose: random.Random) -> list[dict]:
+        part, text, other = self._file(generator)
+        kind = part["type"]
+        dice = choose.random()
+        if dice < 0.15:  # two files in one question
+            second, text2, _ = self._file(generator)
+            asked = f"{WORDS[kind][2]} {WORDS[second['type']][2]}" if choose.random() < 0.5 else "What are these?"
+            if {kind, second["type"]} == {"image", "audio"} and choose.random() < 0.5:
+                asked = "What is in the picture and what do you hear?"
+            content = [part, second, {"type": "text", "text": asked}]
+            answer = f"{full_answer(text, kind)} {full_answer(text2, second['type'])}"
+            return _turn(content, answer)
+        asked, answer = exchange(kind, text, other, choose)
+        messages = _turn([part, {"type": "text", "text": asked}], answer)
+        if dice < 0.3:  # a later turn about the same file, or about a new one
+            if choose.random() < 0.5:
+                asked, answer = exchange(kind, text, other, choose)
+                messages += _turn([{"type": "text", "text": asked}], answer)
+            else:
+                second, text2, other2 = self._file(generator)
+                asked, answer = exchange(second["type"], text2, other2, choose)
+                messages += _turn([second, {"type": "text", "text": asked}], answer)
+        return messages
+
+    def __getitem__(self, index: int) -> dict:
+        """Draw batch `index`."""
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + index)
+        choose = random.Random(self.recipe.seed * 1_000_003 + index)
+        conversations = [self._messages(generator, choose) for _ in range(self.recipe.batch)]
+        return encode_conversations(self.processor, conversations, lambda part: part["features"])
+
+
+def _turn(content: list[dict], answer: str) -> list[dict]:
+    return [
+        {"role": "user", "content": content},
+        {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+    ]
+
+
+def encode_conversations(processor, conversations: list[list[dict]], to_tensor: Callable) -> dict:
+    """Encode conversations with labels on the answers.
+
+    Args:
+        processor: a OneLLMProcessor.
+        conversations: chat messages that end with an answer.
+        to_tensor: content part -> tensor.
+
+    Returns:
+        `input_ids`, `attention_mask`, `labels` [B, L] (labels -100 outside answers) and `media`.
+    """
+    rows, labels, media = [], [], {}
+    for messages in conversations:
+        ids, files = processor.encode(messages, add_generation_prompt=False)
+        target = [-100] * len(ids)
+        for turn, message in enumerate(messages):
+            if message["role"] == "assistant":
+                start = len(processor.encode(messages[:turn], add_generation_prompt=True)[0])
+                end = len(processor.encode(messages[: turn + 1], add_generation_prompt=False)[0])
+                target[start:end] = ids[start:end]
+        rows.append(ids)
+        labels.append(target)
+        for part in files:
+            media.setdefault(part["type"], []).append(to_tensor(part))
+    padded = processor.pad(rows)
+    width = padded["input_ids"].shape[1]
+    padded["labels"] = torch.tensor([[-100] * (width - len(row)) + row for row in labels])
+    return {**padded, "media": media}

@@ -1,0 +1,191 @@
+"""The naming benchmark: the share of answers that name the thing, on held-out objects, people, runs and recordings."""
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import onellm
+from onellm.modalities import MODALITIES
+from train.data.items import Item, extract_features, load_sample, read_items
+from train.data.questions import WORDS
+
+BATCH = 16
+NEW_TOKENS = 24
+LIMIT = 300  # items a kind, evenly spread; enough for a standard error below 0.03
+
+
+@dataclass
+class Result:
+    """Figures of one kind.
+
+    Attributes:
+        kind: the kind.
+        n: answers counted.
+        accuracy: share of answers that contain an accepted word.
+        chance: accuracy of always naming the commonest noun among the test items.
+        probe: accuracy of a linear probe (logistic regression on nouns) on the same frozen features, trained on the
+            training split, or on the dev split for kinds that train on class names alone.
+        stem: accuracy of the frozen stem's own likeliest class name, or None without such a stem.
+        answers: every item with its question, answer and verdict.
+    """
+
+    kind: str
+    n: int
+    accuracy: float
+    chance: float
+    probe: float | None = None
+    stem: float | None = None
+    answers: list[dict] = field(default_factory=list)
+
+
+def is_right(answer: str, accept: list[str]) -> bool:
+    """Tell whether an answer contains one of the accepted words as a whole word, plural or not."""
+    return any(re.search(rf"\b{re.escape(word.lower())}(s|es)?\b", answer.lower()) for word in accept)
+
+
+def pick(items: list[Item], limit: int) -> list[Item]:
+    """Take at most `limit` items, evenly spread."""
+    if len(items) <= limit:
+        return items
+    return [items[int(place)] for place in np.linspace(0, len(items) - 1, limit)]
+
+
+def answer_items(chat: onellm.Chat, items: list[Item]) -> list[str]:
+    """Ask every item its kind's question; the files go the app's own way, in batches."""
+    answers = []
+    for start in tqdm(range(0, len(items), BATCH), desc=f"{items[0].kind} answers"):
+        batch = items[start : start + BATCH]
+        conversations = [
+            [{"role": "user", "content": [{"type": i.kind, "item": i}, {"type": "text", "text": WORDS[i.kind][2]}]}]
+            for i in batch
+        ]
+        settings = chat.processor.modalities[batch[0].kind].get("input", {})
+        inputs = chat.processor.apply_chat_template(
+            conversations,
+            to_tensor=lambda part, settings=settings: MODALITIES[part["type"]].to_tensor(
+                load_sample(part["item"]), **settings
+            ),
+        )
+        tokenizer = chat.processor.tokenizer
+        new = chat.model.generate(
+            **inputs,
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )[:, inputs["input_ids"].shape[1] :]
+        answers += [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+    return answers
+
+
+def pooled(features: list[torch.Tensor]) -> np.ndarray:
+    """Average features over frames, or describe points by simple statistics, for the probe: [n, F]."""
+    rows = []
+    for value in features:
+        if value.dim() == 2 and value.shape[1] == 6:  # points: occupancy of a coarse grid and colour
+            cells = ((value[:, :3] + 1) * 4).long().clamp(0, 7)
+            grid = torch.zeros(512).index_add_(0, cells @ torch.tensor([64, 8, 1]), torch.ones(len(value)))
+            value = torch.cat([grid / len(value) * 20, value[:, 3:].mean(dim=0)])
+        elif value.dim() == 2 and value.shape[0] == 6:  # motion: mean, spread and spectrum of every channel
+            spectrum = torch.fft.rfft(value, dim=1).abs()[:, :24] / value.shape[1]
+            value = torch.cat([value.mean(dim=1), value.std(dim=1), spectrum.flatten()])
+        elif value.dim() == 2:
+            value = value.mean(dim=0)
+        rows.append(value.numpy())
+    return np.stack(rows)
+
+
+def probe_accuracy(model, processor, items: list[Item], split: str) -> float | None:
+    """Fit a linear probe on the training split and count its right nouns on `items`."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    kind = items[0].kind
+    # kinds that train on class names alone have no training files: there the probe learns from the dev split
+    source = "train" if read_items(kind, "train") else "dev"
+    train = [item for item in read_items(kind, source) if item.noun]
+    if not train or source == split:
+        return None
+    kept = extract_features(model, processor, train, source)
+    place = pick(list(range(len(train))), 3000)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
+    probe.fit(pooled([kept[i] for i in place]), [train[i].noun for i in place])
+    guesses = probe.predict(pooled(extract_features(model, processor, items, split)))
+    return float(np.mean([is_right(guess, item.accept) for guess, item in zip(guesses, items, strict=True)]))
+
+
+def stem_accuracy(model, processor, items: list[Item], split: str) -> float | None:
+    """Count the right top-1 class names of the kind's own frozen stem."""
+    from train.data.batches import CLASSES
+
+    kind = items[0].kind
+    settings = model.config.modalities[kind]["tokenizer"]
+    name = model.config.modalities[settings.get("share", kind)]["tokenizer"].get("stem")
+    if name not in CLASSES:
+        return None
+    classes = CLASSES[name](model.stems[name].head)
+    features = extract_features(model, processor, items, split)
+    guesses = [value[-len(value) :].mean(dim=0)[: model.stems[name].classes].argmax() for value in features]
+    return float(np.mean([is_right(classes.texts[g], i.accept) for g, i in zip(guesses, items, strict=True)]))
+
+
+def evaluate(
+    name: str, kinds: list[str] | None, split: str, limit: int | None = None, out: Path | None = None
+) -> str:
+    """Measure a model.
+
+    Args:
+        name: of the model, or its folder.
+        kinds: only these; all by default.
+        split: "test", or "dev" while tuning.
+        limit: at most this many items a kind.
+        out: write every figure and answer there, as JSON.
+
+    Returns:
+        A Markdown table.
+    """
+    chat = onellm.load(name)
+    model, processor = chat.model, chat.processor
+    results = []
+    for kind in kinds or list(MODALITIES):
+        items = pick(read_items(kind, split), limit or LIMIT)
+        answers = answer_items(chat, items)
+        verdicts = [is_right(answer, item.accept) for answer, item in zip(answers, items, strict=True)]
+        nouns = [item.noun or item.name for item in items]
+        results.append(
+            Result(
+                kind=kind,
+                n=len(items),
+                accuracy=float(np.mean(verdicts)),
+                chance=max(map(nouns.count, nouns)) / len(nouns),
+                probe=probe_accuracy(model, processor, items, split),
+                stem=stem_accuracy(model, processor, items, split),
+                answers=[
+                    {"id": i.id, "expected": i.accept, "answer": a, "right": bool(v)}
+                    for i, a, v in zip(items, answers, verdicts, strict=True)
+                ],
+            )
+        )
+        if out:
+            out.write_text(json.dumps({"model": name, "split": split, "kinds": [asdict(r) for r in results]}, indent=1))
+    return table(results)
+
+
+def table(results: list[Result]) -> str:
+    """Lay results out as Markdown."""
+
+    def figure(value: float | None) -> str:
+        return "–" if value is None else f"{value:.2f}"
+
+    rows = ["| kind | n | accuracy | chance | linear probe | stem's top-1 |", "|---|---|---|---|---|---|"]
+    for r in results:
+        rows.append(
+            f"| {r.kind} | {r.n} | {figure(r.accuracy)} | {figure(r.chance)} | {figure(r.probe)} | {figure(r.stem)} |"
+        )
+    return "\n".join(rows)
