@@ -1,4 +1,4 @@
-"""The web app: `python app.py`, then open http://127.0.0.1:7860. A Hugging Face Space starts it the same way."""
+"""The web app: `python app.py` serves http://127.0.0.1:7860; a Hugging Face Space starts it the same way."""
 
 from onellm.web.serve import main
 

@@ -35,9 +35,7 @@ def load(name: str = "onellm-tiny") -> "Chat":
     if not (folder / "config.json").exists():
         if name == "onellm-7b":
             raise ModelError("The weights of onellm-7b cannot be loaded by this version; use --model onellm-tiny.")
-        raise ModelError(
-            f"There is no model '{name}'; give one of {', '.join(MODELS)} or the path of a model folder."
-        )
+        raise ModelError(f"There is no model '{name}'; give one of {', '.join(MODELS)} or the path of a model folder.")
     import torch
 
     from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
@@ -55,7 +53,7 @@ class Chat:
         name: the model's name.
     """
 
-    def __init__(self, model: Any, processor: Any, name: str, lock: threading.Lock | None = None):
+    def __init__(self, model: Any, processor: Any, name: str, lock: "threading.Lock | None" = None):
         self.model, self.processor, self.name = model, processor, name
         self.messages: list[dict] = []
         self._lock = lock or threading.Lock()  # one generation at a time a model

@@ -89,7 +89,9 @@ def build_model(recipe: Recipe, runs: Path) -> tuple[OneLLMForConditionalGenerat
     if recipe.start is not None:
         folder = runs / recipe.start
         if not (folder / "config.json").exists():
-            raise OneLLMError(f"The stage {recipe.name} continues {recipe.start}, which is not in {runs}; run it first.")
+            raise OneLLMError(
+                f"The stage {recipe.name} continues {recipe.start}, which is not in {runs}; run it first."
+            )
         processor = OneLLMProcessor.from_pretrained(folder)
         model = OneLLMForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     else:

@@ -16,8 +16,7 @@ from onellm.modalities.video import Video
 __all__ = ["MODALITIES", "Modality", "Preview", "Sample", "kinds_of", "load"]
 
 MODALITIES: dict[str, Modality] = {
-    modality.name: modality
-    for modality in (Image(), Video(), Audio(), Point(), Fmri(), Imu(), Depth(), Normal())
+    modality.name: modality for modality in (Image(), Video(), Audio(), Point(), Fmri(), Imu(), Depth(), Normal())
 }
 
 

@@ -81,9 +81,7 @@ def _check_size(path: Path, count_bytes: int, limit_bytes: int) -> None:
 
 def _check_whole(path: Path, promised_bytes: int, present_bytes: int, expects: str) -> None:
     if promised_bytes > present_bytes:
-        found = (
-            f"the header promises {megabytes(promised_bytes)} and the file holds {megabytes(present_bytes)}"
-        )
+        found = f"the header promises {megabytes(promised_bytes)} and the file holds {megabytes(present_bytes)}"
         raise refuse(path, found, expects, "the file is cut short, so save or download it again")
     if promised_bytes == 0:
         raise refuse(path, "an array without values", expects, "save it with its values")

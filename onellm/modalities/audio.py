@@ -149,9 +149,7 @@ class Audio(Modality):
         columns = spread(len(spectrum), 500)
         levels = 8.686 * spectrum[columns].T  # natural logarithm of a magnitude to dB
         levels = np.clip(levels - levels.max(), -70, 0)
-        figure = make_subplots(
-            rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.5, 0.5]
-        )
+        figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.5, 0.5])
         figure.add_scatter(
             x=np.concatenate([seconds, seconds[::-1]]),
             y=np.concatenate([high, low[::-1]]),
@@ -176,9 +174,7 @@ class Audio(Modality):
         style(figure, 340)
         peak = max(float(np.abs(sample.array).max()), 1e-3)
         figure.update_yaxes(title="amplitude", range=[-1.05 * peak, 1.05 * peak], nticks=5, row=1, col=1)
-        figure.update_yaxes(
-            title="kHz", type="log", tickvals=[0.25, 0.5, 1, 2, 4], showgrid=False, row=2, col=1
-        )
+        figure.update_yaxes(title="kHz", type="log", tickvals=[0.25, 0.5, 1, 2, 4], showgrid=False, row=2, col=1)
         figure.update_xaxes(range=[0, len(sample.array) / RATE_HZ])
         figure.update_xaxes(title="seconds", showgrid=False, row=2, col=1)
         return Preview("plot", figure, f"{sample.name}: {sample.summary}")

@@ -112,9 +112,7 @@ class Modality(ABC):
         unknown = sorted(set(options) - set(self.options))
         if unknown:
             valid = ", ".join(self.options) or "none"
-            raise refuse(
-                path, f"unknown option {unknown[0]!r}", f"one of: {valid}", "correct the option's name"
-            )
+            raise refuse(path, f"unknown option {unknown[0]!r}", f"one of: {valid}", "correct the option's name")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -122,9 +120,7 @@ class Modality(ABC):
         except OneLLMError:
             raise
         except MemoryError as error:
-            raise refuse(
-                path, "it needs more memory than there is", self.expects, "use a smaller file"
-            ) from error
+            raise refuse(path, "it needs more memory than there is", self.expects, "use a smaller file") from error
         except ImportError as error:
             raise refuse(
                 path,
@@ -134,9 +130,7 @@ class Modality(ABC):
             ) from error
         except Exception as error:
             found = f"{describe(path)} that cannot be read ({_reason(error)})"
-            raise refuse(
-                path, found, self.expects, "check that the file is whole, or save it anew"
-            ) from error
+            raise refuse(path, found, self.expects, "check that the file is whole, or save it anew") from error
 
     def check(self, path: str | os.PathLike) -> Path:
         """Check what can be known of a file without opening it as its kind.
@@ -166,9 +160,7 @@ class Modality(ABC):
             raise refuse(path, "the file is empty", self.expects, "save or download it again")
         if status.st_size > self.limit_bytes:
             found = f"the file has {megabytes(status.st_size)}"
-            raise refuse(
-                path, found, f"at most {megabytes(self.limit_bytes)}", "use a smaller or shorter one"
-            )
+            raise refuse(path, found, f"at most {megabytes(self.limit_bytes)}", "use a smaller or shorter one")
         return path
 
     @abstractmethod
@@ -274,7 +266,5 @@ def _suggest(name: str, path: Path) -> str:
     """Say what to do with a file whose suffix this kind does not read."""
     from onellm.modalities import MODALITIES
 
-    others = [
-        m.name for m in MODALITIES.values() if m.name != name and path.name.lower().endswith(m.suffixes)
-    ]
+    others = [m.name for m in MODALITIES.values() if m.name != name and path.name.lower().endswith(m.suffixes)]
     return f"give it as {' or '.join(others)}, or convert it" if others else "convert it to one of these"

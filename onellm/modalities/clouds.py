@@ -39,9 +39,7 @@ class PlyHeader:
     properties: dict[str, str]
 
 
-def check_count(
-    path: Path, count: int, expects: str, what: str = "points", limit: int = LIMITS.point_count
-) -> None:
+def check_count(path: Path, count: int, expects: str, what: str = "points", limit: int = LIMITS.point_count) -> None:
     """Refuse a file with no or too many points.
 
     Args:
@@ -221,9 +219,7 @@ def read_xyz(path: Path, expects: str) -> Cloud:
         raise Damaged("its lines are not numbers")
     table = np.loadtxt(lines, dtype=np.float64, ndmin=2)
     if table.shape[1] < 3:
-        raise refuse(
-            path, f"{table.shape[1]} columns", "x y z or x y z r g b a line", "save it with all three"
-        )
+        raise refuse(path, f"{table.shape[1]} columns", "x y z or x y z r g b a line", "save it with all three")
     return split_columns(table)
 
 

@@ -49,9 +49,7 @@ class Depth(Modality):
             A sample whose array is [H, W] float32 in metres.
         """
         if scale is not None and not 0 < float(scale) < 1e6:
-            raise refuse(
-                path, f"the option scale is {scale!r}", "metres a unit, above 0", "correct the option"
-            )
+            raise refuse(path, f"the option scale is {scale!r}", "metres a unit, above 0", "correct the option")
         notes: list[str] = []
         suffix = path.suffix.lower()
         if suffix == ".npy":
@@ -94,9 +92,7 @@ class Depth(Modality):
     def _check_pixels(self, path: Path, shape: tuple[int, ...]) -> None:
         if shape[0] * shape[1] > LIMITS.map_pixels:
             found = f"a map of {size_text(shape[1], shape[0])}"
-            raise refuse(
-                path, found, f"at most {LIMITS.map_pixels / 1e6:g} million pixels", "make it smaller"
-            )
+            raise refuse(path, found, f"at most {LIMITS.map_pixels / 1e6:g} million pixels", "make it smaller")
 
     def _read_image(self, path: Path, scale: float | None, notes: list[str]) -> tuple[np.ndarray, float]:
         """Return values as they are in a png or tiff, and metres a unit."""
@@ -114,13 +110,9 @@ class Depth(Modality):
             elif image.mode == "L":
                 values = np.asarray(image)
             else:
-                raise refuse(
-                    path, f"a picture of mode {image.mode}", self.expects, "save it as 16-bit png or npy"
-                )
+                raise refuse(path, f"a picture of mode {image.mode}", self.expects, "save it as 16-bit png or npy")
         if scale is None:
-            notes.append(
-                "8 bits a pixel: read as relative distance, not metres; 255 is taken for the farthest"
-            )
+            notes.append("8 bits a pixel: read as relative distance, not metres; 255 is taken for the farthest")
         return values, 1 / 255
 
     def _read_exr(self, path: Path) -> np.ndarray:

@@ -71,12 +71,10 @@ class Fmri(Modality):
         elif volumes is not None:
             array = array[self._range(path, volumes, count)]
         elif _looks_raw(array):
-            notes.append(
-                "this looks like raw signal, not like responses: z-scores or beta weights are expected"
-            )
+            notes.append("this looks like raw signal, not like responses: z-scores or beta weights are expected")
         shape = " × ".join(f"{side:,}" for side in array.shape[1:])
         summary = f"{shape} voxels" + (f", {count:,} repetitions" if count > 1 else "")
-        if interval_s and count > 1:
+        if interval_s and count > RUN_VOLUMES:
             summary = f"{shape} voxels, {count:,} volumes, one each {interval_s:g} s"
         return Sample(self.name, path.name, np.ascontiguousarray(array), summary, notes=notes)
 
@@ -143,9 +141,7 @@ class Fmri(Modality):
             found = f"{array.size:,} values, all of them {float(array.flat[0]):g}"
             raise refuse(path, found, self.expects, "check that the right file was saved")
         if np.abs(array).max() > 1e12:
-            raise refuse(
-                path, f"values up to {np.abs(array).max():.1e}", self.expects, "check how it was saved"
-            )
+            raise refuse(path, f"values up to {np.abs(array).max():.1e}", self.expects, "check how it was saved")
         return array
 
     def _pick(self, path: Path, run: np.ndarray, volumes: str | int | None, notes: list[str]) -> slice:
@@ -171,9 +167,7 @@ class Fmri(Modality):
         expected = f'"12" or "12:20", counted from 0, below {count:,}'
         raise refuse(path, f"the option volumes is {str(volumes)[:20]!r}", expected, "correct the option")
 
-    def to_tensor(
-        self, sample: Sample, voxels: int | None = None, grid: tuple[int, ...] | None = None
-    ) -> torch.Tensor:
+    def to_tensor(self, sample: Sample, voxels: int | None = None, grid: tuple[int, ...] | None = None) -> torch.Tensor:
         """Average the repetitions and flatten.
 
         Args:
@@ -196,9 +190,7 @@ class Fmri(Modality):
             raise refuse(sample.name, found, expected, "resample it, or use a model trained on such scans")
         if voxels is not None and mean.size != voxels:
             expected = f"{voxels:,}, the number this model was trained on"
-            raise refuse(
-                sample.name, f"{mean.size:,} voxels", expected, "give the model's own region of the brain"
-            )
+            raise refuse(sample.name, f"{mean.size:,} voxels", expected, "give the model's own region of the brain")
         return torch.from_numpy(np.ascontiguousarray(mean.reshape(-1)))
 
     def preview(self, sample: Sample) -> Preview:
@@ -309,9 +301,7 @@ def _plot_plane(volume: np.ndarray):
     plane = np.take(volume, 0, axis=flat)
     plane = plane[np.ix_(spread(plane.shape[0], 256), spread(plane.shape[1], 256))]
     levels, colours = _levels(plane)
-    figure = graph_objects.Figure(
-        graph_objects.Heatmap(z=np.ascontiguousarray(levels.T), hoverinfo="x+y", **colours)
-    )
+    figure = graph_objects.Figure(graph_objects.Heatmap(z=np.ascontiguousarray(levels.T), hoverinfo="x+y", **colours))
     style(figure, 320)
     names = [axis for i, axis in enumerate("xyz") if i != flat]
     figure.update_xaxes(title=f"{names[0]}, voxels", showgrid=False, constrain="domain")

@@ -80,9 +80,7 @@ class Imu(Modality):
             ("gyro_unit", gyro_unit, ("rad/s", "deg/s")),
         ):
             if value is not None and value not in valid:
-                raise refuse(
-                    path, f"the option {option} is {value!r}", " or ".join(valid), "correct the option"
-                )
+                raise refuse(path, f"the option {option} is {value!r}", " or ".join(valid), "correct the option")
         if rate_hz is not None and not 0.1 <= float(rate_hz) <= 100_000:
             raise refuse(path, f"the option rate_hz is {rate_hz!r}", "0.1 to 100,000", "correct the option")
         notes: list[str] = []
@@ -207,25 +205,19 @@ class Imu(Modality):
         good = np.isfinite(values)
         if len(values) < 2 or good.all(axis=1).sum() < max(2, len(values) / 2):
             found = f"{len(values):,} rows, {int(good.all(axis=1).sum()):,} of them complete"
-            raise refuse(
-                path, found, "at least 2 rows of numbers, most of them complete", "save the recording again"
-            )
+            raise refuse(path, found, "at least 2 rows of numbers, most of them complete", "save the recording again")
         if not good.all():
             rows = np.arange(len(values))
             for column in range(6):
                 keep = good[:, column]
                 values[:, column] = np.interp(rows, rows[keep], values[keep, column])
-            notes.append(
-                f"{int((~good).any(axis=1).sum()):,} incomplete rows were filled from their neighbours"
-            )
+            notes.append(f"{int((~good).any(axis=1).sum()):,} incomplete rows were filled from their neighbours")
         if np.abs(values).max() > 1e6:
             found = f"values up to {np.abs(values).max():.3g}"
             raise refuse(path, found, "accelerations and turning rates", "check the columns")
         return values, times_s
 
-    def _even(
-        self, path: Path, values: np.ndarray, times_s: np.ndarray, notes: list[str]
-    ) -> tuple[np.ndarray, float]:
+    def _even(self, path: Path, values: np.ndarray, times_s: np.ndarray, notes: list[str]) -> tuple[np.ndarray, float]:
         """Bring rows with times to even spacing at their median rate."""
         steps = np.diff(times_s)
         if not np.isfinite(times_s).all() or (steps < 0).any() or not (steps > 0).any():
@@ -239,17 +231,13 @@ class Imu(Modality):
             return values, round((len(times_s) - 1) / float(times_s[-1] - times_s[0]), 6)
         count = int((times_s[-1] - times_s[0]) * rate_hz) + 1
         if count > LIMITS.imu_rows:
-            raise refuse(
-                path, f"gaps in time that make {count:,} rows", f"at most {LIMITS.imu_rows:,}", "cut it"
-            )
+            raise refuse(path, f"gaps in time that make {count:,} rows", f"at most {LIMITS.imu_rows:,}", "cut it")
         even = times_s[0] + np.arange(count) * step
         values = np.stack([np.interp(even, times_s, values[:, column]) for column in range(6)], axis=1)
         notes.append("the rows are unevenly spaced in time and were evened out")
         return values, rate_hz
 
-    def to_tensor(
-        self, sample: Sample, rate_hz: float = 50.0, length: int = 128, unit: str = "m/s2"
-    ) -> torch.Tensor:
+    def to_tensor(self, sample: Sample, rate_hz: float = 50.0, length: int = 128, unit: str = "m/s2") -> torch.Tensor:
         """Resample to a rate and cut or pad to a length.
 
         Args:
@@ -315,9 +303,7 @@ def resample(values: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
     ratio = Fraction(to_hz / from_hz).limit_denominator(200)
     if ratio == 0 or len(values) < 2:
         ratio = Fraction(to_hz / from_hz).limit_denominator(100_000)
-    return resample_poly(values, ratio.numerator, ratio.denominator, axis=0, padtype="line").astype(
-        np.float32
-    )
+    return resample_poly(values, ratio.numerator, ratio.denominator, axis=0, padtype="line").astype(np.float32)
 
 
 def _rows(array: np.ndarray, widths: tuple[int, ...]) -> np.ndarray | None:

@@ -81,18 +81,14 @@ def _sample(path: Path, pieces: list[tuple[np.ndarray, Any]], count: int, expect
     rng = np.random.default_rng(0)
     areas = []
     for triangles, _ in pieces:
-        area = np.linalg.norm(
-            np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]), axis=1
-        )
+        area = np.linalg.norm(np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]), axis=1)
         areas.append(np.where(np.isfinite(area) & (area < 1e30), area, 0))
     total = sum(float(area.sum()) for area in areas)
     if not total > 0:
         raise refuse(path, "a mesh without surface", expects, "save or download it again")
     shares = np.array([float(area.sum()) / total for area in areas])
     all_xyz, all_rgb, coloured = [], [], False
-    for (triangles, geometry), area, number in zip(
-        pieces, areas, rng.multinomial(count, shares), strict=True
-    ):
+    for (triangles, geometry), area, number in zip(pieces, areas, rng.multinomial(count, shares), strict=True):
         if not number:
             continue
         chosen = rng.choice(len(area), number, p=area / area.sum())
@@ -107,9 +103,7 @@ def _sample(path: Path, pieces: list[tuple[np.ndarray, Any]], count: int, expect
     return np.concatenate(all_xyz).astype(np.float32), rgb
 
 
-def _colours(
-    path: Path, mesh: Any, chosen: np.ndarray, weights: np.ndarray, expects: str
-) -> np.ndarray | None:
+def _colours(path: Path, mesh: Any, chosen: np.ndarray, weights: np.ndarray, expects: str) -> np.ndarray | None:
     """Return the colours [P, 3] of points in the chosen triangles, or None if the mesh has none."""
     visual = mesh.visual
     faces = np.asarray(mesh.faces)[chosen]
@@ -123,11 +117,7 @@ def _colours(
     texture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     factor = getattr(material, "baseColorFactor", None)
     if texture is None or visual.uv is None or len(visual.uv) != len(mesh.vertices):
-        if (
-            factor is None
-            and getattr(material, "name", None) in (None, "material_0")
-            and not _has_diffuse(material)
-        ):
+        if factor is None and getattr(material, "name", None) in (None, "material_0") and not _has_diffuse(material):
             return None
         return np.broadcast_to(np.asarray(material.main_color)[:3] / 255.0, (len(chosen), 3))
     if texture.width * texture.height > LIMITS.image_pixels:
@@ -229,18 +219,12 @@ def _check_glb(path: Path, expects: str) -> None:
     tree = json.loads(data[20 : 20 + json_length])
     for item in tree.get("buffers", []) + tree.get("images", []):
         if not str(item.get("uri", "data:")).startswith("data:"):
-            raise refuse(
-                path, "a reference to another file", "all data in the glb itself", "export it as one file"
-            )
+            raise refuse(path, "a reference to another file", "all data in the glb itself", "export it as one file")
     packed = [e for e in tree.get("extensionsRequired", []) if "draco" in e or "meshopt" in e]
     if packed:
-        raise refuse(
-            path, f"compression ({packed[0]})", "an uncompressed glb", "export it without compression"
-        )
+        raise refuse(path, f"compression ({packed[0]})", "an uncompressed glb", "export it without compression")
     if len(tree.get("nodes", [])) > _NODES:
-        raise refuse(
-            path, f"{len(tree['nodes']):,} nodes", f"at most {_NODES:,}", "join the parts of the mesh"
-        )
+        raise refuse(path, f"{len(tree['nodes']):,} nodes", f"at most {_NODES:,}", "join the parts of the mesh")
     numbers = sum(int(accessor["count"]) for accessor in tree.get("accessors", []))
     check_count(path, numbers, expects, "rows of numbers", 4 * LIMITS.triangle_count)
 

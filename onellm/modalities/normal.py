@@ -87,9 +87,7 @@ class Normal(Modality):
             raise refuse(path, found, "[H, W, 3]", "save the normals alone")
         if array.shape[0] * array.shape[1] > LIMITS.map_pixels:
             found = f"a map of {size_text(array.shape[1], array.shape[0])}"
-            raise refuse(
-                path, found, f"at most {LIMITS.map_pixels / 1e6:g} million pixels", "make it smaller"
-            )
+            raise refuse(path, found, f"at most {LIMITS.map_pixels / 1e6:g} million pixels", "make it smaller")
         normals = array.astype(np.float32)
         known = np.isfinite(normals).all(axis=2) & (normals != 0).any(axis=2)
         normals[~known] = 0
@@ -158,9 +156,7 @@ class Normal(Modality):
         draw.text((left + side / 2, 2), "+y up", fill=grey, font=font, anchor="ma")
         draw.text((left + side / 2, 24 + side), "+x right", fill=grey, font=font, anchor="ma")
         draw.text((left + side / 2, 42 + side), "+z to viewer", fill=grey, font=font, anchor="ma")
-        return Preview(
-            "image", canvas, f"{sample.name}: {sample.summary}; the ball shows which colour faces where"
-        )
+        return Preview("image", canvas, f"{sample.name}: {sample.summary}; the ball shows which colour faces where")
 
 
 def to_picture(normals: np.ndarray) -> np.ndarray:

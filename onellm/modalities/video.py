@@ -82,9 +82,7 @@ class Video(Modality):
                 raise refuse(path, found, self.expects, "the file is cut short, so save or download it again")
             if reader == "gif" and len(index.times) * width * height > LIMITS.gif_decoded_pixels:
                 found = f"an animation of {len(index.times):,} frames of {size_text(width, height)}"
-                raise refuse(
-                    path, found, "at most 2,000 million pixels in all", "save it as mp4, or shorten it"
-                )
+                raise refuse(path, found, "at most 2,000 million pixels in all", "save it as mp4, or shorten it")
             stream.thread_type = "AUTO"
             wanted = self._choose(index, frames, width * height, reader == "gif")
             pictures = self._decode(path, container, stream, wanted, index)
@@ -139,9 +137,7 @@ class Video(Modality):
             chosen = np.minimum(chosen, np.maximum(key, 0) + reach) if len(times) > reach * count else chosen
         return times[np.unique(chosen)]
 
-    def _decode(
-        self, path: Path, container: Any, stream: Any, wanted: np.ndarray, index: _Index
-    ) -> list[Any]:
+    def _decode(self, path: Path, container: Any, stream: Any, wanted: np.ndarray, index: _Index) -> list[Any]:
         """Decode the frames at the wanted times, seeking only where a key frame lies between two of them."""
         deadline = time.monotonic() + LIMITS.load_seconds
         pictures, position, last = [], index.times[0], None

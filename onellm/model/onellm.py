@@ -39,9 +39,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         kinds, width = list(config.modalities), config.encoder["width"]
         stems = {
-            settings["tokenizer"]["stem"]
-            for settings in config.modalities.values()
-            if "stem" in settings["tokenizer"]
+            settings["tokenizer"]["stem"] for settings in config.modalities.values() if "stem" in settings["tokenizer"]
         }
         self.stems = nn.ModuleDict({name: STEMS[name]() for name in sorted(stems)}).requires_grad_(False)
         self.tokenizers = nn.ModuleDict(
@@ -52,9 +50,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             }
         )
         self.encoder = UniversalEncoder(**config.encoder)
-        self.projector = UniversalProjection(
-            kinds, width, config.text_config.hidden_size, **config.projector
-        )
+        self.projector = UniversalProjection(kinds, width, config.text_config.hidden_size, **config.projector)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         if config.adapter:
             self._add_adapter(config.adapter)
@@ -128,9 +124,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 words[index] = word
         return torch.stack(words)
 
-    def embed(
-        self, input_ids: torch.Tensor, media: Media | None = None, extracted: bool = False
-    ) -> torch.Tensor:
+    def embed(self, input_ids: torch.Tensor, media: Media | None = None, extracted: bool = False) -> torch.Tensor:
         """Embed a prompt and put the files' soft words in their places.
 
         Args:
@@ -191,9 +185,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if inputs_embeds is None:
             inputs_embeds = self.embed(input_ids, media, extracted)
         self._switch_adapter(bool(media) if use_adapter is None else use_adapter)
-        return self.language_model(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask, labels=labels, **kwargs
-        )
+        return self.language_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, labels=labels, **kwargs)
 
     @torch.no_grad()
     def generate(self, input_ids: torch.Tensor | None = None, media: Media | None = None, **kwargs: Any):

@@ -112,8 +112,7 @@ class UniversalProjection(nn.Module):
     ):
         super().__init__()
         self.experts = nn.ModuleList(
-            nn.Sequential(*(ExpertBlock(width, heads, hidden, norm_eps) for _ in range(layers)))
-            for _ in range(experts)
+            nn.Sequential(*(ExpertBlock(width, heads, hidden, norm_eps) for _ in range(layers))) for _ in range(experts)
         )
         self.input_proj = nn.ModuleDict(
             {kind: nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width)) for kind in kinds}

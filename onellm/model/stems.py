@@ -36,6 +36,7 @@ class EfficientNetLite0(Stem):
 
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Classify [B, 3, 224, 224] pictures: probabilities [B, C] that sum to 1, features [B, F]."""
+        pictures = pictures.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
         pooled = self.net.forward_head(self.net.forward_features(pictures), pre_logits=True)
         return self.net.classifier(pooled).softmax(dim=-1), pooled
 
@@ -61,7 +62,17 @@ class YamNet(Stem):
 
     classes, features = 521, 1024
     # (output channels, stride) of the 13 separable layers
-    layers = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
+    layers = [
+        (64, 1),
+        (128, 2),
+        (128, 1),
+        (256, 2),
+        (256, 1),
+        (512, 2),
+        *[(512, 1)] * 5,
+        (1024, 2),
+        (1024, 1),
+    ]
 
     def __init__(self):
         super().__init__()

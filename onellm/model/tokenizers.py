@@ -5,7 +5,10 @@ Every tokenizer has two steps. `extract` is fixed (a frozen stem, or nothing), s
 Source of the published forms: OneLLM (arXiv:2312.03700), section 3.1 and its released code's shapes.
 """
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from onellm.errors import ModelError
@@ -143,11 +146,22 @@ class StemTokens(Tokenizer):
     `tokens` lists them: "mixture" is the sum over classes of probability times the classifier's row, the
     probabilities averaged over the frames; "peak" the same with the largest probability over the frames; "pooled"
     the pooled features, averaged. With `picture`, a file may be two frames, a picture before its map: the
-    picture's mixture then follows the map's tokens.
+    picture's mixture then follows the map's tokens. `weights` (weight -> classes) turns classes down or off that
+    are too general to tell anything.
     """
 
-    def __init__(self, width: int, stem: nn.Module, tokens: list[str], picture: bool = False):
+    def __init__(
+        self,
+        width: int,
+        stem: nn.Module,
+        tokens: list[str],
+        picture: bool = False,
+        weights: dict[str, list[int]] | None = None,
+    ):
         super().__init__(width, len(tokens) + picture)
+        self.register_buffer("class_weights", torch.ones(stem.classes))
+        for weight, classes in (weights or {}).items():
+            self.class_weights[classes] = float(weight)
         self._stem = [stem]  # shared and frozen: the model owns it, not the tokenizer
         self.names = tokens + ["picture"] * picture
         self.picture = picture
@@ -168,7 +182,7 @@ class StemTokens(Tokenizer):
         if self.picture and features.shape[1] == 2:
             picture, features = features[:, 0, : stem.classes], features[:, 1:]
         probabilities, pooled = features.split([stem.classes, stem.features], dim=-1)
-        head = stem.head.detach()
+        head = stem.head.detach() * self.class_weights.unsqueeze(-1)
         found = {"pooled": pooled.mean(dim=1)}
         found["mixture"] = probabilities.mean(dim=1) @ head
         found["peak"] = probabilities.amax(dim=1) @ head
@@ -178,6 +192,73 @@ class StemTokens(Tokenizer):
         return torch.stack(tokens, dim=1)
 
 
+def render_points(points: torch.Tensor, views: int, size: int = 224, grid: int = 112) -> torch.Tensor:
+    """Draw point clouds from several sides, for a stem that knows pictures.
+
+    Every other view is grey, since many clouds have no colour. Points are splatted on a coarse grid, the nearest one
+    wins, small holes are filled, and the slope of the surface shades it.
+
+    Args:
+        points: [B, P, 6], xyz inside the unit ball (z up), rgb in 0..1.
+        views: how many, evenly around the z axis and seen from 20 degrees above.
+        size: side of the pictures in pixels.
+        grid: side of the grid the points are splatted on.
+
+    Returns:
+        [B, views, 3, size, size] in -1..1 on a light ground.
+    """
+    batch = points.shape[0]
+    xyz, colour = points[..., :3].float(), points[..., 3:].float()
+    pictures = []
+    tilt = torch.tensor(math.radians(20))
+    for view in range(views):
+        turn = torch.tensor(2 * math.pi * (view + 0.1) / views)
+        right = xyz[..., 0] * turn.cos() - xyz[..., 1] * turn.sin()
+        away = xyz[..., 0] * turn.sin() + xyz[..., 1] * turn.cos()
+        up = xyz[..., 2] * tilt.cos() + away * tilt.sin()
+        near = (xyz[..., 2] * tilt.sin() - away * tilt.cos() + 1.5) / 2.5  # 0.2..1, larger is nearer
+        flat = torch.stack([right, up], dim=-1)
+        middle = (flat.amax(dim=1, keepdim=True) + flat.amin(dim=1, keepdim=True)) / 2
+        reach = (flat - middle).abs().amax(dim=(1, 2), keepdim=True).clamp_min(1e-6)
+        column, row = ((flat - middle) / reach * torch.tensor([0.88, -0.88]) + 1).mul(grid / 2).long().unbind(-1)
+        pixel = row.clamp(0, grid - 1) * grid + column.clamp(0, grid - 1)
+        depth = torch.zeros(batch, grid * grid).scatter_reduce(1, pixel, near, "amax")
+        front = (near >= depth.gather(1, pixel) - 0.01).float()
+        total = torch.zeros(batch, grid * grid).scatter_add(1, pixel, front)
+        paint = colour if view % 2 == 0 else torch.full_like(colour, 0.6)
+        index = pixel.unsqueeze(-1).expand(-1, -1, 3)
+        painted = torch.zeros(batch, grid * grid, 3).scatter_add(1, index, paint * front.unsqueeze(-1))
+        layers = torch.cat([painted / total.clamp_min(1).unsqueeze(-1), depth.unsqueeze(-1)], dim=-1)
+        layers = layers.transpose(1, 2).unflatten(-1, (grid, grid))
+        filled = (total > 0).float().unflatten(-1, (grid, grid)).unsqueeze(1)
+        for _ in range(2):
+            count = F.avg_pool2d(filled, 3, 1, 1)
+            around = F.avg_pool2d(layers * filled, 3, 1, 1) / count.clamp_min(1e-6)
+            layers = torch.where(filled > 0, layers, around)
+            filled = (count > 0.3).float().maximum(filled)
+        smooth = layers[:, 3:]
+        for _ in range(3):
+            smooth = F.avg_pool2d(smooth * filled, 3, 1, 1) / F.avg_pool2d(filled, 3, 1, 1).clamp_min(1e-6)
+        down, across = torch.gradient(smooth, dim=(2, 3))
+        lit = (1 + 12 * (down + across)).div((1 + 400 * (down**2 + across**2)).sqrt()).clamp(-0.5, 1.3)
+        shaded = layers[:, :3] * (0.55 + 0.45 * lit)
+        picture = shaded * filled + 0.92 * (1 - filled)
+        pictures.append(F.interpolate(picture, size=(size, size), mode="bilinear", align_corners=False))
+    return torch.stack(pictures, dim=1).clamp(0, 1) * 2 - 1
+
+
+class PointViews(StemTokens):
+    """Point clouds as a stem of pictures sees them: drawn from several sides."""
+
+    def __init__(self, width: int, stem: nn.Module, tokens: list[str], views: int = 6):
+        super().__init__(width, stem, tokens)
+        self.views = views
+
+    def extract(self, values: torch.Tensor) -> torch.Tensor:
+        """Draw [B, P, 6] points and run the stem: [B, views, classes + features]."""
+        return super().extract(render_points(values, self.views).to(values))
+
+
 TOKENIZERS = {
     "image-patches": ImagePatches,
     "spectrogram-patches": SpectrogramPatches,
@@ -185,6 +266,7 @@ TOKENIZERS = {
     "voxels": Voxels,
     "motion-windows": MotionWindows,
     "stem": StemTokens,
+    "point-views": PointViews,
 }
 
 
@@ -198,6 +280,6 @@ def build_tokenizer(width: int, settings: dict, stems: nn.ModuleDict) -> Tokeniz
     name = arguments.pop("type")
     if name not in TOKENIZERS:
         raise ModelError(f"The tokenizer '{name}' is not known; choose one of {', '.join(TOKENIZERS)}.")
-    if name == "stem":
+    if "stem" in arguments:
         arguments["stem"] = stems[arguments["stem"]]
     return TOKENIZERS[name](width, **arguments)

@@ -58,6 +58,11 @@ class Engine:
             self._started_s = time.monotonic()
             threading.Thread(target=self._run, name="load-model", daemon=True).start()
 
+    def wait(self) -> None:
+        """Wait until the model is loaded or has failed to."""
+        self.start()
+        self._done.wait()
+
     def new_chat(self) -> Any:
         """Open a conversation; waits until the model is loaded.
 
@@ -67,8 +72,7 @@ class Engine:
         Raises:
             ModelError: the model cannot be loaded.
         """
-        self.start()
-        self._done.wait()
+        self.wait()
         if not self.ready:
             raise ModelError(self.error)
         return self._chat.new()

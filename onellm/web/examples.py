@@ -54,7 +54,7 @@ def read(folder: Path = FOLDER) -> list[Example]:
 
 
 def cards(examples: list[Example]) -> str:
-    """Return the examples as HTML: a button each with icons and the question; one of every kind comes first."""
+    """Return the examples as HTML: a button each, one of every kind first."""
     seen: Counter = Counter()
     ranked = []
     for index, example in enumerate(examples):

@@ -1,6 +1,7 @@
 """What happens on the page: files are shown, questions asked, answers streamed, errors worded."""
 
 import asyncio
+import contextlib
 import functools
 import html
 import logging
@@ -14,6 +15,7 @@ import gradio as gr
 from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
 from onellm.modalities import MODALITIES
+from onellm.modalities.base import megabytes
 from onellm.web import uploads
 from onellm.web.engine import Engine
 from onellm.web.examples import Example
@@ -23,6 +25,7 @@ from onellm.web.session import Attachment, Session, Turn
 logger = logging.getLogger(__name__)
 
 WITH_PICTURE = tuple(kind for kind, modality in MODALITIES.items() if "picture" in modality.options)
+Ask = Callable[[Any, Turn], Iterator[str]]  # asks a chat the question of a turn
 SHOW_EVERY_S = 0.05  # of a streamed answer
 SURPRISE = "Something went wrong inside OneLLM, and it was written to the app's log; try again or reload the page."
 
@@ -34,10 +37,8 @@ def worded(handler: Callable) -> Callable:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         try:
             return handler(*args, **kwargs)
-        except OneLLMError as error:
-            raise gr.Error(html.escape(str(error)), title="That did not work", print_exception=False) from error
-        except gr.Error:
-            raise
+        except OneLLMError as error:  # the page renders markup in it
+            raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
         except Exception as error:
             logger.exception("%s failed", handler.__name__)
             raise gr.Error(SURPRISE, print_exception=False) from error
@@ -74,9 +75,7 @@ class Handlers:
         if engine.error:
             return _status("failed", engine.name, engine.error)
         seconds = f" {engine.waited_s:.0f} s" if engine.loading else ""
-        return _status(
-            "loading", engine.name, f"Loading {engine.name}…{seconds} You can already add files and ask."
-        )
+        return _status("loading", engine.name, f"Loading {engine.name}…{seconds} You can already add files and ask.")
 
     # Files.
 
@@ -132,11 +131,10 @@ class Handlers:
         Returns:
             Updates of the page.
         """
-        files, pictures = paths[: len(MODALITIES)], dict(zip(WITH_PICTURE, paths[len(MODALITIES) :], strict=True))
-        attached = [
-            self.attach(kind, path, pictures.get(kind)) for kind, path in zip(MODALITIES, files, strict=True) if path
-        ]
-        return self.place(session, text, tuple(attached))
+        pictures = dict(zip(WITH_PICTURE, paths[len(MODALITIES) :], strict=True))
+        files = zip(MODALITIES, paths[: len(MODALITIES)], strict=True)
+        attached = tuple(self.attach(kind, path, pictures.get(kind)) for kind, path in files if path)
+        return self.place(session, text, attached)
 
     @worded
     def begin_example(self, session: Session, event: gr.EventData) -> dict:
@@ -160,15 +158,19 @@ class Handlers:
         if len(text) > LIMITS.message_characters:
             limit = f"{LIMITS.message_characters:,}"
             raise OneLLMError(f"The question has {len(text):,} characters; at most {limit} fit; shorten it.")
-        if len(session.turns) >= LIMITS.chat_turns:
-            raise OneLLMError(f"This conversation has {len(session.turns)} questions; start a new one to go on.")
+        said = sum(len(turn.question) + len(turn.answer) for turn in session.turns) + len(text)
+        if len(session.turns) >= LIMITS.chat_turns or said > LIMITS.chat_characters:
+            raise OneLLMError("This chat has become too long for the model; start a new one to go on.")
         if sum(os.path.getsize(file.path) for file in files) > LIMITS.turn_bytes:
-            limit = f"{LIMITS.turn_bytes / 1e6:.0f} MB"
+            limit = megabytes(LIMITS.turn_bytes)
             raise OneLLMError(f"These files are larger than {limit} together; send them in several questions.")
         for file in files:
             session.look(file)
         from onellm.chat import DEFAULT_QUESTION
 
+        last = session.turns[-1] if session.turns else None
+        if last is not None and last.failed and not last.held:  # its question went back into the form
+            session.turns.remove(last)
         session.turns.append(Turn(text or DEFAULT_QUESTION, files, note=self._waiting()))
         return self.page(session, busy=True) | self.form("", ())
 
@@ -183,50 +185,52 @@ class Handlers:
             raise OneLLMError("There is no question to answer again; ask one first.")
         turn = session.turns[-1]
         turn.answer, turn.note, turn.failed, turn.stopped = "", self._waiting(), False, False
-        return self.page(session, busy=True)
+        return self.page(session, busy=True) | self.form("", ())
 
     def answer_again(self, session: Session) -> Iterator[dict]:
         """Stream another answer to the last question."""
-        if session.answered():
+        if session.turns[-1].held:
             yield from self.run(session, lambda chat, turn: chat.retry())
         else:
             yield from self.answer(session)
 
-    def run(self, session: Session, ask: Callable[[Any, Turn], Iterator[str]]) -> Iterator[dict]:
-        """Stream an answer into the last turn; whatever goes wrong is said there, and the form is filled again."""
+    def run(self, session: Session, ask: Ask) -> Iterator[dict]:
+        """Stream an answer into the last turn; what goes wrong is said there, and the form filled again."""
         turn = session.turns[-1]
-        chat = None
         try:
             yield self.page(session, busy=True)
             if session.chat is None:
                 session.chat = self.engine.new_chat()
-            if turn.stopped:
-                return
-            chat = session.chat
-            shown_s = 0.0
-            for piece in ask(chat, turn):
-                turn.answer += piece
-                turn.note = turn.note if turn.stopped else ""
-                if time.monotonic() - shown_s > SHOW_EVERY_S:
-                    shown_s = time.monotonic()
-                    yield {self.parts["conversation"]: session.messages()}
             if not turn.stopped:
-                turn.note = "" if turn.answer else "The model had nothing to say; ask in other words."
+                yield from self.stream(session, turn, ask)
         except OneLLMError as error:
             turn.note, turn.failed = str(error), True
         except Exception:
             logger.exception("no answer")
             turn.note, turn.failed = SURPRISE, True
-        finally:
-            if chat is not None:
-                chat.stop()
-        if turn.failed and turn in session.turns and not session.answered():
-            session.turns.remove(turn)
-            form = self.form(turn.question, turn.files)
+        if turn.failed and not turn.held:
             turn.note += " Your question and files are back in the form."
-            yield self.page(session, failed=turn) | form
+            yield self.page(session) | self.form(turn.question, turn.files)
         else:
             yield self.page(session)
+
+    def stream(self, session: Session, turn: Turn, ask: Ask) -> Iterator[dict]:
+        """Stream an answer into a turn; a closed stream stops the model."""
+        chat = session.chat
+        before, shown_s = len(chat.messages), 0.0
+        try:
+            with contextlib.closing(ask(chat, turn)) as pieces:
+                for piece in pieces:
+                    turn.answer += piece
+                    turn.note = turn.note if turn.stopped else ""
+                    if time.monotonic() - shown_s > SHOW_EVERY_S:
+                        shown_s = time.monotonic()
+                        yield {self.parts["conversation"]: session.messages()}
+        finally:
+            chat.stop()
+            turn.held = turn.held or len(chat.messages) > before
+        if not turn.stopped:
+            turn.note = "" if turn.answer else "The model had nothing to say; ask in other words."
 
     def halt(self, session: Session) -> dict:
         """Stop the answer; what was said stays."""
@@ -243,9 +247,9 @@ class Handlers:
         """Take the last question back into the form."""
         if not session.turns:
             return self.page(session)
-        if session.answered():
-            session.chat.undo()
         turn = session.turns.pop()
+        if turn.held:
+            session.chat.undo()
         return self.page(session) | self.form(turn.question, turn.files)
 
     def clear(self, session: Session) -> dict:
@@ -257,21 +261,23 @@ class Handlers:
 
     # The /ask endpoint.
 
-    @worded
     def ask(self, message: str, *paths: str | None) -> str:
         """Answer one question about uploads in a conversation of its own."""
-        files: dict[str, str] = {}
-        for kind, path in zip(MODALITIES, paths, strict=True):
-            if path:
-                files[kind] = uploads.check(path)
-        return self.engine.new_chat().ask(message or "", **files)
+        try:
+            files = {kind: uploads.check(path) for kind, path in zip(MODALITIES, paths, strict=True) if path}
+            return self.engine.new_chat().ask(message or "", **files)
+        except OneLLMError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        except Exception as error:
+            logger.exception("/ask failed")
+            raise gr.Error(SURPRISE, print_exception=False) from error
 
     # What the handlers send to the page.
 
-    def page(self, session: Session, busy: bool = False, failed: Turn | None = None) -> dict:
+    def page(self, session: Session, busy: bool = False) -> dict:
         """Return updates of the conversation and of the buttons."""
         parts = self.parts
-        messages = session.messages(*filter(None, [failed]))
+        messages = session.messages()
         return {
             parts["welcome"]: gr.Column(visible=not messages),
             parts["talk"]: gr.Column(visible=bool(messages)),

@@ -2,6 +2,7 @@
 
 import functools
 import html
+import inspect
 
 import gradio as gr
 
@@ -14,9 +15,10 @@ from onellm.web.handlers import WITH_PICTURE, Handlers
 from onellm.web.session import Session
 
 TITLE = "OneLLM"
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 LOGO = """<svg class="logo" viewBox="0 0 40 40" width="36" height="36" aria-hidden="true">
-<g stroke-width="1.6" stroke="currentColor" opacity=".55"><path d="M20 20 20 5M20 20 30.6 9.4M20 20 35 20M20 20 30.6 30.6
-M20 20 20 35M20 20 9.4 30.6M20 20 5 20M20 20 9.4 9.4"/></g>
+<g stroke-width="1.6" stroke="currentColor" opacity=".55"><path d="M20 20 20 5M20 20 30.6 9.4M20 20
+35 20M20 20 30.6 30.6M20 20 20 35M20 20 9.4 30.6M20 20 5 20M20 20 9.4 9.4"/></g>
 <circle cx="20" cy="5" r="3.4" fill="#2f7fd6"/><circle cx="30.6" cy="9.4" r="3.4" fill="#7a5fd0"/>
 <circle cx="35" cy="20" r="3.4" fill="#c2548f"/><circle cx="30.6" cy="30.6" r="3.4" fill="#d05a4e"/>
 <circle cx="20" cy="35" r="3.4" fill="#b9770e"/><circle cx="9.4" cy="30.6" r="3.4" fill="#4f7f2d"/>
@@ -25,8 +27,8 @@ M20 20 20 35M20 20 9.4 30.6M20 20 5 20M20 20 9.4 9.4"/></g>
 WELCOME = """<div class="hello"><h2>Ask about a file</h2>
 <p>Add a picture, a video, a sound, a point cloud, a brain scan, motion data, a depth or a normal map,
 and ask what it is. Several files and further questions are fine.</p>{invitation}</div>"""
-FOOTER = """<div class="foot">Answers come from a language model and may be wrong; check what matters. It names the main
-thing in a file and does not read text, count or recognise people; brain scans are not read for medical use.
+FOOTER = """<div class="foot">Answers may be wrong: check what matters. The model names the main thing in a
+file; it does not read text, count, or recognise people, and brain scans are not read for medical use.
 Files stay on the machine that runs this page and are deleted after an hour.</div>"""
 
 
@@ -45,13 +47,11 @@ def build(engine: Engine) -> gr.Blocks:
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, delete_cache=(600, LIMITS.upload_lifetime_s), fill_width=True
     ) as page:
-        session = gr.State(Session)
+        session = gr.State(Session())
         with gr.Row(elem_id="top"):
             gr.HTML(f'<div class="title">{LOGO}<h1>{TITLE}</h1></div>', elem_id="title")
             status = gr.HTML(on.status(), elem_id="status")
-            parts["clear"] = gr.Button(
-                "New chat", scale=0, min_width=104, size="md", visible=False, elem_id="clear"
-            )
+            parts["clear"] = gr.Button("New chat", scale=0, min_width=104, size="md", visible=False, elem_id="clear")
         with gr.Row(elem_id="main", equal_height=False):
             with gr.Column(elem_id="left", scale=7, min_width=320):
                 _conversation(parts, found)
@@ -89,7 +89,7 @@ def _conversation(parts: dict, found: list) -> None:
             label="Question",
             show_label=False,
             container=False,
-            placeholder="Ask about your files, or just ask…",
+            placeholder="Ask a question…",
             lines=1,
             max_lines=6,
             max_length=LIMITS.message_characters,
@@ -123,7 +123,7 @@ def _tray(parts: dict) -> None:
                 parts["plots"][kind] = gr.Plot(visible=False, show_label=False, container=False, elem_classes="plot")
                 if kind in WITH_PICTURE:
                     parts["pictures"][kind] = gr.File(
-                        label=f"Picture beside the {modality.title.lower()} (optional)",
+                        label=f"Picture beside the {kind} map (optional)",
                         elem_classes="beside",
                         height=64,
                     )
@@ -152,20 +152,19 @@ def _connect_conversation(on: Handlers, session: gr.State) -> None:
     parts = on.parts
     form = [parts["message"], *parts["files"].values(), *parts["pictures"].values()]
     page = [parts[name] for name in ("welcome", "talk", "conversation", "send", "stop", "clear")]
-    quick = {"show_progress": "hidden", "api_visibility": "private"}
-    model = quick | {"concurrency_id": "model", "concurrency_limit": 1}
+    model = QUIET | {"concurrency_id": "model", "concurrency_limit": 1}
 
-    asked = gr.on([parts["send"].click, parts["message"].submit], on.begin, [session, *form], page + form, **quick)
-    chosen = parts["examples"].click(on.begin_example, session, page + form, **quick)
-    again = parts["conversation"].retry(on.begin_again, session, page, **quick)
+    asked = gr.on([parts["send"].click, parts["message"].submit], on.begin, [session, *form], page + form, **QUIET)
+    chosen = parts["examples"].click(on.begin_example, session, page + form, **QUIET)
+    again = parts["conversation"].retry(on.begin_again, session, page + form, **QUIET)
     running = [
         asked.success(on.answer, session, page + form, **model),
         chosen.success(on.answer, session, page + form, **model),
         again.success(on.answer_again, session, page + form, **model),
     ]
-    parts["stop"].click(on.halt, session, page, cancels=running, queue=False, **quick)
-    parts["clear"].click(on.clear, session, page, cancels=running, queue=False, **quick)
-    parts["conversation"].undo(on.undo, session, page + form, **quick)
+    parts["stop"].click(on.halt, session, page, cancels=running, queue=False, **QUIET)
+    parts["clear"].click(on.clear, session, page, cancels=running, queue=False, **QUIET)
+    parts["conversation"].undo(on.undo, session, page + form, **QUIET)
 
 
 def _endpoint(on: Handlers) -> None:
@@ -175,10 +174,14 @@ def _endpoint(on: Handlers) -> None:
         files = [gr.File(label=kind) for kind in MODALITIES]
         answer = gr.Textbox(label="answer")
 
-        def ask(message, image=None, video=None, audio=None, point=None, fmri=None, imu=None, depth=None, normal=None):
-            """Ask one question about up to one file of each kind; returns the answer."""
-            return on.ask(message, image, video, audio, point, fmri, imu, depth, normal)
+        def ask(*inputs: str | None) -> str:
+            """Ask one question, about up to one file of each kind; returns the answer."""
+            return on.ask(*inputs)
 
-        gr.Button().click(
-            ask, [message, *files], answer, api_name="ask", concurrency_id="model", concurrency_limit=1
+        # gradio_client's names and defaults of the arguments come from the signature.
+        named = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        ask.__signature__ = inspect.Signature(
+            [inspect.Parameter("message", named)]
+            + [inspect.Parameter(kind, named, default=None) for kind in MODALITIES]
         )
+        gr.Button().click(ask, [message, *files], answer, api_name="ask", concurrency_id="model", concurrency_limit=1)

@@ -4,7 +4,6 @@ import base64
 import html
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onellm.modalities import MODALITIES
@@ -47,7 +46,6 @@ def look_at(kind: str, path: str, options: dict) -> Look:
     Raises:
         FileError: the file cannot be used as that kind.
     """
-    from gradio.components.chatbot import ComponentMessage
     from gradio.components.plot import PlotData
 
     sample = load_file(kind, path, **options)
@@ -59,14 +57,15 @@ def look_at(kind: str, path: str, options: dict) -> Look:
         frames = [_img(f, FRAME_SIDE, f"{sample.name}, frame {i}") for i, f in enumerate(preview.content, 1)]
         pictures = f'<div class="pictures frames">{"".join(frames)}</div>'
     plot = PlotData(type="plotly", plot=preview.content.to_json()) if preview.kind == "plot" else None
-    caption = f'<div class="caption">{html.escape(preview.caption)}</div>'
+    summary = html.escape(preview.caption.removeprefix(f"{sample.name}: "))
     notes = "".join(f'<div class="hint">{html.escape(_sentence(line))}</div>' for line in sample.notes)
-    head = f'<div class="file-head">{icons.svg(kind)}<span>{html.escape(Path(path).name)}</span></div>'
-    parts = [_html(f'<div class="sent-file">{head}{pictures}</div>')]
+    name = f'<b>{html.escape(sample.name)}</b> <span class="summary">{summary}</span>'
+    head = f'<div class="file-head">{icons.svg(kind)}<span>{name}</span></div>'
+    wide = " wide" if plot is not None else ""
+    parts = [_part("html", f'<div class="sent-file{wide}">{head}{pictures}{notes}</div>')]
     if plot is not None:
-        parts.append(ComponentMessage(component="plot", value=plot.model_dump(), constructor_args={}, props={}))
-    parts.append(_html(f'<div class="sent-file">{caption}{notes}</div>'))
-    return Look(pictures + caption + notes, plot, tuple(parts))
+        parts.append(_part("plot", plot.model_dump()))
+    return Look(f'{pictures}<div class="caption">{summary}</div>{notes}', plot, tuple(parts))
 
 
 def words(text: str) -> dict:
@@ -78,7 +77,7 @@ def note(text: str, failed: bool) -> Any:
     """Return the app's own words as message content."""
     kind = "error" if failed else "wait"
     role = "alert" if failed else "status"
-    return _html(f'<div class="note {kind}" role="{role}">{html.escape(text)}</div>')
+    return _part("html", f'<div class="note {kind}" role="{role}">{html.escape(text)}</div>')
 
 
 def refusal(text: str) -> str:
@@ -86,16 +85,16 @@ def refusal(text: str) -> str:
     return f'<div class="note error" role="alert">{html.escape(text)}</div>'
 
 
-def _html(value: str) -> Any:
-    """Return HTML as message content, ready to be sent: a stream sends the conversation at every step."""
+def _part(component: str, value: Any) -> Any:
+    """Return a component as message content, ready to be sent: a stream sends all messages at every step."""
     from gradio.components.chatbot import ComponentMessage
 
-    return ComponentMessage(component="html", value=value, constructor_args={}, props={})
+    return ComponentMessage(component=component, value=value, constructor_args={}, props={})
 
 
 def _img(picture: "PIL.Image.Image", side: int, alt: str) -> str:
     """Return a picture as an HTML image of limited size."""
-    picture = picture.convert("RGB")
+    picture = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
     picture.thumbnail((side, side))
     file = io.BytesIO()
     picture.save(file, "WEBP", quality=88)

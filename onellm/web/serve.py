@@ -1,8 +1,14 @@
 """Start the web app: options, limits, launch."""
 
 import argparse
+import contextlib
 import os
+import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onellm.web.engine import Engine
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +41,7 @@ def serve(options: argparse.Namespace) -> None:
 
     engine = Engine(options.model)
     engine.start()
+    threading.Thread(target=_warm_up, args=(engine,), daemon=True).start()
     build(engine).launch(
         server_name=options.host,
         server_port=options.port,
@@ -49,3 +56,16 @@ def serve(options: argparse.Namespace) -> None:
         theme=theme.theme(),
         css=theme.CSS,
     )
+
+
+def _warm_up(engine: "Engine") -> None:
+    """Show one example a kind to nobody: the readers' libraries take seconds to import."""
+    from onellm.errors import OneLLMError
+    from onellm.web import examples
+    from onellm.web.previews import look_at
+
+    engine.wait()
+    files = {file.kind: file for example in examples.read() for file in example.files}
+    for file in files.values():
+        with contextlib.suppress(OneLLMError):
+            look_at(file.kind, file.path, file.options)

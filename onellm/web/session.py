@@ -37,6 +37,7 @@ class Turn:
         note: the app's words below the answer: that it waits, was stopped, or failed.
         failed: the note is an error.
         stopped: the visitor stopped the answer.
+        held: the model's own conversation holds the question.
     """
 
     question: str
@@ -45,6 +46,7 @@ class Turn:
     note: str = ""
     failed: bool = False
     stopped: bool = False
+    held: bool = False
 
 
 class Session:
@@ -83,14 +85,10 @@ class Session:
             files.setdefault(file.kind, []).append({"path": file.path, **file.options})
         return files
 
-    def answered(self) -> bool:
-        """Whether the model's own conversation holds the last turn."""
-        return self.chat is not None and len(self.chat.messages) == 2 * len(self.turns)
-
-    def messages(self, *further: Turn) -> list[dict]:
-        """Return the conversation, and further turns, as `gr.Chatbot` takes it; typed text stays text."""
+    def messages(self) -> list[dict]:
+        """Return the conversation as `gr.Chatbot` takes it; typed text stays text."""
         shown = []
-        for turn in (*self.turns, *further):
+        for turn in self.turns:
             files = [part for file in turn.files for part in self.look(file).parts]
             shown.append({"role": "user", "content": [*files, words(turn.question)]})
             answer = [words(turn.answer)] if turn.answer else []

@@ -14,9 +14,7 @@ def picture(width=64, height=48):
     return np.stack([x, y, np.full_like(x, 80)], axis=2).astype(np.uint8)
 
 
-def video(
-    path, codec="libx264", frames=30, rate=10, size=(64, 48), gop=12, sound=False, pixel_format="yuv420p"
-):
+def video(path, codec="libx264", frames=30, rate=10, size=(64, 48), gop=12, sound=False, pixel_format="yuv420p"):
     """A video whose brightness grows from frame to frame; with a 440 Hz tone if wanted."""
     options = {"movflags": "faststart"} if str(path).endswith((".mp4", ".mov")) else {}
     with av.open(str(path), "w", options=options) as container:
@@ -25,9 +23,7 @@ def video(
         stream.codec_context.gop_size = gop
         tone = None
         if sound:
-            tone = container.add_stream(
-                "libopus" if str(path).endswith((".webm", ".mkv")) else "aac", rate=48000
-            )
+            tone = container.add_stream("libopus" if str(path).endswith((".webm", ".mkv")) else "aac", rate=48000)
         for i in range(frames):
             level = 20 + int(200 * i / max(frames - 1, 1))
             image = np.full((size[1], size[0], 3), level, np.uint8)
@@ -63,9 +59,7 @@ def _encode_tone(container, stream, seconds):
 
 
 def tone(seconds=1.0, rate_hz=16000, frequency_hz=440.0):
-    return (0.5 * np.sin(2 * np.pi * frequency_hz * np.arange(int(seconds * rate_hz)) / rate_hz)).astype(
-        np.float32
-    )
+    return (0.5 * np.sin(2 * np.pi * frequency_hz * np.arange(int(seconds * rate_hz)) / rate_hz)).astype(np.float32)
 
 
 def gif(path, frames=8, size=(40, 30), transparent=False):

@@ -195,7 +195,8 @@ def test_headers_that_lie(tmp_path, refused):
     refused("point", path, "at most 2,000,000")
     path.write_bytes(data[:-7])
     refused("point", path, "cut short")
-    head = "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 1000000\nHEIGHT 1\nPOINTS 1000000\nDATA binary\n"
+    head = "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\n"
+    head += "WIDTH 1000000\nHEIGHT 1\nPOINTS 1000000\nDATA binary\n"
     (tmp_path / "a.pcd").write_bytes(head.encode() + bytes(1200))
     refused("point", tmp_path / "a.pcd", "1,200 of 12,000,000 bytes")
     (tmp_path / "a.stl").write_bytes(bytes(80) + struct.pack("<I", 1_000_000) + bytes(50))

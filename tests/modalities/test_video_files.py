@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 from file_makers import gif, tone, video
@@ -136,3 +138,12 @@ def test_playlists_are_not_followed(tmp_path, refused):
     for text in (f"#EXTM3U\n#EXTINF:1,\n{secret}\n", f"ffconcat version 1.0\nfile {secret}\n"):
         (tmp_path / "list.mp4").write_text(text)
         refused("video", tmp_path / "list.mp4", "plain text")
+
+
+def test_turned_phone_videos_are_upright(tmp_path):
+    path = video(tmp_path / "a.mp4")
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 40  # a quarter turn clockwise for display
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 48 << 16, 0, 1 << 30)
+    path.write_bytes(data)
+    assert load("video", path).array.shape == (16, 64, 48, 3)

@@ -64,9 +64,9 @@ def test_batch_equals_single(model, tensors):
     mask[1, :pad] = 0
     fmri = [tensors["fmri"], tensors["fmri"] * 0.1]
     settings = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
-    together = model.generate(
-        ids, attention_mask=mask, media={"image": [tensors["image"]], "fmri": fmri}, **settings
-    )[:, ids.shape[1] :]
+    together = model.generate(ids, attention_mask=mask, media={"image": [tensors["image"]], "fmri": fmri}, **settings)[
+        :, ids.shape[1] :
+    ]
     alone = model.generate(long, media={"image": [tensors["image"]], "fmri": fmri[:1]}, **settings)
     assert torch.equal(together[:1], alone[:, long.shape[1] :])
     alone = model.generate(short, media={"fmri": fmri[1:]}, **settings)

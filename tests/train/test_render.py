@@ -188,9 +188,7 @@ def test_item_lists(tmp_path):
 def test_names_and_accepted_words(tmp_path):
     import zipfile
 
-    entries = [("Hot dog", "hotDog"), ("Female", "female01"), ("Sofa 2 seats", "sofa")] + [
-        ("Armchair", "a")
-    ] * 4
+    entries = [("Hot dog", "hotDog"), ("Female", "female01"), ("Sofa 2 seats", "sofa")] + [("Armchair", "a")] * 4
     lines = [
         f"name#{n}={name}\nmodel#{n}=/lib/{stem}{n}/{stem}{n}.obj\nwidth#{n}=50\ndepth#{n}=60\nheight#{n}=70"
         for n, (name, stem) in enumerate(entries, 1)

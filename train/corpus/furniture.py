@@ -303,11 +303,7 @@ def read_catalogue(source: Path) -> list[Thing]:
 
 
 def _rows(table: str) -> list[tuple[str, str]]:
-    return [
-        tuple(part.strip() for part in cell.rsplit(": ", 1))
-        for cell in re.split(r"[|\n]", table)
-        if cell.strip()
-    ]
+    return [tuple(part.strip() for part in cell.rsplit(": ", 1)) for cell in re.split(r"[|\n]", table) if cell.strip()]
 
 
 def _thing(library: str, entry: dict[str, str], renamed: dict[str, str]) -> Thing:

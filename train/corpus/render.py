@@ -317,9 +317,7 @@ class Renderer:
         picture[hit] = np.clip(colours[hit, :3], 0.04, 1) * light[:, None]
         shape = (size_px, size_px)
         pixels = (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
-        return Render(
-            depth.astype(np.float32).reshape(shape), normal.reshape(*shape, 3), pixels.reshape(*shape, 3)
-        )
+        return Render(depth.astype(np.float32).reshape(shape), normal.reshape(*shape, 3), pixels.reshape(*shape, 3))
 
     def _cast(self, origin: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return depth [N] (0 = none), face [N] (-1 = none), weights [N, 3] and colours [N, 4]."""

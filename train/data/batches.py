@@ -8,19 +8,27 @@ from train.data.classes import ImageClasses, SoundClasses
 from train.data.items import Item, extract_features, read_items
 from train.recipe import Recipe, Source
 
+DROPPED = 0.2  # share of a stem's features that a training sample goes without: few objects are easily memorised
 CLASSES = {"efficientnet-lite0": ImageClasses, "yamnet": SoundClasses}
+
+
+def classes_of(model, kind: str) -> ImageClasses | SoundClasses | None:
+    """Return the classes of a kind's frozen stem, or None where it has no such stem."""
+    settings = model.config.modalities[kind]["tokenizer"]
+    name = model.config.modalities[settings.get("share", kind)]["tokenizer"].get("stem")
+    if name not in CLASSES:
+        return None
+    return CLASSES[name](model.stems[name].head.detach(), model.tokenizer_for(kind).class_weights)
 
 
 class ClassSource:
     """Samples of class names."""
 
     def __init__(self, model, source: Source):
-        settings = model.config.modalities[source.kind]["tokenizer"]
-        settings = model.config.modalities[settings.get("share", source.kind)]["tokenizer"]
-        if settings.get("stem") not in CLASSES:
-            raise OneLLMError(f"The kind {source.kind} has no stem whose classes could be mixed; use 'items'.")
         self.kind = source.kind
-        self.classes = CLASSES[settings["stem"]](model.stems[settings["stem"]].head.detach())
+        self.classes = classes_of(model, source.kind)
+        if self.classes is None:
+            raise OneLLMError(f"The kind {source.kind} has no stem whose classes could be mixed; use 'items'.")
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[list[torch.Tensor], list[str]]:
         """Draw features and texts."""
@@ -73,29 +81,17 @@ def disturb(kind: str, features: torch.Tensor, generator: torch.Generator) -> to
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
         return low + (high - low) * torch.rand(*shape, generator=generator)
 
-    if kind == "point":
-        keep = torch.randperm(len(features), generator=generator)[:1024]
-        points = features[keep]
-        angle = uniform(0, 2 * torch.pi, 1)
-        cos, sin = angle.cos(), angle.sin()
-        turn = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
-        xyz = points[:, :3] * uniform(0.8, 1.2, 3) @ turn.T
-        xyz = xyz - xyz.mean(dim=0)
-        xyz = xyz / xyz.norm(dim=1).max().clamp_min(1e-6) + 0.005 * torch.randn(xyz.shape, generator=generator)
-        grey = torch.rand(1, generator=generator) < 0.3
-        colour = torch.full_like(xyz, 0.5) if grey else points[:, 3:] * uniform(0.7, 1.3, 3)
-        return torch.cat([xyz, colour.clamp(0, 1)], dim=1)
     if kind == "imu":
         noise = 0.03 * torch.randn(features.shape, generator=generator)
         return features * uniform(0.9, 1.1, 6, 1) + noise
     if kind == "fmri":
         return features + 0.5 * torch.randn(features.shape, generator=generator)
     if kind in ("depth", "normal") and len(features) == 2 and torch.rand(1, generator=generator) < 0.7:
-        return features[1:]  # without the picture beside it
-    if kind == "video":
-        keep = torch.rand(len(features), generator=generator) < 0.7
-        return features[keep] if keep.any() else features
-    return features
+        features = features[1:]  # without the picture beside it
+    if kind in ("video", "point"):  # any few frames or sides
+        features = features[torch.randperm(len(features), generator=generator)[: len(features) - 2]]
+    kept = torch.rand(features.shape[1], generator=generator) > DROPPED
+    return features * kept
 
 
 def build_sources(recipe: Recipe, model, processor) -> list[ClassSource | ItemSource]:

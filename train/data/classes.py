@@ -14,12 +14,13 @@ from train.data.items import describe, read_lines
 class ImageClasses:
     """ImageNet's classes: probabilities that sum to one."""
 
-    def __init__(self, head: torch.Tensor):
+    def __init__(self, head: torch.Tensor, weights: torch.Tensor):
         lines = sorted(read_lines("imagenet"), key=lambda line: line["index"])
         self.names = [line["name"] for line in lines]
         self.basics = [line["basic"] for line in lines]
         self.texts = [describe(*pair) for pair in zip(self.names, self.basics, strict=True)]
         order = sorted(set(self.basics))
+        self.weights = weights
         self.groups = torch.tensor([order.index(basic) for basic in self.basics])
         unit = F.normalize(head, dim=-1)
         self.likeness = unit @ unit.T
@@ -27,6 +28,7 @@ class ImageClasses:
 
     def label(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Choose the class to name, [B, C] to [B]: the likeliest inside the likeliest basic group."""
+        probabilities = probabilities * self.weights
         mass = torch.zeros(len(probabilities), int(self.groups.max()) + 1)
         mass.index_add_(1, self.groups, probabilities)
         inside = self.groups == mass.argmax(dim=1, keepdim=True)
@@ -47,12 +49,12 @@ class ImageClasses:
 
 
 class SoundClasses:
-    """AudioSet's classes: independent probabilities; generic classes speak along with the specific one."""
+    """AudioSet's classes: independent probabilities; general classes speak along with the particular one."""
 
-    def __init__(self, head: torch.Tensor):
+    def __init__(self, head: torch.Tensor, weights: torch.Tensor):
         lines = sorted(read_lines("audioset"), key=lambda line: line["index"])
         self.texts = [line["name"] for line in lines]
-        self.generic = torch.tensor([bool(line["generic"]) for line in lines])
+        self.weights = weights
         self.parents = torch.zeros(len(lines), len(lines))
         for line in lines:
             self.parents[line["index"], line["parents"]] = 1
@@ -61,14 +63,13 @@ class SoundClasses:
         self.features = head.shape[1]
 
     def label(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """Choose the class to name, [B, C] to [B]: the likeliest that is not generic, unless all are faint."""
-        specific = probabilities.masked_fill(self.generic, 0.0)
-        return specific.argmax(dim=1)
+        """Choose the class to name, [B, C] to [B]: the likeliest after general ones are turned down."""
+        return (probabilities * self.weights).argmax(dim=1)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, list[int]]:
         """Draw [B, 2, C + F] features of two patches (the pooled part zero) and the classes to name."""
         classes = len(self.texts)
-        main = torch.randint(classes, (count,), generator=generator)
+        main = torch.multinomial((self.weights > 0).float(), count, replacement=True, generator=generator)
         level = 10 ** (-1.7 * torch.rand(count, 1, generator=generator))  # 0.02 to 1
         noise = torch.randn(count, classes, generator=generator)
         likely = (self.likeness[main] / 0.08 + 1.5 * noise).softmax(dim=1)

@@ -10,9 +10,9 @@ import torch
 from tqdm import tqdm
 
 from onellm.errors import OneLLMError
-from onellm.model.base_parts import cache_folder
 from onellm.modalities import MODALITIES, load
 from onellm.modalities.base import Sample
+from onellm.model.base_parts import cache_folder
 
 CHUNK = 32  # files that go through a stem together
 
@@ -24,7 +24,7 @@ def corpus_folder() -> Path:
 
 @dataclass
 class Item:
-    """One labelled thing. `accept` are the words one of which a right answer contains."""
+    """One labelled thing: a right answer contains one of the words `accept` and none of `reject`."""
 
     id: str
     kind: str
@@ -41,6 +41,7 @@ class Item:
     picture: str | None = None
     frames: list[str] = field(default_factory=list)
     options: dict = field(default_factory=dict)
+    reject: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -107,7 +108,9 @@ def extract_features(model, processor, items: list[Item], split: str) -> list[to
     features: dict[str, torch.Tensor] = torch.load(kept, weights_only=True) if kept.exists() else {}
     missing = [item for item in items if item.id not in features]
     settings = processor.modalities[kind].get("input", {})
-    for start in tqdm(range(0, len(missing), CHUNK), desc=f"{kind} {split} features", disable=not missing):
+    for start in tqdm(
+        range(0, len(missing), CHUNK), desc=f"{kind} {split} features", disable=not missing, mininterval=10
+    ):
         chunk = missing[start : start + CHUNK]
         shapes: dict[tuple, list[tuple[Item, torch.Tensor]]] = {}
         for item in chunk:

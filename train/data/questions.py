@@ -18,19 +18,54 @@ WORDS = {
     "depth": ("depth map", "The depth map shows {}.", "What is in the depth map?"),
     "normal": ("normal map", "The normal map shows {}.", "What is in the normal map?"),
 }
-COMMON = ["What is this?", "What do you see?", "What is it?", "Describe this.", "Describe the {} in one sentence."]
-COMMON += ["What does the {} show?", "Tell me about this {}.", "Please describe the {}.", "What is the main thing?"]
+COMMON = [
+    "What is this?",
+    "What do you see?",
+    "What is it?",
+    "Describe this.",
+    "Describe the {} in one sentence.",
+]
+COMMON += [
+    "What does the {} show?",
+    "Tell me about this {}.",
+    "Please describe the {}.",
+    "What is the main thing?",
+]
 OWN = {
-    "image": ["What is this a picture of?", "What's in this image?", "What is shown in the photo?", "Which object is this?"],
+    "image": [
+        "What is this a picture of?",
+        "What's in this image?",
+        "What is shown in the photo?",
+        "Which object is this?",
+    ],
     "video": ["What happens in the video?", "What is shown in the clip?", "What's in this video?"],
     "audio": ["What is this sound?", "What do I hear?", "What's making this sound?", "Describe the sound."],
-    "point": ["What object is this?", "What is this 3D shape?", "What do these points show?", "What's this model?"],
-    "fmri": ["What was the person seeing?", "What does the person see?", "Describe the scene based on fMRI data."],
-    "imu": ["What is the person doing?", "Describe the motion.", "Which activity is this?", "How does the person move?"],
+    "point": [
+        "What object is this?",
+        "What is this 3D shape?",
+        "What do these points show?",
+        "What's this model?",
+    ],
+    "fmri": [
+        "What was the person seeing?",
+        "What does the person see?",
+        "Describe the scene based on fMRI data.",
+    ],
+    "imu": [
+        "What is the person doing?",
+        "Describe the motion.",
+        "Which activity is this?",
+        "How does the person move?",
+    ],
     "depth": ["What object is in the depth map?", "What is in front of the camera?", "Which object is this?"],
     "normal": ["What object is in the normal map?", "What is this shape?", "Which object is this?"],
 }
-SHORT = ["Answer in one word.", "Answer the question using a single word or phrase.", "One word, please.", "In one word:"]
+SHORT = [
+    "Answer in one word.",
+    "Answer the question using a single word or phrase.",
+    "One word, please.",
+    "In one word:",
+]
 UNCOUNTED = "water music speech food rain thunder wind silence applause laughter fire hay coffee soup static noise"
 
 
@@ -75,7 +110,10 @@ def exchange(kind: str, text: str, other: str, choose: random.Random) -> tuple[s
         if kind == "imu":
             return f"Is the person {asked}?", "Yes." if yes else f"No, the person is {basic}."
         if kind == "fmri":
-            return f"Is the person looking at {asked}?", "Yes." if yes else f"No, it is {with_article(basic, kind)}."
+            return (
+                f"Is the person looking at {asked}?",
+                "Yes." if yes else f"No, it is {with_article(basic, kind)}.",
+            )
         form = choose.choice(["Is this {}?", "Is it {}?", "Does the {kind} show {}?"])
         asked = form.format(asked, kind=WORDS[kind][0])
         return asked, "Yes." if yes else f"No, it is {with_article(basic, kind)}."

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 import onellm
 from onellm.modalities import MODALITIES
+from train.data.batches import classes_of
 from train.data.items import Item, extract_features, load_sample, read_items
 from train.data.questions import WORDS
 
@@ -43,9 +44,13 @@ class Result:
     answers: list[dict] = field(default_factory=list)
 
 
-def is_right(answer: str, accept: list[str]) -> bool:
-    """Tell whether an answer contains one of the accepted words as a whole word, plural or not."""
-    return any(re.search(rf"\b{re.escape(word.lower())}(s|es)?\b", answer.lower()) for word in accept)
+def is_right(answer: str, item: Item) -> bool:
+    """Tell whether an answer contains an accepted word, whole and plural or not, and none of the rejected ones."""
+
+    def contains(word: str) -> bool:
+        return bool(re.search(rf"\b{re.escape(word.lower())}(s|es)?\b", answer.lower()))
+
+    return any(map(contains, item.accept)) and not any(map(contains, item.reject))
 
 
 def pick(items: list[Item], limit: int) -> list[Item]:
@@ -61,7 +66,12 @@ def answer_items(chat: onellm.Chat, items: list[Item]) -> list[str]:
     for start in tqdm(range(0, len(items), BATCH), desc=f"{items[0].kind} answers"):
         batch = items[start : start + BATCH]
         conversations = [
-            [{"role": "user", "content": [{"type": i.kind, "item": i}, {"type": "text", "text": WORDS[i.kind][2]}]}]
+            [
+                {
+                    "role": "user",
+                    "content": [{"type": i.kind, "item": i}, {"type": "text", "text": WORDS[i.kind][2]}],
+                }
+            ]
             for i in batch
         ]
         settings = chat.processor.modalities[batch[0].kind].get("input", {})
@@ -84,14 +94,12 @@ def answer_items(chat: onellm.Chat, items: list[Item]) -> list[str]:
 
 
 def pooled(features: list[torch.Tensor]) -> np.ndarray:
-    """Average features over frames, or describe points by simple statistics, for the probe: [n, F]."""
+    """Average features over frames, or describe motion by simple statistics, for the probe: [n, F]."""
     rows = []
     for value in features:
-        if value.dim() == 2 and value.shape[1] == 6:  # points: occupancy of a coarse grid and colour
-            cells = ((value[:, :3] + 1) * 4).long().clamp(0, 7)
-            grid = torch.zeros(512).index_add_(0, cells @ torch.tensor([64, 8, 1]), torch.ones(len(value)))
-            value = torch.cat([grid / len(value) * 20, value[:, 3:].mean(dim=0)])
-        elif value.dim() == 2 and value.shape[0] == 6:  # motion: mean, spread and spectrum of every channel
+        if (
+            value.dim() == 2 and value.shape[0] == 6 and value.shape[1] < 1000
+        ):  # motion: mean, spread and spectrum of every channel
             spectrum = torch.fft.rfft(value, dim=1).abs()[:, :24] / value.shape[1]
             value = torch.cat([value.mean(dim=1), value.std(dim=1), spectrum.flatten()])
         elif value.dim() == 2:
@@ -117,27 +125,21 @@ def probe_accuracy(model, processor, items: list[Item], split: str) -> float | N
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
     probe.fit(pooled([kept[i] for i in place]), [train[i].noun for i in place])
     guesses = probe.predict(pooled(extract_features(model, processor, items, split)))
-    return float(np.mean([is_right(guess, item.accept) for guess, item in zip(guesses, items, strict=True)]))
+    return float(np.mean([is_right(guess, item) for guess, item in zip(guesses, items, strict=True)]))
 
 
 def stem_accuracy(model, processor, items: list[Item], split: str) -> float | None:
     """Count the right top-1 class names of the kind's own frozen stem."""
-    from train.data.batches import CLASSES
-
-    kind = items[0].kind
-    settings = model.config.modalities[kind]["tokenizer"]
-    name = model.config.modalities[settings.get("share", kind)]["tokenizer"].get("stem")
-    if name not in CLASSES:
+    classes = classes_of(model, items[0].kind)
+    if classes is None:
         return None
-    classes = CLASSES[name](model.stems[name].head)
     features = extract_features(model, processor, items, split)
-    guesses = [value[-len(value) :].mean(dim=0)[: model.stems[name].classes].argmax() for value in features]
-    return float(np.mean([is_right(classes.texts[g], i.accept) for g, i in zip(guesses, items, strict=True)]))
+    guesses = [int(value.mean(dim=0)[: len(classes.texts)].argmax()) for value in features]
+    pairs = zip(guesses, items, strict=True)
+    return float(np.mean([is_right(classes.texts[guess], item) for guess, item in pairs]))
 
 
-def evaluate(
-    name: str, kinds: list[str] | None, split: str, limit: int | None = None, out: Path | None = None
-) -> str:
+def evaluate(name: str, kinds: list[str] | None, split: str, limit: int | None = None, out: Path | None = None) -> str:
     """Measure a model.
 
     Args:
@@ -156,7 +158,7 @@ def evaluate(
     for kind in kinds or list(MODALITIES):
         items = pick(read_items(kind, split), limit or LIMIT)
         answers = answer_items(chat, items)
-        verdicts = [is_right(answer, item.accept) for answer, item in zip(answers, items, strict=True)]
+        verdicts = [is_right(answer, item) for answer, item in zip(answers, items, strict=True)]
         nouns = [item.noun or item.name for item in items]
         results.append(
             Result(

@@ -1,0 +1,64 @@
+# `make run` chats, `make test` tests; both set everything up first.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+VENV := .venv
+BIN := $(VENV)/bin
+RUNS ?= runs
+RECIPES := $(sort $(wildcard train/recipes/tiny-*.yaml))
+export UV_HTTP_TIMEOUT ?= 300
+
+.PHONY: help setup packages run test lint bench tiny browser
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
+
+# uv makes repeated set-ups cheap; where it is missing it lives in a small environment of its own
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+
+.uv/bin/uv:
+	@$(PYTHON) -m venv .uv || { echo "Python's venv is missing; run: sudo apt-get install -y python3-venv"; exit 1; }
+	@.uv/bin/pip install --quiet uv==$(UV_VERSION)
+
+$(VENV)/.ready: requirements.txt requirements-dev.txt $(filter .uv/bin/uv,$(UV))
+	@test -d $(VENV) || $(UV) venv --quiet --python '>=3.11,<3.14' $(VENV)
+	$(UV) pip install --python $(BIN)/python -r requirements.txt -r requirements-dev.txt
+	@$(BIN)/python -m compileall -q $(VENV)/lib >/dev/null 2>&1 || true
+	@touch $@
+
+# Debian packages: installed where that is allowed, else the one line to run is printed
+define debian
+	@missing=""; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  elif sudo -n true 2>/dev/null; then sudo apt-get update -qq && sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  else echo "Please run once: sudo apt-get install -y$$missing"; fi; \
+	fi
+endef
+
+packages:
+	$(call debian,$(shell cat packages.txt))
+
+browser:
+	$(call debian,chromium fonts-noto-color-emoji)
+
+setup: packages $(VENV)/.ready ## make a working .venv
+
+run: setup ## open the chat at http://127.0.0.1:7860
+	$(BIN)/python app.py
+
+test: setup browser ## run the whole test suite
+	$(BIN)/python -m pytest
+
+lint: setup ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: setup ## measure load, first token, tokens a second, memory
+	$(BIN)/python -m onellm bench
+
+tiny: setup ## build the corpus and train onellm-tiny from nothing
+	$(BIN)/python -m train corpus
+	$(BIN)/python -m train $(RECIPES) --runs $(RUNS)
+	$(BIN)/python -m train evaluate --model $(RUNS)/tiny-4-instruct

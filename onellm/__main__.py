@@ -1,0 +1,185 @@
+"""The shell: `python -m onellm ask | serve | models | bench`.
+
+Exit codes: 0 answered, 1 a user-facing error (one line on standard error), 2 usage.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from onellm.errors import OneLLMError
+from onellm.limits import LIMITS
+from onellm.modalities import MODALITIES
+
+WITH_PICTURE = tuple(kind for kind, modality in MODALITIES.items() if "picture" in modality.options)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the command line without the program's name; the process's own if None.
+
+    Returns:
+        The exit code.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "ask":
+            return _ask(parser, options)
+        if options.command == "models":
+            return _models()
+        if options.command == "serve":
+            from onellm.web.serve import serve
+
+            serve(options)
+            return 0
+        return _bench(options)
+    except OneLLMError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read the answer has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if "ONELLM_DEBUG" in os.environ:
+            raise
+        return _fail(f"Something failed inside OneLLM ({type(error).__name__}: {error}); ONELLM_DEBUG=1 shows where.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Describe the commands."""
+    from onellm.web.serve import add_options
+
+    parser = argparse.ArgumentParser(prog="python -m onellm", description=sys.modules["onellm"].__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="ask | serve | models | bench")
+
+    ask = commands.add_parser("ask", help="ask one question, about files or not", description=_ask.__doc__)
+    ask.add_argument("question", nargs="?", default="", help='with files and without it: "What is this?"')
+    for kind in MODALITIES:
+        ask.add_argument(f"--{kind}", action="append", default=[], metavar="FILE", help="may be given several times")
+    for kind in WITH_PICTURE:
+        ask.add_argument(
+            f"--{kind}-picture",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help=f"the picture beside the {kind} map; the first belongs to the first map",
+        )
+    ask.add_argument("--model", default="onellm-tiny", help="a known model's name or a model folder")
+    ask.add_argument("--max-new-tokens", type=_tokens, default=128, metavar="N", help="longest answer, in tokens")
+    ask.add_argument("--temperature", type=_temperature, default=0.0, metavar="T", help="0: the likeliest answer")
+    ask.add_argument("--seed", type=_seed, metavar="N", help="makes drawn answers repeatable")
+
+    serve = commands.add_parser("serve", help="start the web app, as app.py does")
+    add_options(serve)
+    commands.add_parser("models", help="list the known models, and whether they can run here")
+    bench = commands.add_parser("bench", help="measure how fast the model answers here")
+    bench.add_argument("--model", default="onellm-tiny", help="a known model's name or a model folder")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    return parser
+
+
+def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Print the answer, and nothing else, on standard output."""
+    files: dict[str, list] = {kind: [{"path": path} for path in getattr(options, kind)] for kind in MODALITIES}
+    for kind in WITH_PICTURE:
+        pictures = getattr(options, f"{kind}_picture")
+        if len(pictures) > len(files[kind]):
+            parser.error(f"--{kind}-picture needs a --{kind} it belongs to")
+        for item, picture in zip(files[kind], pictures, strict=False):
+            item["picture"] = picture
+    if not options.question.strip() and not any(files.values()):
+        parser.error("ask: a question or a file is needed")
+    for kind, items in files.items():
+        for item in items:
+            MODALITIES[kind].check(item["path"])  # before seconds go into loading the model
+    _silence()
+    from onellm.chat import load
+
+    chat = load(options.model)
+    begun = False
+    for piece in chat.stream(
+        options.question,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+        **{kind: items for kind, items in files.items() if items},
+    ):
+        piece = piece if begun else piece.lstrip()
+        begun = begun or bool(piece)
+        print(piece, end="", flush=True)
+    print(flush=True)
+    return 0
+
+
+def _models() -> int:
+    """List the known models."""
+    from onellm.chat import MODELS, PRETRAINED
+
+    width = max(map(len, MODELS))
+    for name, description in MODELS.items():
+        here = "can run here   " if (PRETRAINED / name / "config.json").exists() else "cannot run here"
+        print(f"{name:<{width}}  {here}  {description}")
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    """Print how fast the model answers on this machine."""
+    _silence()
+    from onellm import bench
+
+    print(bench.run(options.model, options.json))
+    return 0
+
+
+def _fail(text: str) -> int:
+    """Say on one line of standard error why there is no answer."""
+    print(" ".join(text.split()), file=sys.stderr)
+    return 1
+
+
+def _silence() -> None:
+    """Keep the libraries' progress bars and warnings off the shell."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+
+
+def _tokens(text: str) -> int:
+    """Read a number of tokens."""
+    count = int(text)
+    if not 1 <= count <= LIMITS.new_tokens:
+        raise argparse.ArgumentTypeError(f"expected 1 to {LIMITS.new_tokens}, not {text}")
+    return count
+
+
+def _seed(text: str) -> int:
+    """Read a seed."""
+    seed = int(text)
+    if not 0 <= seed < 2**32:
+        raise argparse.ArgumentTypeError(f"expected 0 to {2**32 - 1}, not {text}")
+    return seed
+
+
+def _temperature(text: str) -> float:
+    """Read a temperature."""
+    value = float(text)
+    if not 0 <= value <= 10:
+        raise argparse.ArgumentTypeError(f"expected 0 to 10, not {text}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

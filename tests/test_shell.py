@@ -1,0 +1,81 @@
+"""python -m onellm, as a person types it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = os.environ.get("ONELLM_TEST_MODEL", "onellm-tiny")
+
+
+def shell(*arguments, **options):
+    command = [sys.executable, "-m", "onellm", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, **options)
+
+
+@pytest.fixture(scope="module")
+def files():
+    """One bundled file a kind."""
+    found = {}
+    for entry in json.loads((ROOT / "examples/examples.json").read_text(encoding="utf-8")):
+        for kind, given in entry["files"].items():
+            path = given["path"] if isinstance(given, dict) else given
+            found[kind] = next(p for p in (ROOT / "examples" / path, ROOT / path) if p.exists())
+    return found
+
+
+def test_the_answer_and_nothing_else(files):
+    done = shell("ask", "--model", MODEL, "--audio", files["audio"], "What is this?")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() and done.stdout == done.stdout.lstrip() and done.stdout.endswith("\n")
+    assert done.stderr == ""
+
+
+def test_several_files_and_options(files):
+    arguments = ["--image", files["image"], "--image", files["image"], "--imu", files["imu"]]
+    done = shell("ask", "--model", MODEL, *arguments, "--max-new-tokens", 4, "--temperature", 0.7, "--seed", 1, "?")
+    assert done.returncode == 0 and done.stdout.strip(), done.stderr
+
+
+def test_models_are_listed():
+    done = shell("models")
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["onellm-tiny", "onellm-7b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--image", "nowhere.png"], "nowhere.png: there is no such file"),
+        (["--audio", "pyproject.toml"], "pyproject.toml: the name ends in .toml"),
+        (["--depth", "nowhere.png"], "expected"),
+        (["--model", "no-such-model"], "no model 'no-such-model'"),
+    ],
+)
+def test_an_error_is_one_line(arguments, words):
+    done = shell("ask", *arguments, "What is this?")
+    assert done.returncode == 1
+    assert done.stdout == "" and words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["frobnicate"],
+        ["ask"],
+        ["ask", "--tune", "x", "Hello"],
+        ["ask", "--temperature", "-1", "Hello"],
+        ["ask", "--max-new-tokens", "100000", "Hello"],
+        ["ask", "--depth-picture", "a.png", "Hello"],
+    ],
+)
+def test_usage(arguments):
+    done = shell(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == "" and "usage:" in done.stderr
