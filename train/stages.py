@@ -103,14 +103,23 @@ def build_model(recipe: Recipe, runs: Path) -> tuple[OneLLMForConditionalGenerat
         config.projector["anchor"] = {"size": len(targets.token_ids), "scale": 30.0}
         model = OneLLMForConditionalGeneration(config)
         model.load_base_parts()
-        model.projector.anchor.token_ids.copy_(torch.tensor(targets.token_ids))
+        with torch.no_grad():
+            model.projector.anchor.token_ids.copy_(torch.tensor(targets.token_ids))
+            # a file's words stand in quotes, which the LLM understands without learning
+            quote = model.get_input_embeddings().weight[processor.tokenizer.convert_tokens_to_ids('"')]
+            for tag in [*model.projector.start_tags.values(), *model.projector.end_tags.values()]:
+                tag.copy_(quote)
     for kind in recipe.copy_image:
         copy_image_projection(model, kind)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = name.startswith(tuple(recipe.train)) and "base_layer" not in name
-        if name.startswith("language_model") and "lora_" not in name:
-            parameter.requires_grad = False
+    freeze(model, recipe)
     return model, processor
+
+
+def freeze(model: OneLLMForConditionalGeneration, recipe: Recipe) -> None:
+    """Let the recipe's parts train and nothing else; of the LLM only its adapter ever does."""
+    for name, parameter in model.named_parameters():
+        base = name.startswith("stems") or (name.startswith("language_model") and "lora_" not in name)
+        parameter.requires_grad = name.startswith(tuple(recipe.train)) and not base
 
 
 @torch.no_grad()

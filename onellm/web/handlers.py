@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 WITH_PICTURE = tuple(kind for kind, modality in MODALITIES.items() if "picture" in modality.options)
 Ask = Callable[[Any, Turn], Iterator[str]]  # asks a chat the question of a turn
+WAIT_S = 0.25  # between looks at a model that is being loaded
 SHOW_EVERY_S = 0.05  # of a streamed answer
 SURPRISE = "Something went wrong inside OneLLM, and it was written to the app's log; try again or reload the page."
 
@@ -199,6 +200,10 @@ class Handlers:
         turn = session.turns[-1]
         try:
             yield self.page(session, busy=True)
+            self.engine.start()
+            while self.engine.loading:  # a generator can only be closed while it yields
+                yield {self.parts["stop"]: gr.Button(visible=True)}
+                time.sleep(WAIT_S)
             if session.chat is None:
                 session.chat = self.engine.new_chat()
             if not turn.stopped:

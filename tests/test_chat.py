@@ -1,0 +1,141 @@
+"""Chat on a tiny random model: history, streaming, stop, errors in words."""
+
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onellm.chat import Chat, load
+from onellm.errors import FileError, ModelError, OneLLMError
+from onellm.limits import LIMITS
+
+
+@pytest.fixture
+def chat(model, processor):
+    for settings in processor.modalities.values():
+        settings["input"] = {"size": 28}
+    return Chat(model, processor, "toy")
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "dot.png"
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(path)
+    return path
+
+
+def test_ask_remembers_files_and_answers(chat, picture):
+    chat.ask("w3", image=picture, max_new_tokens=3)
+    chat.ask("w4", image=[picture, picture], max_new_tokens=3)
+    kinds = [[part["type"] for part in message["content"]] for message in chat.messages]
+    assert kinds == [["image", "text"], ["text"], ["image", "image", "text"], ["text"]]
+    assert [message["role"] for message in chat.messages] == ["user", "assistant"] * 2
+    assert chat.messages[0]["content"][0]["path"] == str(picture)
+
+
+def test_stream_is_the_answer_in_pieces(chat):
+    pieces = list(chat.stream("w3", max_new_tokens=6))
+    assert chat.messages[-1]["content"][0]["text"] == "".join(pieces).strip()
+
+
+def test_a_file_without_words_gets_a_question(chat, picture):
+    chat.ask(image=picture, max_new_tokens=2)
+    assert chat.messages[0]["content"][-1] == {"type": "text", "text": "What is this?"}
+
+
+def test_retry_and_undo_keep_the_files(chat, picture):
+    first = chat.ask("w3", image=picture, max_new_tokens=4)
+    assert "".join(chat.retry(max_new_tokens=4)) == first
+    assert len(chat.messages) == 2
+    chat.undo()
+    assert chat.messages == []
+
+
+def test_new_is_another_conversation_with_the_same_model(chat):
+    chat.ask("w3", max_new_tokens=2)
+    other = chat.new()
+    assert other.messages == [] and other.model is chat.model
+
+
+def slow(chat, steps):
+    """Make every step of the model wait until told to go on."""
+    forward, seen = chat.model.forward, []
+
+    def wait(*args, **kwargs):
+        seen.append(1)
+        steps.acquire()
+        return forward(*args, **kwargs)
+
+    chat.model.forward = wait
+    return seen
+
+
+def test_stop_ends_within_one_token(chat):
+    steps = threading.Semaphore(3)
+    seen = slow(chat, steps)
+    stream = chat.stream("w3", max_new_tokens=50)
+    next(stream)
+    chat.stop()
+    steps.release(100)
+    list(stream)
+    assert len(seen) <= 5
+    assert chat.messages[-1]["role"] == "assistant"
+
+
+def test_a_closed_stream_frees_the_model(chat):
+    seen = slow(chat, threading.Semaphore(1000))
+    stream = chat.stream("w3", max_new_tokens=500)
+    next(stream)
+    stream.close()
+    count = len(seen)
+    assert count < 400
+    assert chat.ask("w4", max_new_tokens=2) is not None
+    assert len(chat.messages) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "words"),
+    [
+        ("", {}, "Nothing was asked"),
+        ("x" * (LIMITS.message_characters + 1), {}, "8,001 characters"),
+        ("w3", {"smell": "a.png"}, "'smell' is no kind of file; use one of image, video"),
+        ("w3", {"image": ["a.png"] * 9}, "9 files came"),
+    ],
+)
+def test_bad_messages_are_told_and_change_nothing(chat, text, files, words):
+    with pytest.raises(OneLLMError, match=words):
+        chat.ask(text, **files)
+    assert chat.messages == []
+
+
+def test_a_broken_file_changes_nothing(chat, tmp_path):
+    path = tmp_path / "empty.wav"
+    path.write_bytes(b"")
+    chat.ask("w3", max_new_tokens=2)
+    with pytest.raises(FileError, match="empty.wav"):
+        chat.ask("w4", audio=path)
+    assert len(chat.messages) == 2
+
+
+@pytest.mark.parametrize(("error", "words"), [(MemoryError(), "memory"), (RuntimeError("boom"), "boom")])
+def test_a_failing_model_is_told_and_the_next_question_works(chat, error, words):
+    forward = chat.model.forward
+
+    def fail(*args, **kwargs):
+        raise error
+
+    chat.model.forward = fail
+    with pytest.raises(ModelError, match=words):
+        chat.ask("w3")
+    assert chat.messages == []
+    chat.model.forward = forward
+    chat.ask("w3", max_new_tokens=2)
+    assert len(chat.messages) == 2
+
+
+def test_unknown_models_are_told():
+    with pytest.raises(ModelError, match="onellm-tiny"):
+        load("onellm-huge")
+    with pytest.raises(ModelError, match="onellm-tiny"):
+        load("onellm-7b")
