@@ -46,9 +46,13 @@ class LanguageObjective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, **inputs) -> dict[str, torch.Tensor]:
-        """Return {"loss": scalar}."""
-        return {"loss": self.model(**inputs, extracted=True, use_cache=False).loss}
+    def forward(self, labels: torch.Tensor, **inputs) -> dict[str, torch.Tensor]:
+        """Return {"loss": scalar}; the head runs only from the first answer on, which is near the end of a row."""
+        first = int((labels != -100).any(dim=0).nonzero()[0]) - 1
+        kept = labels.shape[1] - first
+        labels = labels[:, first:]
+        output = self.model(**inputs, labels=labels, logits_to_keep=kept, extracted=True, use_cache=False)
+        return {"loss": output.loss}
 
 
 class StageTrainer(Trainer):

@@ -1,7 +1,6 @@
 """What happens on the page: files are shown, questions asked, answers streamed, errors worded."""
 
 import asyncio
-import contextlib
 import functools
 import html
 import logging
@@ -20,13 +19,13 @@ from onellm.web import uploads
 from onellm.web.engine import Engine
 from onellm.web.examples import Example
 from onellm.web.previews import refusal
+from onellm.web.reader import Reader
 from onellm.web.session import Attachment, Session, Turn
 
 logger = logging.getLogger(__name__)
 
 WITH_PICTURE = tuple(kind for kind, modality in MODALITIES.items() if "picture" in modality.options)
-Ask = Callable[[Any, Turn], Iterator[str]]  # asks a chat the question of a turn
-WAIT_S = 0.25  # between looks at a model that is being loaded
+BEAT_S = 0.25  # between looks at a model that has nothing to say yet
 SHOW_EVERY_S = 0.05  # of a streamed answer
 SURPRISE = "Something went wrong inside OneLLM, and it was written to the app's log; try again or reload the page."
 
@@ -143,6 +142,7 @@ class Handlers:
         index = int(event.example)
         if not 0 <= index < len(self.examples):
             raise OneLLMError("There is no such example; reload the page.")
+        self.idle(session)
         session.forget()
         example = self.examples[index]
         return self.place(session, example.question, example.files)
@@ -153,6 +153,7 @@ class Handlers:
         Raises:
             OneLLMError: the question or a file is not acceptable.
         """
+        self.idle(session)
         text = (text or "").strip()
         if not text and not files:
             raise OneLLMError("There is no question yet; type one, or add a file.")
@@ -173,96 +174,117 @@ class Handlers:
         if last is not None and last.failed and not last.held:  # its question went back into the form
             session.turns.remove(last)
         session.turns.append(Turn(text or DEFAULT_QUESTION, files, note=self._waiting()))
-        return self.page(session, busy=True) | self.form("", ())
-
-    def answer(self, session: Session) -> Iterator[dict]:
-        """Stream the answer to the last question."""
-        yield from self.run(session, lambda chat, turn: chat.stream(turn.question, **session.arguments(turn)))
+        return self.page(session) | self.form("", ())
 
     @worded
     def begin_again(self, session: Session) -> dict:
         """Take the last answer off the page to ask once more."""
-        if not session.turns:
-            raise OneLLMError("There is no question to answer again; ask one first.")
-        turn = session.turns[-1]
-        turn.answer, turn.note, turn.failed, turn.stopped = "", self._waiting(), False, False
-        return self.page(session, busy=True) | self.form("", ())
+        turn = self.last(session)
+        fresh = Turn(turn.question, turn.files, note=self._waiting(), held=turn.held)
+        session.turns[-1] = fresh
+        return self.page(session) | self.form("", ())
 
-    def answer_again(self, session: Session) -> Iterator[dict]:
-        """Stream another answer to the last question."""
-        if session.turns[-1].held:
-            yield from self.run(session, lambda chat, turn: chat.retry())
-        else:
-            yield from self.answer(session)
+    def answer(self, session: Session) -> Iterator[dict]:
+        """Stream the answer to the question that waits; what goes wrong is said there, the form filled again.
 
-    def run(self, session: Session, ask: Ask) -> Iterator[dict]:
-        """Stream an answer into the last turn; what goes wrong is said there, and the form filled again."""
-        turn = session.turns[-1]
+        It yields many times a second, as Gradio can close a generator only then.
+        """
+        turn = next((turn for turn in session.turns if turn.stage == "waiting"), None)
+        if turn is None:  # it was stopped while it stood in the queue
+            yield self.page(session)
+            return
+        turn.stage = "answering"
         try:
-            yield self.page(session, busy=True)
-            self.engine.start()
-            while self.engine.loading:  # a generator can only be closed while it yields
-                yield {self.parts["stop"]: gr.Button(visible=True)}
-                time.sleep(WAIT_S)
-            if session.chat is None:
-                session.chat = self.engine.new_chat()
-            if not turn.stopped:
-                yield from self.stream(session, turn, ask)
+            yield self.page(session)
+            yield from self.prepare(session)
+            if turn.stage == "answering":
+                yield from self.stream(session, turn)
         except OneLLMError as error:
             turn.note, turn.failed = str(error), True
         except Exception:
             logger.exception("no answer")
             turn.note, turn.failed = SURPRISE, True
+        finally:
+            turn.stage = "done"
         if turn.failed and not turn.held:
             turn.note += " Your question and files are back in the form."
             yield self.page(session) | self.form(turn.question, turn.files)
         else:
             yield self.page(session)
 
-    def stream(self, session: Session, turn: Turn, ask: Ask) -> Iterator[dict]:
-        """Stream an answer into a turn; a closed stream stops the model."""
+    def prepare(self, session: Session) -> Iterator[dict]:
+        """Wait for the model to be loaded and for an earlier answer to have ended."""
+        self.engine.start()
+        while self.engine.loading or (session.reader is not None and session.reader.is_alive()):
+            yield self.beat()
+            time.sleep(BEAT_S)
+        if session.chat is None:
+            session.chat = self.engine.new_chat()
+
+    def stream(self, session: Session, turn: Turn) -> Iterator[dict]:
+        """Stream an answer into a turn; closing the stream stops the model."""
         chat = session.chat
         before, shown_s = len(chat.messages), 0.0
+
+        def done() -> None:
+            turn.held = turn.held or len(chat.messages) > before
+
+        pieces = chat.retry() if turn.held else chat.stream(turn.question, **session.arguments(turn))
+        session.reader = Reader(pieces, done)
         try:
-            with contextlib.closing(ask(chat, turn)) as pieces:
-                for piece in pieces:
-                    turn.answer += piece
-                    turn.note = turn.note if turn.stopped else ""
-                    if time.monotonic() - shown_s > SHOW_EVERY_S:
-                        shown_s = time.monotonic()
-                        yield {self.parts["conversation"]: session.messages()}
+            for piece in session.reader.pieces(BEAT_S):
+                if turn.stage != "answering":
+                    return
+                turn.answer += piece
+                turn.note = turn.note if not turn.answer else ""
+                if piece and time.monotonic() - shown_s > SHOW_EVERY_S:
+                    shown_s = time.monotonic()
+                    yield {self.parts["conversation"]: session.messages()}
+                else:
+                    yield self.beat()
         finally:
             chat.stop()
-            turn.held = turn.held or len(chat.messages) > before
-        if not turn.stopped:
-            turn.note = "" if turn.answer else "The model had nothing to say; ask in other words."
+        turn.note = "" if turn.answer else "The model had nothing to say; ask in other words."
 
     def halt(self, session: Session) -> dict:
         """Stop the answer; what was said stays."""
-        if session.chat is not None:
-            session.chat.stop()
-        if session.turns:
-            turn = session.turns[-1]
-            turn.stopped = True
-            turn.note = "Stopped." if turn.answer else "Stopped before an answer began."
+        session.stop()
         return self.page(session)
 
     @worded
     def undo(self, session: Session) -> dict:
         """Take the last question back into the form."""
-        if not session.turns:
-            return self.page(session)
-        turn = session.turns.pop()
+        turn = self.last(session)
+        session.turns.remove(turn)
         if turn.held:
             session.chat.undo()
         return self.page(session) | self.form(turn.question, turn.files)
 
     def clear(self, session: Session) -> dict:
         """Start a new conversation."""
-        if session.chat is not None:
-            session.chat.stop()
         session.forget()
         return self.page(session)
+
+    def last(self, session: Session) -> Turn:
+        """Return the last turn, which must be done with.
+
+        Raises:
+            OneLLMError: there is none, or it still runs.
+        """
+        self.idle(session)
+        if not session.turns:
+            raise OneLLMError("There is no question yet; ask one first.")
+        session.settle()
+        return session.turns[-1]
+
+    def idle(self, session: Session) -> None:
+        """Refuse while an answer is on its way.
+
+        Raises:
+            OneLLMError: one is.
+        """
+        if session.busy:
+            raise OneLLMError("An answer is still on its way; wait for its end, or stop it.")
 
     # The /ask endpoint.
 
@@ -279,9 +301,9 @@ class Handlers:
 
     # What the handlers send to the page.
 
-    def page(self, session: Session, busy: bool = False) -> dict:
+    def page(self, session: Session) -> dict:
         """Return updates of the conversation and of the buttons."""
-        parts = self.parts
+        parts, busy = self.parts, session.busy
         messages = session.messages()
         return {
             parts["welcome"]: gr.Column(visible=not messages),
@@ -291,6 +313,10 @@ class Handlers:
             parts["stop"]: gr.Button(visible=busy),
             parts["clear"]: gr.Button(visible=bool(messages)),
         }
+
+    def beat(self) -> dict:
+        """Return an update that changes nothing."""
+        return {self.parts["conversation"]: gr.skip()}
 
     def form(self, text: str, files: tuple[Attachment, ...]) -> dict:
         """Return updates that fill the form, or clear it."""

@@ -152,18 +152,16 @@ def _connect_conversation(on: Handlers, session: gr.State) -> None:
     parts = on.parts
     form = [parts["message"], *parts["files"].values(), *parts["pictures"].values()]
     page = [parts[name] for name in ("welcome", "talk", "conversation", "send", "stop", "clear")]
-    model = QUIET | {"concurrency_id": "model", "concurrency_limit": 1}
+    model = QUIET | {"concurrency_id": "model", "concurrency_limit": 1, "trigger_mode": "multiple"}
 
     asked = gr.on([parts["send"].click, parts["message"].submit], on.begin, [session, *form], page + form, **QUIET)
     chosen = parts["examples"].click(on.begin_example, session, page + form, **QUIET)
     again = parts["conversation"].retry(on.begin_again, session, page + form, **QUIET)
-    running = [
-        asked.success(on.answer, session, page + form, **model),
-        chosen.success(on.answer, session, page + form, **model),
-        again.success(on.answer_again, session, page + form, **model),
-    ]
-    parts["stop"].click(on.halt, session, page, cancels=running, queue=False, **QUIET)
-    parts["clear"].click(on.clear, session, page, cancels=running, queue=False, **QUIET)
+    for begun in (asked, chosen, again):
+        begun.success(on.answer, session, page + form, **model)
+    # No `cancels`: a page forgets a cancelled event's successor until the event's last step is over.
+    parts["stop"].click(on.halt, session, page, queue=False, **QUIET)
+    parts["clear"].click(on.clear, session, page, queue=False, **QUIET)
     parts["conversation"].undo(on.undo, session, page + form, **QUIET)
 
 

@@ -1,9 +1,10 @@
 """What one visitor's page remembers: the conversation, its files, and how they look."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from onellm.web.previews import Look, look_at, note, words
+from onellm.web.reader import Reader
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Turn:
         answer: the model's words so far.
         note: the app's words below the answer: that it waits, was stopped, or failed.
         failed: the note is an error.
-        stopped: the visitor stopped the answer.
+        stage: whether the question waits, is being answered, or is done with; a stopped one is done with.
         held: the model's own conversation holds the question.
     """
 
@@ -45,7 +46,7 @@ class Turn:
     answer: str = ""
     note: str = ""
     failed: bool = False
-    stopped: bool = False
+    stage: Literal["waiting", "answering", "done"] = "waiting"
     held: bool = False
 
 
@@ -55,11 +56,13 @@ class Session:
     Attributes:
         chat: the conversation with the model; None until the first question.
         turns: what the page shows of it.
+        reader: reads the last answer from the model.
     """
 
     def __init__(self):
         self.chat: Any = None
         self.turns: list[Turn] = []
+        self.reader: Reader | None = None
         self._looks: dict[Attachment, Look] = {}
 
     def look(self, file: Attachment) -> Look:
@@ -72,9 +75,29 @@ class Session:
             self._looks[file] = look_at(file.kind, file.path, file.options)
         return self._looks[file]
 
+    @property
+    def busy(self) -> bool:
+        """Whether a question waits or is being answered."""
+        return any(turn.stage != "done" for turn in self.turns)
+
+    def stop(self) -> None:
+        """End what runs or waits; the model follows within one token."""
+        for turn in self.turns:
+            if turn.stage != "done":
+                turn.stage = "done"
+                turn.note = "Stopped." if turn.answer else "Stopped before an answer began."
+        if self.chat is not None:
+            self.chat.stop()
+
+    def settle(self) -> None:
+        """Wait until the model has ended a stopped answer."""
+        if self.reader is not None:
+            self.reader.join()
+
     def forget(self) -> None:
         """Start anew."""
-        self.chat = None
+        self.stop()
+        self.chat = self.reader = None
         self.turns.clear()
         self._looks.clear()
 

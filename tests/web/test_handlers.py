@@ -50,15 +50,22 @@ class PlainChat:
         return "".join(self.stream(text, **files))
 
 
-@pytest.fixture
-def page(monkeypatch, tmp_path):
-    """Handlers of a built page, and the upload folder."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+@pytest.fixture(scope="module")
+def built():
+    """Handlers of a built page."""
     made = []
     keep = Handlers.__init__
-    monkeypatch.setattr(Handlers, "__init__", lambda self, *a: (keep(self, *a), made.append(self))[0])
-    layout.build(Engine("plain", lambda name: PlainChat()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Handlers, "__init__", lambda self, *a: (keep(self, *a), made.append(self))[0])
+        layout.build(Engine("plain", lambda name: PlainChat()))
     return made[0]
+
+
+@pytest.fixture
+def page(built, monkeypatch, tmp_path):
+    """The page's handlers, with an upload folder of the test's own."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    return built
 
 
 @pytest.fixture
@@ -122,11 +129,13 @@ def test_stop_keeps_what_was_said(page):
     session = Session()
     page.begin(session, "long", *[None] * 10)
     running = page.answer(session)
-    next(running), next(running)
+    while session.turns[0].answer != "You ":
+        next(running)
     page.halt(session)
-    running.close()
+    list(running)
     assert session.chat.stopped.is_set()
     assert session.turns[0].answer == "You " and session.turns[0].note == "Stopped."
+    session.settle()
     assert session.turns[0].held
     ask(page, session, "next")
     assert session.turns[1].answer == "You said next"
@@ -136,7 +145,7 @@ def test_retry_and_undo(page, picture):
     session = Session()
     ask(page, session, "one", picture)
     page.begin_again(session)
-    list(page.answer_again(session))
+    list(page.answer(session))
     assert session.turns[0].answer == "Again." and len(session.chat.messages) == 2
     undone = by_name(page, page.undo(session))
     assert undone["message"] == "one" and undone["image"] == picture
@@ -207,3 +216,25 @@ def test_defaults_are_private(monkeypatch):
     assert host() == "127.0.0.1"
     monkeypatch.setenv("SPACE_ID", "someone/onellm")
     assert host() == "0.0.0.0"
+
+
+def test_a_closed_page_stops_the_model(page):
+    session = Session()
+    page.begin(session, "long", *[None] * 10)
+    running = page.answer(session)
+    while not session.turns[0].answer:
+        next(running)
+    running.close()
+    assert session.chat.stopped.is_set() and not session.busy
+
+
+def test_one_question_at_a_time(page):
+    session = Session()
+    page.begin(session, "one", *[None] * 10)
+    for handler in (page.begin_again, page.undo, lambda s: page.begin(s, "two", *[None] * 10)):
+        with pytest.raises(gr.Error, match="on its way"):
+            handler(session)
+    page.halt(session)  # while it stands in the queue
+    page.begin(session, "two", *[None] * 10)
+    list(page.answer(session)), list(page.answer(session))
+    assert [turn.answer for turn in session.turns] == ["", "You said two"]

@@ -136,11 +136,10 @@ class LanguageBatches(Dataset):
         features, texts = source.draw(2, generator)
         return {"type": source.kind, "features": features[0]}, texts[0], texts[1]
 
-    def _messages(self, generator: torch.Generator, choose: random.Random) -> list[dict]:
+    def _messages(self, generator: torch.Generator, choose: random.Random, later: bool) -> list[dict]:
         part, text, other = self._file(generator)
         kind = part["type"]
-        dice = choose.random()
-        if dice < 0.15:  # two files in one question
+        if choose.random() < 0.15:  # two files in one question
             second, text2, _ = self._file(generator)
             asked = f"{WORDS[kind][2]} {WORDS[second['type']][2]}" if choose.random() < 0.5 else "What are these?"
             if {kind, second["type"]} == {"image", "audio"} and choose.random() < 0.5:
@@ -150,7 +149,7 @@ class LanguageBatches(Dataset):
             return _turn(content, answer)
         asked, answer = exchange(kind, text, other, choose)
         messages = _turn([part, {"type": "text", "text": asked}], answer)
-        if dice < 0.3:  # a later turn about the same file, or about a new one
+        if later:  # about the same file, or about a new one
             if choose.random() < 0.5:
                 asked, answer = exchange(kind, text, other, choose)
                 messages += _turn([{"type": "text", "text": asked}], answer)
@@ -164,7 +163,8 @@ class LanguageBatches(Dataset):
         """Draw batch `index`."""
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + index)
         choose = random.Random(self.recipe.seed * 1_000_003 + index)
-        conversations = [self._messages(generator, choose) for _ in range(self.recipe.batch)]
+        later = choose.random() < 0.2  # a whole batch with later turns, since a batch is as long as its longest row
+        conversations = [self._messages(generator, choose, later) for _ in range(self.recipe.batch)]
         return encode_conversations(self.processor, conversations, lambda part: part["features"])
 
 
