@@ -8,7 +8,11 @@ from train.data.classes import ImageClasses, SoundClasses
 from train.data.items import Item, extract_features, read_items
 from train.recipe import Recipe, Source
 
-DROPPED = 0.2  # share of a stem's features that a training sample goes without: few objects are easily memorised
+# few objects are easily memorised, so a training sample goes without a share of its stem's features and is often
+# blended with another of its noun
+DROPPED = 0.4
+BLENDED = ("video", "point", "fmri", "depth", "normal")
+RARE = 0.3  # weight of a thing whose noun has no other
 CLASSES = {"efficientnet-lite0": ImageClasses, "yamnet": SoundClasses}
 
 
@@ -43,36 +47,39 @@ class ItemSource:
         self.kind = source.kind
         items = thin(read_items(source.kind, "train"))
         self.features = extract_features(model, processor, items, "train")
-        self.texts = [item.text for item in items]
-        by_name: dict[str, list[int]] = {}
+        self.items = items
+        self.alike: dict[str, list[int]] = {}
         for index, item in enumerate(items):
-            by_name.setdefault(item.noun or item.name, []).append(index)
-        # half-way between every noun equally often and every item equally often
-        weights = torch.zeros(len(items), dtype=torch.double)
-        for indices in by_name.values():
-            weights[indices] = len(indices) ** -0.5
-        self.weights = weights
+            self.alike.setdefault(item.noun or item.name, []).append(index)
+        # half-way between every noun equally often and every item equally often; things of a kind of their own rarely
+        self.weights = torch.zeros(len(items), dtype=torch.double)
+        for indices in self.alike.values():
+            self.weights[indices] = len(indices) ** -0.5 if items[indices[0]].noun else RARE
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[list[torch.Tensor], list[str]]:
         """Draw features and texts."""
         chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator).tolist()
-        features = [disturb(self.kind, self.features[index], generator) for index in chosen]
-        return features, [self.texts[index] for index in chosen]
+        pairs = [self._blend(index, generator) for index in chosen]
+        return [disturb(self.kind, features, generator) for features, _ in pairs], [text for _, text in pairs]
+
+    def _blend(self, index: int, generator: torch.Generator) -> tuple[torch.Tensor, str]:
+        """Return an item, or half of the time its mixture with another thing of the same noun, and their text."""
+        item, features = self.items[index], self.features[index]
+        alike = self.alike[item.noun or item.name]
+        other = alike[int(torch.randint(len(alike), (1,), generator=generator))]
+        share = torch.rand(2, generator=generator)
+        if self.kind not in BLENDED or share[0] < 0.5 or self.features[other].shape != features.shape:
+            return features, item.text
+        same = item.text == self.items[other].text
+        return torch.lerp(features, self.features[other], share[1]), item.text if same else item.noun
 
 
-def thin(items: list[Item], views: int = 4) -> list[Item]:
-    """Keep a few views of every rendered object, and the picture beside every third map: the stem takes its time."""
-    seen: dict[str, int] = {}
-    kept = []
-    for item in items:
-        if item.kind in ("depth", "normal"):
-            count = seen[item.file.rpartition("_")[0]] = seen.get(item.file.rpartition("_")[0], -1) + 1
-            if count % 2 or count >= 2 * views:
-                continue
-            if len(kept) % 3:
-                item.picture = None
-        kept.append(item)
-    return kept
+def thin(items: list[Item]) -> list[Item]:
+    """Keep the picture beside every third map only: the stem takes its time."""
+    for place, item in enumerate(items):
+        if place % 3:
+            item.picture = None
+    return items
 
 
 def disturb(kind: str, features: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -90,8 +97,7 @@ def disturb(kind: str, features: torch.Tensor, generator: torch.Generator) -> to
         features = features[1:]  # without the picture beside it
     if kind in ("video", "point"):  # any few frames or sides
         features = features[torch.randperm(len(features), generator=generator)[: len(features) - 2]]
-    kept = torch.rand(features.shape[1], generator=generator) > DROPPED
-    return features * kept
+    return features * (torch.rand(features.shape[1], generator=generator) > DROPPED)
 
 
 def build_sources(recipe: Recipe, model, processor) -> list[ClassSource | ItemSource]:
@@ -117,9 +123,10 @@ class AnchorBatches(Dataset):
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + index)
         source = self.sources[int(torch.multinomial(self.weights, 1, generator=generator))]
         features, texts = source.draw(self.recipe.batch, generator)
-        if len({feature.shape for feature in features}) > 1:  # keep the commoner shape full: one batch, one shape
-            length = min(len(feature) for feature in features)
-            features = [feature[-length:] for feature in features]
+        if len({len(feature) for feature in features}) > 1:  # maps with and without a picture, but one batch, one shape
+            length = max(map(len, features)) if torch.rand(1, generator=generator) < 0.3 else min(map(len, features))
+            pairs = [(f[-length:], text) for f, text in zip(features, texts, strict=True) if len(f) >= length]
+            features, texts = [f for f, _ in pairs], [text for _, text in pairs]
         return {
             "kind": source.kind,
             "features": torch.stack(features),

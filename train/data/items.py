@@ -50,8 +50,11 @@ class Item:
 
 
 def describe(name: str, basic: str | None) -> str:
-    """Join a basic noun and a name: ("German shepherd", "dog") becomes "dog, German shepherd"."""
-    return name if not basic or basic.lower() in name.lower() else f"{basic}, {name}"
+    """Join a basic noun and a name: ("German shepherd", "dog") becomes "dog, German shepherd".
+
+    The basic noun always comes first, so that the first soft words mean the same thing for every file.
+    """
+    return name if not basic or basic.lower() == name.lower() else f"{basic}, {name}"
 
 
 def read_lines(name: str) -> list[dict]:
