@@ -3,6 +3,7 @@
 Source: OneLLM: One Framework to Align All Modalities with Language (CVPR 2024, arXiv:2312.03700).
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import logging as transformers_logging
 
 from onellm.model import base_parts
 from onellm.model.config import OneLLMConfig
@@ -60,6 +62,8 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.post_init()
 
     def _add_adapter(self, settings: dict) -> None:
+        # peft imports bitsandbytes, which warns of a 4-bit kernel that nothing here uses
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         from peft import LoraConfig, inject_adapter_in_model
 
         inject_adapter_in_model(LoraConfig(**settings), self.language_model)
@@ -224,7 +228,12 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any):
         """Load a model folder, then the frozen base parts it refers to."""
-        loaded = super().from_pretrained(*args, **kwargs)
+        verbosity = transformers_logging.get_verbosity()
+        transformers_logging.set_verbosity_error()  # the base parts' tensors are missing on purpose
+        try:
+            loaded = super().from_pretrained(*args, **kwargs)
+        finally:
+            transformers_logging.set_verbosity(verbosity)
         (loaded[0] if isinstance(loaded, tuple) else loaded).load_base_parts()
         return loaded
 

@@ -34,6 +34,7 @@ def open_page(browser, app_url):
 
     def open_(width=1280, height=800, scheme="light"):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        context.set_default_timeout(ANSWER_MS)
         contexts.append(context)
         page = context.new_page()
         page.on("request", lambda r: strangers.append(r.url) if not _is_own(r.url, app_url) else None)
