@@ -1,5 +1,6 @@
 """Chat on a tiny random model: history, streaming, stop, errors in words."""
 
+import functools
 import threading
 
 import numpy as np
@@ -62,6 +63,7 @@ def slow(chat, steps):
     """Make every step of the model wait until told to go on."""
     forward, seen = chat.model.forward, []
 
+    @functools.wraps(forward)  # transformers reads the signature
     def wait(*args, **kwargs):
         seen.append(1)
         steps.acquire()
@@ -122,6 +124,7 @@ def test_a_broken_file_changes_nothing(chat, tmp_path):
 def test_a_failing_model_is_told_and_the_next_question_works(chat, error, words):
     forward = chat.model.forward
 
+    @functools.wraps(forward)
     def fail(*args, **kwargs):
         raise error
 

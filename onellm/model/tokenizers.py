@@ -157,6 +157,7 @@ class StemTokens(Tokenizer):
         tokens: list[str],
         picture: bool = False,
         weights: dict[str, list[int]] | None = None,
+        sharpness: float = 1.0,
     ):
         super().__init__(width, len(tokens) + picture)
         self.register_buffer("class_weights", torch.ones(stem.classes))
@@ -164,7 +165,7 @@ class StemTokens(Tokenizer):
             self.class_weights[classes] = float(weight)
         self._stem = [stem]  # shared and frozen: the model owns it, not the tokenizer
         self.names = tokens + ["picture"] * picture
-        self.picture = picture
+        self.picture, self.sharpness = picture, sharpness
         self.norms = nn.ModuleDict({name: nn.LayerNorm(stem.features) for name in self.names})
         self.linears = nn.ModuleDict({name: nn.Linear(stem.features, width) for name in self.names})
 
@@ -175,6 +176,10 @@ class StemTokens(Tokenizer):
         probabilities, pooled = self._stem[0](frames.flatten(0, 1))
         return torch.cat([probabilities, pooled], dim=-1).unflatten(0, frames.shape[:2])
 
+    def mix(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Sum the classifier's rows by [B, classes] probabilities, weighed and sharpened: [B, features]."""
+        return (probabilities * self.class_weights).pow(self.sharpness) @ self._stem[0].head.detach()
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Turn [B, T, classes + features] of `extract` into [B, N, D]."""
         stem = self._stem[0]
@@ -182,12 +187,11 @@ class StemTokens(Tokenizer):
         if self.picture and features.shape[1] == 2:
             picture, features = features[:, 0, : stem.classes], features[:, 1:]
         probabilities, pooled = features.split([stem.classes, stem.features], dim=-1)
-        head = stem.head.detach() * self.class_weights.unsqueeze(-1)
         found = {"pooled": pooled.mean(dim=1)}
-        found["mixture"] = probabilities.mean(dim=1) @ head
-        found["peak"] = probabilities.amax(dim=1) @ head
+        found["mixture"] = self.mix(probabilities.mean(dim=1))
+        found["peak"] = self.mix(probabilities.amax(dim=1))
         if picture is not None:
-            found["picture"] = picture @ head
+            found["picture"] = self.mix(picture)
         tokens = [self.linears[name](self.norms[name](found[name])) for name in self.names if name in found]
         return torch.stack(tokens, dim=1)
 

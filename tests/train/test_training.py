@@ -42,7 +42,8 @@ def test_a_typo_names_the_valid_keys(tmp_path):
 
 def test_basic_noun_comes_first():
     assert describe("German shepherd", "dog") == "dog, German shepherd"
-    assert describe("office chair", "chair") == "office chair"
+    assert describe("office chair", "chair") == "chair, office chair"
+    assert describe("chair", "chair") == "chair"
     assert full_answer("dog, German shepherd", "image") == "The picture shows a dog, a German shepherd."
     assert full_answer("walking upstairs", "imu") == "The person is walking upstairs."
 

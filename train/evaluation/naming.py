@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +93,13 @@ def answer_items(chat: onellm.Chat, items: list[Item]) -> list[str]:
     return answers
 
 
+def map_alone(items: list[Item], features: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Drop the features of the picture beside a map, where kept features hold them: the map comes last."""
+    return [
+        value[-1:] if item.kind in ("depth", "normal") else value for item, value in zip(items, features, strict=True)
+    ]
+
+
 def pooled(features: list[torch.Tensor]) -> np.ndarray:
     """Average features over frames, or describe motion by simple statistics, for the probe: [n, F]."""
     rows = []
@@ -120,11 +127,12 @@ def probe_accuracy(model, processor, items: list[Item], split: str) -> float | N
     train = [item for item in read_items(kind, source) if item.noun]
     if not train or source == split:
         return None
-    kept = extract_features(model, processor, train, source)
+    kept = map_alone(train, extract_features(model, processor, train, source))
+    found = map_alone(items, extract_features(model, processor, items, split))
     place = pick(list(range(len(train))), 3000)
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
     probe.fit(pooled([kept[i] for i in place]), [train[i].noun for i in place])
-    guesses = probe.predict(pooled(extract_features(model, processor, items, split)))
+    guesses = probe.predict(pooled(found))
     return float(np.mean([is_right(guess, item) for guess, item in zip(guesses, items, strict=True)]))
 
 
@@ -133,14 +141,14 @@ def stem_accuracy(model, processor, items: list[Item], split: str) -> float | No
     classes = classes_of(model, items[0].kind)
     if classes is None:
         return None
-    features = extract_features(model, processor, items, split)
+    features = map_alone(items, extract_features(model, processor, items, split))
     guesses = [int(value.mean(dim=0)[: len(classes.texts)].argmax()) for value in features]
     pairs = zip(guesses, items, strict=True)
     return float(np.mean([is_right(classes.texts[guess], item) for guess, item in pairs]))
 
 
 def evaluate(name: str, kinds: list[str] | None, split: str, limit: int | None = None, out: Path | None = None) -> str:
-    """Measure a model.
+    """Measure a model; depth and normal maps are shown alone, without the picture that may lie beside them.
 
     Args:
         name: of the model, or its folder.
@@ -156,7 +164,7 @@ def evaluate(name: str, kinds: list[str] | None, split: str, limit: int | None =
     model, processor = chat.model, chat.processor
     results = []
     for kind in kinds or list(MODALITIES):
-        items = pick(read_items(kind, split), limit or LIMIT)
+        items = [replace(item, picture=None) for item in pick(read_items(kind, split), limit or LIMIT)]
         answers = answer_items(chat, items)
         verdicts = [is_right(answer, item) for answer, item in zip(answers, items, strict=True)]
         nouns = [item.noun or item.name for item in items]
