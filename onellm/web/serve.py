@@ -65,6 +65,8 @@ def _warm_up(engine: "Engine") -> None:
     from onellm.web.previews import look_at
 
     engine.wait()
+    with contextlib.suppress(AttributeError, OSError):  # on Linux this is the thread's priority alone
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
     files = {file.kind: file for example in examples.read() for file in example.files}
     for file in files.values():
         with contextlib.suppress(OneLLMError):
