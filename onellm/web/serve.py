@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -65,7 +66,7 @@ def _warm_up(engine: "Engine") -> None:
     from onellm.web.previews import look_at
 
     engine.wait()
-    with contextlib.suppress(AttributeError, OSError):  # on Linux this is the thread's priority alone
+    if sys.platform == "linux":  # where a thread has a priority of its own: answers come first
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
     files = {file.kind: file for example in examples.read() for file in example.files}
     for file in files.values():
