@@ -13,7 +13,7 @@ from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProc
 from onellm.errors import OneLLMError
 from onellm.model import base_parts
 from train.data.batches import AnchorBatches, Targets, build_sources
-from train.data.items import read_items, read_lines
+from train.data.items import describe, read_items, read_lines
 from train.data.questions import LanguageBatches
 from train.recipe import Recipe
 
@@ -79,8 +79,6 @@ def load_trained(model: OneLLMForConditionalGeneration, folder: Path) -> None:
 
 def caption_texts() -> list[str]:
     """List every name the corpus knows, for the anchor's vocabulary."""
-    from train.data.items import describe
-
     texts = [describe(line["name"], line["basic"]) for line in read_lines("imagenet")]
     texts += [line["name"] for line in read_lines("audioset")]
     for kind in ("point", "imu", "fmri"):

@@ -260,7 +260,7 @@ class PointViews(StemTokens):
 
     def extract(self, values: torch.Tensor) -> torch.Tensor:
         """Draw [B, P, 6] points and run the stem: [B, views, classes + features]."""
-        return super().extract(render_points(values, self.views).to(values))
+        return super().extract(render_points(values.cpu(), self.views).to(values))  # drawing is cheap beside the stem
 
 
 TOKENIZERS = {
