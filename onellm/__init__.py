@@ -15,7 +15,7 @@ __all__ = [
 _HOMES = {
     "MODALITIES": "onellm.modalities",
     "Chat": "onellm.chat",
-    "load": "onellm.chat",
+    "load": "onellm.models",
     "OneLLMConfig": "onellm.auto",
     "OneLLMForConditionalGeneration": "onellm.auto",
     "OneLLMProcessor": "onellm.auto",

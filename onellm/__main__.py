@@ -1,4 +1,4 @@
-"""The shell: `python -m onellm ask | serve | models | bench`.
+"""The shell: `python -m onellm ask | serve | models | convert | bench`.
 
 Exit codes: 0 answered, 1 a user-facing error (one line on standard error), 2 usage.
 """
@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _ask(parser, options)
         if options.command == "models":
             return _models()
+        if options.command == "convert":
+            return _convert(options)
         if options.command == "serve":
             from onellm.web.serve import serve
 
@@ -53,10 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     """Describe the commands."""
+    from onellm.models import add_options as add_model_options
     from onellm.web.serve import add_options
 
     parser = argparse.ArgumentParser(prog="python -m onellm", description=sys.modules["onellm"].__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="ask | serve | models | bench")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="ask | serve | models | convert | bench")
 
     ask = commands.add_parser("ask", help="ask one question, about files or not", description=_ask.__doc__)
     ask.add_argument("question", nargs="?", default="", help='with files and without it: "What is this?"')
@@ -70,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="FILE",
             help=f"the picture beside the {kind} map; the first belongs to the first map",
         )
-    ask.add_argument("--model", default="onellm-tiny", help="a known model's name or a model folder")
+    add_model_options(ask)
     ask.add_argument("--max-new-tokens", type=_tokens, default=128, metavar="N", help="longest answer, in tokens")
     ask.add_argument("--temperature", type=_temperature, default=0.0, metavar="T", help="0: the likeliest answer")
     ask.add_argument("--seed", type=_seed, metavar="N", help="makes drawn answers repeatable")
@@ -78,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="start the web app, as app.py does")
     add_options(serve)
     commands.add_parser("models", help="list the known models, and whether they can run here")
+    convert = commands.add_parser("convert", help="turn the published checkpoint into a model folder")
+    convert.add_argument("--checkpoint", type=Path, required=True, metavar="F.pth", help="consolidated.00-of-01.pth")
+    convert.add_argument("--tokenizer", type=Path, metavar="FILE", help="by default tokenizer.model beside it")
+    convert.add_argument("--params", type=Path, metavar="FILE", help="by default params.json beside it")
+    convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
+    convert.add_argument("--quiet", action="store_true", help="show no progress")
     bench = commands.add_parser("bench", help="measure how fast the model answers here")
     bench.add_argument("--model", default="onellm-tiny", help="a known model's name or a model folder")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
@@ -99,9 +108,9 @@ def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         for item in items:
             MODALITIES[kind].check(item["path"])  # before seconds go into loading the model
     _silence()
-    from onellm.chat import load
+    from onellm.models import load
 
-    chat = load(options.model)
+    chat = load(options.model, quantize=options.quantize, device_map="auto" if options.offload else None)
     begun = False
     for piece in chat.stream(
         options.question,
@@ -119,12 +128,22 @@ def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 def _models() -> int:
     """List the known models."""
-    from onellm.chat import MODELS, PRETRAINED
+    _silence()
+    from onellm.models import MODELS, can_run
 
     width = max(map(len, MODELS))
     for name, description in MODELS.items():
-        here = "can run here   " if (PRETRAINED / name / "config.json").exists() else "cannot run here"
-        print(f"{name:<{width}}  {here}  {description}")
+        able, how = can_run(name)
+        print(f"{name:<{width}}  {'can run here   ' if able else 'cannot run here'}  {description} ({how})")
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    """Print the folder a published checkpoint was turned into."""
+    _silence()
+    from onellm.model.checkpoint import convert
+
+    print(convert(options.checkpoint, options.out, options.tokenizer, options.params, progress=not options.quiet))
     return 0
 
 

@@ -1,103 +1,227 @@
-"""Measure how fast a model answers here: load, memory, encode, first token, tokens a second, beside the limit."""
+"""Measure how fast a model answers here, each figure beside the limit that this machine sets.
+
+The limits are measured in the same run: a token cannot come faster than the weights and the cache are read from
+memory once, and an encoder or a prompt cannot run faster than its multiplications do in one large matrix product.
+"""
 
 import json
 import os
+import platform
 import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from onellm.model.cache import GrowingCache
+from onellm.models import load
+
 QUESTION = "What is in the picture?"
+PICTURES = Path(__file__).parent.parent / "examples" / "image"
+CONTEXTS = (32, 512)
+NEW_TOKENS = 32
 
 
-def peak_memory_bytes() -> int:
-    """Largest resident memory of this process so far."""
+@dataclass(frozen=True)
+class Figure:
+    """One measured number, and the share of what the machine could do at most (None where no limit is known)."""
+
+    name: str
+    value: float
+    unit: str
+    share: float | None = None
+
+
+def best_s(run: Callable[[], Any], times: int = 3) -> float:
+    """Return the shortest time of several runs in seconds; a GPU is waited for."""
+    shortest = float("inf")
+    for _ in range(times):
+        start = time.perf_counter()
+        run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        shortest = min(shortest, time.perf_counter() - start)
+    return shortest
+
+
+def bandwidth_bytes_s(device: torch.device) -> float:
+    """Return how fast memory is read: a large array is summed."""
+    data = torch.ones(2**26 if device.type == "cpu" else 2**30, device=device)
+    return data.nbytes / best_s(data.sum, 8)
+
+
+def rate_operations_s(device: torch.device, int8: bool) -> float:
+    """Return how fast one large product of matrices runs, as the model multiplies there."""
+    size = 2048 if device.type == "cpu" else 8192
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    if device.type == "cpu":
+        from onellm.model.cpu import Int8ProductLinear, PackedLinear
+
+        layer = (Int8ProductLinear if int8 else PackedLinear)(right)
+    else:
+        layer = right.matmul
+    return 2 * size**3 / best_s(lambda: layer(left), 8)
+
+
+def random_inputs(config: Any) -> dict[str, torch.Tensor]:
+    """Return one random tensor a kind, of the shape the kind's files have."""
+    shapes = {}
+    for kind, settings in config.modalities.items():
+        given = settings.get("input", {})
+        tokenizer = settings["tokenizer"]
+        tokenizer = config.modalities[tokenizer["share"]]["tokenizer"] if "share" in tokenizer else tokenizer
+        frames = {"video": given.get("frames", 1) * given.get("crops", 1), "depth": 2, "normal": 2}.get(kind)
+        match tokenizer["type"]:
+            case "spectrogram-patches":
+                shapes[kind] = (1, tokenizer["mels"], tokenizer["frames"])
+            case "point-groups" | "point-views":
+                shapes[kind] = (given["points"], 6)
+            case "voxels":
+                shapes[kind] = (tokenizer["voxels"],)
+            case "motion-windows":
+                shapes[kind] = (6, tokenizer["length"])
+            case "stem" if tokenizer["stem"] == "yamnet":
+                shapes[kind] = (given["patches"], 1, 96, 64)
+            case _:
+                shapes[kind] = (*([frames] if frames else []), 3, given["size"], given["size"])
+    generator = torch.Generator().manual_seed(0)
+    return {kind: torch.rand(shape, generator=generator) for kind, shape in shapes.items()}
+
+
+def encode_operations(config: Any, inputs: dict[str, torch.Tensor]) -> dict[str, int]:
+    """Count the operations of encoding and projecting a file of each kind, on a model without weights."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from onellm.auto import OneLLMForConditionalGeneration
+
+    with torch.device("meta"):
+        model = OneLLMForConditionalGeneration(config).eval()
+    counts = {}
+    for kind, value in inputs.items():
+        tokenizer = config.modalities[kind]["tokenizer"]
+        if tokenizer.get("type") == "point-views":  # drawn, which is no matter of products
+            continue
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.soft_words(kind, [value.to("meta")])
+        counts[kind] = counter.get_total_flops()
+    return counts
+
+
+def stored_bytes(module: torch.nn.Module) -> int:
+    """Return the bytes of a module's weights as they are kept."""
+    packed = [layer.packed_bytes for layer in module.modules() if hasattr(layer, "packed_bytes")]
+    return sum(packed) + sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the most memory this process has held so far, on the device the model is on."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 
 
-def bandwidth_bytes_s() -> float:
-    """Read speed of main memory, measured by summing a large array: the limit of decoding."""
-    import torch
-
-    data = torch.ones(64 * 1024 * 1024)
-    data.sum()
-    start = time.perf_counter()
-    for _ in range(5):
-        data.sum()
-    return 5 * data.nbytes / (time.perf_counter() - start)
-
-
-def measure(name: str = "onellm-tiny", picture: str | None = None, new_tokens: int = 64) -> dict[str, Any]:
+@torch.inference_mode()
+def measure(
+    name: str | None = None, quantize: str | None = None, random_weights: bool = False, plain: bool = False
+) -> dict[str, Any]:
     """Measure a model on this machine.
 
     Args:
-        name: of the model, or its folder.
-        picture: an image to ask about; by default the first one of the examples.
-        new_tokens: tokens to generate when measuring the speed of decoding.
+        name: of the model, its folder, or with random weights a preset or a config.json.
+        quantize: as for `load`.
+        random_weights: measure the model without its weights.
+        plain: measure it as transformers runs it, without the layers and the cache that this project puts in.
 
     Returns:
-        Figures with their units in their names; `decode_share` is the speed as a share of the limit that reading
-        all the LLM's weights once a token sets.
+        `model`, `machine`, and `figures`, a list of `Figure`.
     """
-    import torch
-
-    import onellm
-
-    picture = picture or str(next((Path(__file__).parent.parent / "examples" / "image").glob("*.*g")))
     start = time.perf_counter()
-    chat = onellm.load(name)
-    figures: dict[str, Any] = {"model": name, "load_s": time.perf_counter() - start}
-    figures["threads"], figures["cores"] = torch.get_num_threads(), os.cpu_count()
+    chat = load(name, quantize=quantize, random_weights=random_weights, plain=plain)
+    load_s = time.perf_counter() - start
+    model, config = chat.model, chat.model.config
+    device, text, llm = model.device, config.text_config, model.language_model
+    bandwidth, rate = bandwidth_bytes_s(device), rate_operations_s(device, "int8" in chat.name)
+    figures = [
+        Figure("memory bandwidth", bandwidth / 1e9, "GB/s"),
+        Figure("matrix products", rate / 1e9, "Gop/s"),
+        Figure("load", load_s, "s"),
+    ]
 
-    list(chat.stream(QUESTION, image=picture, max_new_tokens=2))  # the first call also warms up
-    fresh = chat.new()
-    start = time.perf_counter()
-    first, pieces = None, 0
-    for _ in fresh.stream(QUESTION, image=picture):
-        first = first or time.perf_counter() - start
-        pieces += 1
-    figures["first_token_of_an_image_question_s"] = first
+    inputs = random_inputs(config)
+    operations = encode_operations(config, inputs)
+    for kind, value in inputs.items():
+        took = best_s(lambda kind=kind, value=value: model.soft_words(kind, [value]))
+        share = operations[kind] / rate / took if kind in operations else None
+        figures.append(Figure(f"encode {kind}", 1e3 * took, "ms", share))
 
-    part = {"type": "image", "path": picture}
-    start = time.perf_counter()
-    tensor = fresh.processor.to_tensor(part)
-    middle = time.perf_counter()
-    with torch.no_grad():
-        chat.model.soft_words("image", [tensor])
-    figures["load_image_ms"] = 1e3 * (middle - start)
-    figures["encode_image_ms"] = 1e3 * (time.perf_counter() - middle)
+    linears = sum(layer.in_features * layer.out_features for layer in llm.modules() if hasattr(layer, "in_features"))
+    read = stored_bytes(llm) - llm.get_input_embeddings().weight.nbytes * (not _tied(llm))
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    position = 2 * text.num_hidden_layers * text.num_key_value_heads * size * (4 if device.type == "cpu" else 2)
+    for context in CONTEXTS:
+        ids = torch.randint(3, min(text.vocab_size, 9999), (1, context), generator=torch.Generator().manual_seed(0))
 
-    inputs = fresh.processor.apply_chat_template(
-        [{"role": "user", "content": [part, {"type": "text", "text": QUESTION}]}]
-    )
-    settings = {"do_sample": False, "pad_token_id": 0}
-    start = time.perf_counter()
-    chat.model.generate(**inputs, max_new_tokens=1, **settings)
-    one = time.perf_counter() - start
-    start = time.perf_counter()
-    chat.model.generate(**inputs, max_new_tokens=new_tokens, min_new_tokens=new_tokens, eos_token_id=2, **settings)
-    rate = (new_tokens - 1) / (time.perf_counter() - start - one)
-    weights = sum(parameter.nbytes for parameter in chat.model.language_model.parameters())
-    figures["prompt_tokens"] = int(inputs["input_ids"].shape[1])
-    figures["decode_tokens_s"] = rate
-    figures["weights_read_a_token_bytes"] = weights
-    figures["memory_bandwidth_bytes_s"] = bandwidth_bytes_s()
-    figures["decode_share"] = rate * weights / figures["memory_bandwidth_bytes_s"]
-    figures["peak_memory_bytes"] = peak_memory_bytes()
-    return figures
+        def generate(count: int, ids: torch.Tensor = ids) -> None:
+            cache = {} if plain else {"past_key_values": GrowingCache()}
+            settings = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False, "pad_token_id": 0}
+            model.generate(ids.to(device), **settings, **cache)
 
+        generate(2)
+        one = best_s(lambda: generate(1))
+        token_s = (best_s(lambda: generate(NEW_TOKENS + 1)) - one) / NEW_TOKENS
+        work = 2 * linears * context + 2 * context**2 * text.hidden_size * text.num_hidden_layers
+        figures.append(Figure(f"prefill at {context}", 1e3 * one, "ms", work / rate / one))
+        share = (read + position * context) / bandwidth / token_s
+        figures.append(Figure(f"decode at {context}", 1 / token_s, "tokens/s", share))
 
-def report(figures: dict[str, Any]) -> str:
-    """Lay the figures out, one a line."""
-    return "\n".join(
-        f"{key:36} {value:.3g}" if isinstance(value, float) else f"{key:36} {value}" for key, value in figures.items()
-    )
+    if chat.processor is not None:
+        picture = min(PICTURES.glob("*.*g"))
+
+        def first() -> None:
+            answer = chat.new().stream(QUESTION, image=picture)
+            next(answer)
+            answer.close()
+
+        first()
+        figures.append(Figure("first token of an image question", 1e3 * best_s(first), "ms"))
+    figures.append(Figure("peak memory", peak_memory_bytes(device) / 1e9, "GB"))
+    return {"model": chat.name, "plain": plain, "machine": machine(device), "figures": figures}
 
 
-def run(name: str, out: Path | None = None) -> str:
-    """Measure, write JSON where asked, and return the figures for people."""
-    figures = measure(name)
+def _tied(llm: Any) -> bool:
+    """Whether the table of words is also the head, and so read with every token."""
+    return getattr(llm.get_output_embeddings(), "weight", None) is llm.get_input_embeddings().weight
+
+
+def machine(device: torch.device) -> str:
+    """Name the machine."""
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), cpu)
+    gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    return f"{cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads{gpu}, torch {torch.__version__}"
+
+
+def report(measured: dict[str, Any]) -> str:
+    """Lay the figures out as a Markdown table."""
+    title = measured["model"] + (", plain" if measured["plain"] else "")
+    lines = [f"{title} on {measured['machine']}", "", "| what | measured | of the limit |", "|---|---|---|"]
+    for figure in measured["figures"]:
+        share = "" if figure.share is None else f"{figure.share:.0%}"
+        lines.append(f"| {figure.name} | {figure.value:.3g} {figure.unit} | {share} |")
+    return "\n".join(lines)
+
+
+def run(out: Path | None = None, **options: Any) -> str:
+    """Measure (options as for `measure`), write JSON where asked, and return the figures for people."""
+    measured = measure(**options)
     if out:
-        out.write_text(json.dumps(figures, indent=1))
-    return report(figures)
+        content = {**measured, "figures": [asdict(figure) for figure in measured["figures"]]}
+        out.write_text(json.dumps(content, indent=1))
+    return report(measured)

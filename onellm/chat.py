@@ -3,46 +3,14 @@
 import json
 import os
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from onellm.errors import ModelError, OneLLMError
 from onellm.limits import LIMITS
 from onellm.modalities import MODALITIES
 
-PRETRAINED = Path(__file__).parent / "pretrained"
-MODELS = {
-    "onellm-tiny": "runs on any machine; trained and shipped with this package",
-    "onellm-7b": "the published OneLLM; its structure builds, its weights cannot be loaded by this version",
-}
 DEFAULT_QUESTION = "What is this?"
-
-
-def load(name: str = "onellm-tiny") -> "Chat":
-    """Load a model and open a conversation with it.
-
-    Args:
-        name: a model of `MODELS`, or the path of a model folder.
-
-    Returns:
-        A fresh conversation; `Chat.new` opens further ones on the same model.
-
-    Raises:
-        ModelError: there is no such model, or a part of it cannot be fetched.
-    """
-    folder = PRETRAINED / name if name in MODELS else Path(name)
-    if not (folder / "config.json").exists():
-        if name == "onellm-7b":
-            raise ModelError("The weights of onellm-7b cannot be loaded by this version; use --model onellm-tiny.")
-        raise ModelError(f"There is no model '{name}'; give one of {', '.join(MODELS)} or the path of a model folder.")
-    import torch
-
-    from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = OneLLMForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(device).eval()
-    return Chat(model, OneLLMProcessor.from_pretrained(folder), folder.name)
 
 
 class Chat:
@@ -58,7 +26,9 @@ class Chat:
         self.messages: list[dict] = []
         self._lock = lock or threading.Lock()  # one generation at a time a model
         self._stop = threading.Event()
-        self._tensors: dict[str, Any] = {}
+        self._tensors: dict[str, Any] = {}  # of files read but not yet encoded
+        self._words: dict[str, Any] = {}  # what the LLM reads of a file: encoded once a conversation
+        self._past: tuple[list, Any] = ([], None)  # what the key-value cache holds, and the cache
 
     @property
     def description(self) -> str:
@@ -127,6 +97,8 @@ class Chat:
         """Forget the conversation and its files."""
         self.messages.clear()
         self._tensors.clear()
+        self._words.clear()
+        self._past = ([], None)
 
     def stop(self) -> None:
         """End a running answer within one token; what was said stays."""
@@ -155,16 +127,51 @@ class Chat:
         if not text and not content:
             raise OneLLMError("Nothing was asked; type a question or add a file.")
         for part in content:
-            self._tensor(part)  # a file that cannot be read is told before anything changes
+            self._read(part)  # a file that cannot be read is told before anything changes
         content.append({"type": "text", "text": text or DEFAULT_QUESTION})
         return {"role": "user", "content": content}
 
-    def _tensor(self, part: dict) -> Any:
-        """Return the tensor of a file part; a file is read once a conversation."""
-        key = json.dumps(part, sort_keys=True, default=str)
-        if key not in self._tensors:
+    def _read(self, part: dict) -> None:
+        """Read the file of a content part, unless this conversation has read it."""
+        key = _key(part)
+        if key not in self._words and key not in self._tensors:
             self._tensors[key] = self.processor.to_tensor(part)
-        return self._tensors[key]
+
+    def _encoded(self, part: dict) -> Any:
+        """Return the soft words [M + 2, D_llm] of a file."""
+        key = _key(part)
+        if key not in self._words:
+            self._read(part)
+            self._words[key] = self.model.soft_words(part["type"], [self._tensors.pop(key)])[0]
+        return self._words[key]
+
+    def _inputs(self) -> tuple[dict[str, Any], list]:
+        """Lay out the conversation for `generate`, with a cache that holds what it shares with the last prompt.
+
+        Returns:
+            Arguments for `generate`, and the prompt as a list in which a file's key stands for its placeholders.
+        """
+        from onellm.model.cache import GrowingCache
+
+        ids, files = self.processor.encode(self.messages)
+        media: dict[str, list] = {}
+        for part in files:
+            media.setdefault(part["type"], []).append(self._encoded(part))
+        prompt: list = list(ids)
+        placeholders = {settings["token_id"] for settings in self.model.config.modalities.values()}
+        starts = [place for place, token in enumerate(ids) if token in placeholders][:: self.model.config.media_length]
+        for start, part in zip(starts, files, strict=True):
+            prompt[start : start + self.model.config.media_length] = [_key(part)] * self.model.config.media_length
+        known, cache = self._past
+        self._past = ([], None)  # until this answer has come
+        most = min(len(known), len(prompt) - 1)  # the last token always runs
+        shared = next((place for place in range(most) if known[place] != prompt[place]), most)
+        if cache is None or not shared:
+            cache = GrowingCache()
+        else:
+            cache.crop(shared - cache.get_seq_length())
+        inputs = {name: value.to(self.model.device) for name, value in self.processor.pad([ids]).items()}
+        return {**inputs, "media": media, "words": True, "past_key_values": cache}, prompt
 
     def _answer(self, max_new_tokens: int, temperature: float, top_p: float, seed: int | None) -> Iterator[str]:
         """Generate the answer to the messages so far in a thread of its own, and append it to them."""
@@ -177,7 +184,6 @@ class Chat:
 
         stop = self._stop = threading.Event()
         tokenizer = self.processor.tokenizer
-        inputs = self.processor.apply_chat_template(self.messages, to_tensor=self._tensor)
         streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature > 0 else {}
         failure: list[BaseException] = []
@@ -187,15 +193,20 @@ class Chat:
                 with self._lock:
                     if seed is not None:
                         set_seed(seed)
-                    self.model.generate(
-                        **inputs.to(self.model.device),
+                    inputs, prompt = self._inputs()
+                    output = self.model.generate(
+                        **inputs,
                         max_new_tokens=min(max_new_tokens, LIMITS.new_tokens),
                         eos_token_id=tokenizer.eos_token_id,
                         pad_token_id=tokenizer.pad_token_id,
+                        tokenizer=tokenizer,  # for stop strings
                         streamer=streamer,
                         stopping_criteria=StoppingCriteriaList([Stopped()]),
                         **({"do_sample": False} | sampling),
                     )
+                    cache = inputs["past_key_values"]
+                    answered = prompt + output[0, len(prompt) :].tolist()
+                    self._past = (answered[: cache.get_seq_length()], cache)
             except BaseException as error:  # told to the reader of the stream
                 failure.append(error)
                 streamer.end()
@@ -204,7 +215,7 @@ class Chat:
         worker.start()
         pieces: list[str] = []
         try:
-            for piece in streamer:
+            for piece in _until(streamer, self.model.generation_config.stop_strings or []):
                 if piece:
                     pieces.append(piece)
                     yield piece
@@ -229,3 +240,23 @@ class Chat:
         if isinstance(error, MemoryError | torch.OutOfMemoryError):
             return ModelError("The memory was not enough for this answer; ask with fewer or smaller files.")
         return ModelError(f"The model failed ({type(error).__name__}: {error}); ask again or start a new conversation.")
+
+
+def _until(pieces: Iterable[str], stops: list[str]) -> Iterator[str]:
+    """Pass text on up to the first stop string; what may be the beginning of one is held back."""
+    held = ""
+    for piece in pieces:
+        held += piece
+        found = [held.index(stop) for stop in stops if stop in held]
+        if found:
+            yield held[: min(found)]
+            return
+        kept = max((n for stop in stops for n in range(1, len(stop)) if held.endswith(stop[:n])), default=0)
+        yield held[: len(held) - kept]
+        held = held[len(held) - kept :]
+    yield held
+
+
+def _key(part: dict) -> str:
+    """Name a file part within a conversation."""
+    return json.dumps(part, sort_keys=True, default=str)

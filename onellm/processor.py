@@ -1,17 +1,22 @@
 """OneLLMProcessor: chat messages with files -> model inputs.
 
 Messages are transformers' chat messages. A file is a content part `{"type": kind, "path": file, ...}`; further keys are
-options of the kind's `load` (a depth map's `picture` and `scale`, for example).
+options of the kind's `load` (a depth map's `picture` and `scale`, for example). What lies in memory stands under the
+kind's name, `{"type": "image", "image": pillow_image}`, with the options of `from_memory`.
 """
 
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
+from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES
 from onellm.modalities import load as load_file
+from onellm.modalities.memory import from_memory
 
 # Private-use characters stand for the parts while the chat template is rendered. Text a user types is encoded apart
 # and with special tokens taken literally, so that it never becomes a placeholder or a tag.
@@ -43,6 +48,7 @@ class OneLLMProcessor(ProcessorMixin):
         self.modalities = modalities or {}
         self.media_length = media_length
         self.media_position = media_position
+        tokenizer.padding_side = "left"  # answers begin at the right end of a prompt
         super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template)
 
     @classmethod
@@ -56,48 +62,110 @@ class OneLLMProcessor(ProcessorMixin):
         return cls(tokenizer, modalities, config.media_length, config.media_position)
 
     def to_tensor(self, part: dict) -> torch.Tensor:
-        """Load the file of one content part and turn it into the model's tensor.
+        """Load the file of one content part, or take what lies in memory, and turn it into the model's tensor.
 
         Raises:
             FileError: the file is not what its kind expects.
+            OneLLMError: the part holds no file.
         """
-        options = {key: value for key, value in part.items() if key not in ("type", "path")}
         kind = part["type"]
-        sample = load_file(kind, part["path"], **options)
-        return MODALITIES[kind].to_tensor(sample, **self.modalities[kind].get("input", {}))
+        value = part.get("path", part.get(kind))
+        if value is None:
+            raise OneLLMError(
+                f"A content part of type {kind} holds {', '.join(set(part) - {'type'}) or 'nothing'}; expected 'path' "
+                f"(a file) or '{kind}' (data in memory); add one of them."
+            )
+        options = {key: part[key] for key in part if key not in ("type", "path", kind)}
+        load = load_file if isinstance(value, str | os.PathLike) else from_memory
+        return MODALITIES[kind].to_tensor(load(kind, value, **options), **self.modalities[kind].get("input", {}))
 
     def apply_chat_template(
         self,
         conversation: list,
         chat_template: str | None = None,
         add_generation_prompt: bool = True,
+        tokenize: bool = True,
+        return_dict: bool = True,
         to_tensor: Callable[[dict], torch.Tensor] | None = None,
         **kwargs: Any,
-    ) -> BatchFeature:
+    ) -> BatchFeature | torch.Tensor | str | list[str]:
         """Turn a conversation, or a batch of them, into model inputs.
 
         Args:
             conversation: chat messages, or a list of such lists.
             chat_template: another template than the processor's.
             add_generation_prompt: end with the opening of an answer.
+            tokenize: False returns the prompt's text, a mark such as `<image>` for a file, to be given back to the
+                processor together with the files. What people typed is then no longer told from marks and tags.
+            return_dict: False returns the `input_ids` alone.
             to_tensor: replaces `self.to_tensor`, for callers that keep tensors.
-            **kwargs: further variables for the template.
+            **kwargs: as for the tokenizer's `apply_chat_template`, and further variables for the template. Tensors
+                are always PyTorch's and padded on the left.
 
         Returns:
             `input_ids` and `attention_mask` [B, L] int64, padded on the left, and `media`: kind -> tensors in the
             order of their placeholders.
         """
-        for ignored in ("tokenize", "return_dict", "return_tensors", "padding"):
+        for ignored in ("return_tensors", "padding", "processor_kwargs"):
             kwargs.pop(ignored, None)
-        batch = conversation if conversation and isinstance(conversation[0], list) else [conversation]
-        media: dict[str, list[torch.Tensor]] = {}
-        rows = []
-        for messages in batch:
-            ids, files = self.encode(messages, chat_template, add_generation_prompt, **kwargs)
-            rows.append(ids)
-            for part in files:
-                media.setdefault(part["type"], []).append((to_tensor or self.to_tensor)(part))
-        return BatchFeature({**self.pad(rows), "media": media})
+        one = not conversation or isinstance(conversation[0], dict)
+        batch = [conversation] if one else conversation
+        kwargs |= {"chat_template": chat_template, "add_generation_prompt": add_generation_prompt}
+        if not tokenize:
+            texts = ["".join(map(self._as_text, self._render(messages, **kwargs))) for messages in batch]
+            return texts[0] if one else texts
+        inputs = self._collect([self.encode(messages, **kwargs) for messages in batch], to_tensor)
+        return inputs if return_dict else inputs["input_ids"]
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | list[str] | None = None,
+        videos: Any = None,
+        audio: Any = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Encode texts with files: `processor(text="What is this?", image="cat.jpg", audio=["a.wav", "b.wav"])`.
+
+        A text that comes alone, or with a mark such as `<image>` where each file belongs, is a prompt and taken as it
+        is. A text that comes with files and without marks is a question about them: it goes through the chat template.
+
+        Args:
+            images: as `image`.
+            text: one text or a list of them.
+            videos: as `video`.
+            audio: as the other kinds.
+            **kwargs: kind -> a file or a list of files (paths, content parts, or data in memory); with a list of
+                texts without marks, one entry a text. The rest is ignored: tensors are always PyTorch's and padded on
+                the left.
+
+        Returns:
+            As for `apply_chat_template`.
+
+        Raises:
+            OneLLMError: marks, texts and files do not match in number.
+        """
+        one = text is None or isinstance(text, str)
+        texts = [text or ""] if one else list(text)
+        given = {"image": images, "video": videos, "audio": audio}
+        given |= {kind: kwargs[kind] for kind in self.modalities if kwargs.get(kind) is not None}
+        files = {kind: [items] if one else items for kind, items in given.items() if items is not None}
+        marks = re.compile(f"<({'|'.join(map(re.escape, self.modalities))})>")
+        if not files or any(map(marks.search, texts)):
+            queues = {kind: iter([self._part(kind, file) for file in _flat(items)]) for kind, items in files.items()}
+            rows = [self._lay_out(self._prompt(marks.split(text), queues)) for text in texts]
+            left = sorted(kind for kind, queue in queues.items() if next(queue, None))
+            if left:
+                raise OneLLMError(f"There are fewer marks <{left[0]}> than files; write one where each file belongs.")
+            return self._collect(rows)
+        for kind, items in files.items():
+            if not isinstance(items, list | tuple) or len(items) != len(texts):
+                raise OneLLMError(f"{len(texts)} texts came with another number of {kind} entries; give one a text.")
+        batch = []
+        for row, question in enumerate(texts):
+            parts = [self._part(kind, file) for kind, items in files.items() for file in _flat(items[row])]
+            batch.append([{"role": "user", "content": [*parts, {"type": "text", "text": question}]}])
+        return self.apply_chat_template(batch)
 
     def pad(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
         """Pad rows of token ids on the left: `input_ids` and `attention_mask` [B, L]."""
@@ -108,66 +176,107 @@ class OneLLMProcessor(ProcessorMixin):
             "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows]),
         }
 
-    def encode(
-        self,
-        messages: list[dict],
-        chat_template: str | None = None,
-        add_generation_prompt: bool = True,
-        **kwargs: Any,
-    ) -> tuple[list[int], list[dict]]:
-        """Encode one conversation: token ids with placeholders, and its file parts in their order."""
+    def encode(self, messages: list[dict], **kwargs: Any) -> tuple[list[int], list[dict]]:
+        """Encode one conversation: token ids with placeholders, and its file parts in their order.
+
+        Args:
+            messages: chat messages.
+            **kwargs: as for the tokenizer's `apply_chat_template`; a generation prompt is added by default.
+        """
+        return self._lay_out(self._render(messages, **kwargs))
+
+    def _render(self, messages: list[dict], **kwargs: Any) -> Iterable[str | dict]:
+        """Render the chat template: pieces of its text, and content parts where they belong."""
         parts: list[dict] = []
         rendered = []
         for message in messages:
             content = message["content"]
             if isinstance(content, str):
                 content = [{"type": "text", "text": content}]
-            marks = []
-            for part in content:
-                marks.append(f"{OPEN}{len(parts)}{CLOSE}")
-                parts.append(part)
-            rendered.append({**message, "content": "".join(marks)})
+            marks = "".join(f"{OPEN}{len(parts) + index}{CLOSE}" for index in range(len(content)))
+            parts += content
+            rendered.append({**message, "content": marks})
+        kwargs["chat_template"] = kwargs.get("chat_template") or self.chat_template
         text = self.tokenizer.apply_chat_template(
-            rendered,
-            chat_template=chat_template or self.chat_template,
-            add_generation_prompt=add_generation_prompt,
-            tokenize=False,
-            **kwargs,
+            rendered, **{"add_generation_prompt": True, "tokenize": False} | kwargs
         )
+        for piece in text.split(OPEN):
+            mark, _, template = piece.rpartition(CLOSE)
+            if mark:
+                yield parts[int(mark)]
+            yield template
+
+    def _prompt(self, pieces: list[str], queues: dict) -> Iterable[str | dict]:
+        """Put files into a prompt: `pieces` are text and kind in turns."""
+        start = self.tokenizer.bos_token or ""
+        if self.tokenizer("")["input_ids"] and not pieces[0].startswith(start):  # a tokenizer that opens every text
+            yield start
+        for index, piece in enumerate(pieces):
+            if index % 2 == 0:
+                yield piece
+            elif (part := next(queues.get(piece, iter([])), None)) is None:
+                raise OneLLMError(f"There are more marks <{piece}> than files; give a file for each.")
+            else:
+                yield part
+
+    def _lay_out(self, pieces: Iterable[str | dict]) -> tuple[list[int], list[dict]]:
+        """Turn template text and content parts into token ids with placeholders, and the file parts in their order."""
         at_start = self.media_position == "start"
         ids: list[int] = []
         files: list[dict] = []
         placeholders: list[int] = []
-        for piece in text.split(OPEN):
-            mark, _, template = piece.rpartition(CLOSE)
-            if mark:
-                part = parts[int(mark)]
-                if part["type"] == "text":
-                    ids += self._tokenize(part["text"], literal=True)
+        space = ""  # one that ends template text belongs to the word that follows it
+        for piece in pieces:
+            if isinstance(piece, str):
+                piece = space + piece
+                bare = piece.removesuffix(" ")
+                ids, space = ids + self._tokenize(bare), piece[len(bare) :]
+            elif piece["type"] == "text":
+                ids, space = ids + self._tokenize(space + piece["text"], literal=True), ""
+            else:
+                settings = self._settings(piece["type"])
+                files.append(piece)
+                run = [settings["token_id"]] * self.media_length
+                if at_start:
+                    placeholders += run
                 else:
-                    files.append(part)
-                    settings = self.modalities[part["type"]]
-                    run = [settings["token_id"]] * self.media_length
-                    if at_start:
-                        placeholders += run
-                    else:
-                        ids += self._tokenize(settings.get("before", "")) + run
-                        ids += self._tokenize(settings.get("after", ""))
-            ids += self._tokenize(template)
+                    ids += self._tokenize(space + settings.get("before", "")) + run
+                    ids, space = ids + self._tokenize(settings.get("after", "")), ""
+        ids += self._tokenize(space)
         if at_start:
             ids = ids[:1] + placeholders + ids[1:]
         return ids, files
+
+    def _settings(self, kind: str) -> dict:
+        if kind not in self.modalities:
+            raise OneLLMError(f"'{kind}' is no kind of file this model knows; use one of {', '.join(self.modalities)}.")
+        return self.modalities[kind]
+
+    def _collect(self, rows: list[tuple], to_tensor: Callable[[dict], torch.Tensor] | None = None) -> BatchFeature:
+        """Pad encoded rows and load their files."""
+        media: dict[str, list[torch.Tensor]] = {}
+        for _, files in rows:
+            for part in files:
+                media.setdefault(part["type"], []).append((to_tensor or self.to_tensor)(part))
+        return BatchFeature({**self.pad([ids for ids, _ in rows]), "media": media})
 
     def _tokenize(self, text: str, literal: bool = False) -> list[int]:
         if not text:
             return []
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=literal)["input_ids"]
 
-    def __call__(self, text: str | list[str] | None = None, **files: Any) -> BatchFeature:
-        """Encode one question with files: `processor("What is this?", image="cat.jpg", audio=["a.wav", "b.wav"])`."""
-        content = []
-        for kind, paths in files.items():
-            for path in paths if isinstance(paths, list) else [paths]:
-                content.append({"type": kind, "path": path})
-        content.append({"type": "text", "text": text or ""})
-        return self.apply_chat_template([{"role": "user", "content": content}])
+    def _as_text(self, piece: str | dict) -> str:
+        if isinstance(piece, str):
+            return piece
+        return piece["text"] if piece["type"] == "text" else f"<{piece['type']}>"
+
+    @staticmethod
+    def _part(kind: str, file: Any) -> dict:
+        return {"type": kind, **(file if isinstance(file, dict) else {kind: file})}
+
+
+def _flat(items: Any) -> list:
+    """Return the files of lists in lists."""
+    if not isinstance(items, list | tuple):
+        return [] if items is None else [items]
+    return [file for item in items for file in _flat(item)]

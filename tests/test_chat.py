@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onellm.chat import Chat, load
+from onellm.chat import Chat, _until
 from onellm.errors import FileError, ModelError, OneLLMError
 from onellm.limits import LIMITS
 
@@ -40,6 +40,18 @@ def test_stream_is_the_answer_in_pieces(chat):
     assert chat.messages[-1]["content"][0]["text"] == "".join(pieces).strip()
 
 
+@pytest.mark.parametrize(
+    ("pieces", "said"),
+    [
+        (["a cat", " sits", "\n##", "#Human: no"], "a cat sits\n"),
+        (["one # two ## three", " four"], "one # two ## three four"),
+        (["ends in #", "#"], "ends in ##"),
+    ],
+)
+def test_answers_end_before_a_stop_string(pieces, said):
+    assert "".join(_until(iter(pieces), ["###"])) == said
+
+
 def test_a_file_without_words_gets_a_question(chat, picture):
     chat.ask(image=picture, max_new_tokens=2)
     assert chat.messages[0]["content"][-1] == {"type": "text", "text": "What is this?"}
@@ -51,6 +63,66 @@ def test_retry_and_undo_keep_the_files(chat, picture):
     assert len(chat.messages) == 2
     chat.undo()
     assert chat.messages == []
+
+
+@pytest.fixture
+def runs(chat, monkeypatch):
+    """What the model does: ("encode", kind) for a file, the number of positions for a run of the LLM."""
+    seen = []
+
+    def encode(kind, values, *rest, of=chat.model.soft_words):
+        seen.append(("encode", kind))
+        return of(kind, values, *rest)
+
+    def run(*, inputs_embeds, of=chat.model.language_model.forward, **rest):
+        seen.append(inputs_embeds.shape[1])
+        return of(inputs_embeds=inputs_embeds, **rest)
+
+    monkeypatch.setattr(chat.model, "soft_words", encode)
+    monkeypatch.setattr(chat.model.language_model, "forward", run)
+    return seen
+
+
+def test_a_file_is_encoded_once_a_conversation(chat, picture, runs):
+    chat.ask("w3", image=picture, max_new_tokens=2)
+    chat.ask("w4", image=[picture, picture], max_new_tokens=2)
+    list(chat.retry(max_new_tokens=2))
+    assert runs.count(("encode", "image")) == 1
+    chat.clear()
+    chat.ask("w3", image=picture, max_new_tokens=2)
+    assert runs.count(("encode", "image")) == 2
+
+
+def test_a_turn_runs_only_what_is_new(chat, picture, runs):
+    chat.ask("w3 w4 w5 w6 w7", image=picture, max_new_tokens=3)
+    del runs[:]
+    chat.ask("w8", max_new_tokens=3)
+    whole = len(chat.processor.encode(chat.messages[:-1])[0])
+    assert runs[0] <= 10 < whole  # the words of the first answer may come back as other tokens
+    del runs[:]
+    list(chat.retry(max_new_tokens=3))
+    assert runs[0] == 1
+
+
+@pytest.mark.parametrize("adapter", [None, {"r": 2, "target_modules": ["q_proj", "v_proj"]}])
+@pytest.mark.parametrize("position", ["inline", "start"])
+def test_the_cache_does_not_change_answers(make_model, processor, picture, adapter, position):
+    """Text first, then files, so that the adapter comes on; files at the start move what the cache holds."""
+    model = make_model(adapter=adapter)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_()
+    processor.media_position = position
+    for settings in processor.modalities.values():
+        settings["input"] = {"size": 28}
+    answers = []
+    for forget in (False, True):
+        chat = Chat(model, processor, "toy")
+        for text, files in (("w3", {}), ("w4", {"image": picture}), ("w5", {}), ("w6", {"image": [picture, picture]})):
+            if forget:
+                chat._past = ([], None)
+            answers.append(chat.ask(text, max_new_tokens=4, **files))
+    assert answers[:4] == answers[4:]
 
 
 def test_new_is_another_conversation_with_the_same_model(chat):
@@ -135,10 +207,3 @@ def test_a_failing_model_is_told_and_the_next_question_works(chat, error, words)
     chat.model.forward = forward
     chat.ask("w3", max_new_tokens=2)
     assert len(chat.messages) == 2
-
-
-def test_unknown_models_are_told():
-    with pytest.raises(ModelError, match="onellm-tiny"):
-        load("onellm-huge")
-    with pytest.raises(ModelError, match="onellm-tiny"):
-        load("onellm-7b")

@@ -1,7 +1,8 @@
 """The configuration of a OneLLM: which parts it is made of and how large they are.
 
 A preset is a JSON file beside this one (`onellm-tiny.json`, `onellm-7b.json`) that holds the arguments of
-`OneLLMConfig`. Every departure between the published model and the sane form is a field here.
+`OneLLMConfig`, or what differs from the preset it is `like`. Every departure between the published model and the sane
+form is a field here.
 """
 
 import json
@@ -76,4 +77,19 @@ class OneLLMConfig(PreTrainedConfig):
         """
         if name not in PRESETS:
             raise ModelError(f"There is no preset '{name}'; choose one of {', '.join(PRESETS)}.")
-        return cls(**json.loads(PRESETS[name].read_text()))
+        return cls(**_read(name))
+
+
+def _read(name: str) -> dict:
+    """Read a preset; one that is `like` another names only what differs."""
+    settings = json.loads(PRESETS[name].read_text())
+    base = settings.pop("like", None)
+    return settings if base is None else _merge(_read(base), settings)
+
+
+def _merge(base: dict, changes: dict) -> dict:
+    """Return `base` with `changes` put in, dictionary by dictionary."""
+    merged = dict(base)
+    for key, value in changes.items():
+        merged[key] = _merge(base[key], value) if isinstance(value, dict) and key in base else value
+    return merged

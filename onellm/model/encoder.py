@@ -3,9 +3,24 @@
 Source: OneLLM (arXiv:2312.03700), section 3.1; the published model uses CLIP's ViT-L/14.
 """
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from open_clip.transformer import LayerNorm, QuickGELU, Transformer
 from torch import nn
+
+from onellm.model.attention import attend
+
+
+class Attention(nn.MultiheadAttention):
+    """Self-attention with torch's parameters; torch's own way of running them keeps all scores in memory on a CPU."""
+
+    def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, None]:
+        """Map [B, N, D] to [B, N, D]; the further arguments are the same tokens again, and no mask."""
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.num_heads, -1))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        return self.out_proj(attend(query, key, value).transpose(1, 2).flatten(2)), None
 
 
 class UniversalEncoder(nn.Module):
@@ -16,6 +31,8 @@ class UniversalEncoder(nn.Module):
         self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(width))
         self.ln_pre = LayerNorm(width)
         self.transformer = Transformer(width, layers, heads, mlp_ratio, act_layer=QuickGELU)
+        for block in self.transformer.resblocks:
+            block.attn = Attention(width, heads, batch_first=True)
         self.ln_post = LayerNorm(width)
 
     def forward(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

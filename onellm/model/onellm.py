@@ -4,25 +4,31 @@ Source: OneLLM: One Framework to Align All Modalities with Language (CVPR 2024, 
 """
 
 import logging
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, Cache, GenerationMixin, PreTrainedModel
+from transformers.generation.utils import GenerateOutput
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.utils import logging as transformers_logging
+from transformers.modeling_utils import load_state_dict
 
 from onellm.model import base_parts
 from onellm.model.config import OneLLMConfig
 from onellm.model.encoder import UniversalEncoder
+from onellm.model.offload import live
 from onellm.model.projectors import UniversalProjection
 from onellm.model.stems import STEMS
 from onellm.model.tokenizers import build_tokenizer
 
 Media = dict[str, Sequence[torch.Tensor]]
 """kind -> one tensor a file, in the order in which their placeholders stand in `input_ids`."""
+
+
+def _only_rows(module: nn.Module, _: tuple, output: torch.Tensor) -> torch.Tensor:
+    """Silence a LoRA layer in the rows of a batch where it is not to speak."""
+    return output if module.rows is None else output * module.rows
 
 
 class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -32,6 +38,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     base_model_prefix = "language_model"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
+    _no_split_modules = ["ResidualAttentionBlock", "ExpertBlock"]  # the LLM names its own
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -56,9 +63,6 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         if config.adapter:
             self._add_adapter(config.adapter)
-        referred = [re.escape(part) for part in config.base_parts]
-        if referred:
-            self._keys_to_ignore_on_load_missing = [rf"^({'|'.join(referred)})\.(?!.*lora_)"]
         self.post_init()
 
     def _add_adapter(self, settings: dict) -> None:
@@ -67,16 +71,29 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         from peft import LoraConfig, inject_adapter_in_model
 
         inject_adapter_in_model(LoraConfig(**settings), self.language_model)
+        # kept in a list, so that layers that are fused later on can still be switched
+        self._tuners = [module for module in self.language_model.modules() if hasattr(module, "lora_A")]
+        for tuner in self._tuners:
+            for down in tuner.lora_A.values():
+                down.rows = None
+                down.register_forward_hook(_only_rows)
 
-    def _switch_adapter(self, active: bool) -> None:
-        """Let the LoRA layers of the LLM speak, or leave the base LLM as it is."""
-        if not self.config.adapter or self.training:
+    def _switch_adapter(self, active: bool | torch.Tensor) -> None:
+        """Let the LoRA layers of the LLM speak, everywhere or in the rows [B] of a batch; in training they do."""
+        if not self.config.adapter:
             return
-        from peft.tuners.tuners_utils import BaseTunerLayer
+        active = self.training or active
+        rows = active[:, None, None] if isinstance(active, torch.Tensor) else None
+        for tuner in self._tuners:
+            tuner._disable_adapters = active is False  # enable_adapters() would unfreeze what a trainer froze
+            for down in tuner.lora_A.values():
+                down.rows = rows
 
-        for module in self.language_model.modules():
-            if isinstance(module, BaseTunerLayer) and module.disable_adapters == active:
-                module.enable_adapters(active)
+    def rows_with_files(self, input_ids: torch.Tensor) -> bool | torch.Tensor:
+        """Tell which rows of a batch [B, L] hold files: all (True), none (False), or [B] bool."""
+        placeholders = [settings["token_id"] for settings in self.config.modalities.values()]
+        rows = torch.isin(input_ids, torch.tensor(placeholders, device=input_ids.device)).any(dim=1)
+        return bool(rows[0]) if bool((rows == rows[0]).all()) else rows
 
     # ---- files -> soft words ----------------------------------------------------------------------------------
 
@@ -95,15 +112,21 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             [B, N, D] features, averaged over the frames where the tokenizer keeps them apart.
         """
         tokenizer = self.tokenizer_for(kind)
-        tokens = tokenizer(extracted.to(self.encoder.class_embedding))
+        tokens, positions = tokenizer(self._to_encoder(extracted)), live(tokenizer, "positions")
         if tokens.dim() == 3:
-            return self.encoder(tokens, tokenizer.positions)
-        features = self.encoder(tokens.flatten(0, 1), tokenizer.positions)
+            return self.encoder(tokens, positions)
+        features = self.encoder(tokens.flatten(0, 1), positions)
         return features.unflatten(0, tokens.shape[:2]).mean(dim=1)
 
     def project(self, kind: str, features: torch.Tensor) -> torch.Tensor:
         """Project [B, N, D] features to [B, M + 2, D_llm]: start tag, soft words, end tag."""
-        return self.projector(features, kind, self.get_input_embeddings().weight)
+        embedding = live(self.get_input_embeddings(), "weight") if self.projector.anchor is not None else None
+        return self.projector(features, kind, embedding)
+
+    def _to_encoder(self, values: torch.Tensor) -> torch.Tensor:
+        """Bring values to the encoder's precision and, unless it is offloaded, its device."""
+        like = self.encoder.class_embedding
+        return values.to(like.dtype) if like.is_meta else values.to(like)
 
     def soft_words(self, kind: str, values: Sequence[torch.Tensor], extracted: bool = False) -> torch.Tensor:
         """Turn files into what the LLM reads.
@@ -121,20 +144,29 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             groups.setdefault(tuple(value.shape), []).append(index)
         words: list[Any] = [None] * len(values)
         for indices in groups.values():
-            batch = torch.stack([values[index] for index in indices]).to(self.encoder.class_embedding)
+            batch = self._to_encoder(torch.stack([values[index] for index in indices]))
             if not extracted:
                 batch = self.tokenizer_for(kind).extract(batch)
             for index, word in zip(indices, self.project(kind, self.encode(kind, batch)), strict=True):
                 words[index] = word
         return torch.stack(words)
 
-    def embed(self, input_ids: torch.Tensor, media: Media | None = None, extracted: bool = False) -> torch.Tensor:
+    def embed(
+        self,
+        input_ids: torch.Tensor,
+        media: Media | None = None,
+        extracted: bool = False,
+        known: int = 0,
+        words: bool = False,
+    ) -> torch.Tensor:
         """Embed a prompt and put the files' soft words in their places.
 
         Args:
             input_ids: [B, L]; a file of a kind is `config.media_length` placeholders of the kind's `token_id`.
             media: the files' tensors.
             extracted: as for `soft_words`.
+            known: positions at the start whose embeddings nobody will read; files that lie there are not encoded.
+            words: the tensors are soft words already, one [M + 2, D_llm] of `soft_words` a file.
 
         Returns:
             [B, L, D_llm].
@@ -146,16 +178,22 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         embeds = embedding(input_ids.masked_fill(input_ids >= embedding.num_embeddings, 0))
         for kind, settings in self.config.modalities.items():
             places = input_ids == settings["token_id"]
-            values = (media or {}).get(kind) or []
+            values = (media or {}).get(kind)
+            values = [] if values is None else values
             wanted = len(values) * self.config.media_length
             if int(places.sum()) != wanted:
                 raise ValueError(
                     f"The prompt holds {int(places.sum())} placeholders of kind {kind}, but {len(values)} file(s) "
                     f"of it need {wanted}; build both with OneLLMProcessor."
                 )
+            if known and len(values):
+                last = places.nonzero()[:: self.config.media_length, 1] + self.config.media_length - 1
+                fresh = last >= known
+                places[places.clone()] = fresh.repeat_interleave(self.config.media_length)
+                values = [value for value, wanted in zip(values, fresh.tolist(), strict=True) if wanted]
             if len(values):
-                words = self.soft_words(kind, values, extracted).to(embeds)
-                embeds = embeds.masked_scatter(places.unsqueeze(-1), words)
+                scattered = torch.stack(list(values)) if words else self.soft_words(kind, values, extracted)
+                embeds = embeds.masked_scatter(places.unsqueeze(-1).to(embeds.device), scattered.to(embeds))
         return embeds
 
     # ---- the causal language model ----------------------------------------------------------------------------
@@ -167,8 +205,11 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         media: Media | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        use_adapter: bool | None = None,
+        use_adapter: bool | torch.Tensor | None = None,
         extracted: bool = False,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Run the LLM over a prompt with files.
@@ -179,37 +220,109 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             media: the files' tensors, kind by kind.
             inputs_embeds: [B, L, D_llm], instead of `input_ids` and `media`.
             labels: [B, L], -100 where there is no loss.
-            use_adapter: whether the LLM's adapter is on; by default where there are files.
+            use_adapter: whether the LLM's adapter is on, for all or for each row [B]; by default in the rows that
+                hold files (a step that continues a cache holds none: say it there).
             extracted: as for `soft_words`.
-            **kwargs: passed to the LLM (cache, positions, logits_to_keep, ...).
+            position_ids: [B, L], counted from the first token that is not padding.
+            past_key_values: the cache.
+            logits_to_keep: logits of so many last positions; 0 for all.
+            **kwargs: passed to the LLM.
 
         Returns:
             The LLM's output: loss, logits [B, L, V], cache.
         """
         if inputs_embeds is None:
             inputs_embeds = self.embed(input_ids, media, extracted)
+            if use_adapter is None and self.config.adapter:
+                use_adapter = bool(media) and self.rows_with_files(input_ids)
         self._switch_adapter(bool(media) if use_adapter is None else use_adapter)
-        return self.language_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, labels=labels, **kwargs)
+        return self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            labels=labels,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
 
     @torch.no_grad()
-    def generate(self, input_ids: torch.Tensor | None = None, media: Media | None = None, **kwargs: Any):
+    def generate(
+        self,
+        input_ids: torch.Tensor | None = None,
+        media: Media | list[Media] | None = None,
+        words: bool = False,
+        **kwargs: Any,
+    ) -> torch.Tensor | GenerateOutput:
         """Generate as transformers does; the files are encoded once, before the first token.
+
+        With `past_key_values` that hold the start of the prompt, only what follows is encoded and run; `input_ids`
+        and `media` are nevertheless those of the whole prompt. Where the adapter was off for that start and is on
+        now (the first file came later), the cache is emptied and the whole prompt runs.
 
         Args:
             input_ids: [B, L] with placeholders.
-            media: the files' tensors.
+            media: the files' tensors; a list of these, one a row, is joined.
+            words: as for `embed`.
             **kwargs: as for `GenerationMixin.generate`.
 
         Returns:
-            As `GenerationMixin.generate`: [B, L + new], the placeholders in the prompt replaced by 0.
+            As `GenerationMixin.generate`: [B, L + new], the prompt as it was given.
         """
-        if input_ids is not None and "inputs_embeds" not in kwargs:
-            kwargs["inputs_embeds"] = self.embed(input_ids, media)
-            if kwargs.get("attention_mask") is None:  # transformers would guess it from the 0 that stands for files
-                kwargs["attention_mask"] = torch.ones_like(input_ids)
-            input_ids = input_ids.masked_fill(input_ids >= self.get_input_embeddings().num_embeddings, 0)
-        kwargs.setdefault("use_adapter", bool(media))
-        return super().generate(input_ids, **kwargs)
+        if kwargs.get("tokenizer") is None:
+            kwargs.setdefault("stop_strings", None)  # the folder's default cannot be followed without the tokenizer
+        if input_ids is None or kwargs.get("inputs_embeds") is not None:
+            kwargs.setdefault("use_adapter", bool(media))
+            return super().generate(input_ids, **kwargs)
+        if isinstance(media, list | tuple):
+            media = {kind: [value for row in media for value in row.get(kind, [])] for kind in self.config.modalities}
+        if self.device.type != "meta":
+            input_ids = input_ids.to(self.device)
+        kwargs.setdefault("use_adapter", self.rows_with_files(input_ids))
+        cache = kwargs.get("past_key_values")
+        known = 0 if cache is None else int(cache.get_seq_length())
+        if known and self.config.adapter:
+            before = torch.as_tensor(self.rows_with_files(input_ids[:, :known]))
+            if (before != torch.as_tensor(kwargs["use_adapter"])).any():
+                cache.reset()
+                known = 0
+        kwargs["inputs_embeds"] = self.embed(input_ids, media, known=known, words=words)
+        mask = kwargs.get("attention_mask")  # without one, transformers would guess it from the 0 that stands for files
+        kwargs["attention_mask"] = torch.ones_like(input_ids) if mask is None else mask.to(input_ids.device)
+        plain = input_ids.masked_fill(input_ids >= self.get_input_embeddings().num_embeddings, 0)
+        output = super().generate(plain, **kwargs)
+        sequences = output if isinstance(output, torch.Tensor) else output.sequences
+        sequences[:, : plain.shape[1]] = input_ids.repeat_interleave(len(sequences) // len(input_ids), dim=0)
+        return output
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,
+        inputs_embeds: torch.Tensor | None = None,
+        is_first_iteration: bool = False,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Give every step embeddings: generated tokens need no search for placeholders."""
+        embedding = self.get_input_embeddings()
+        if inputs_embeds is not None and is_first_iteration and input_ids.shape[1]:
+            drafted = input_ids[:, inputs_embeds.shape[1] :]  # by assisted decoding
+            if drafted.shape[1]:
+                inputs_embeds = torch.cat([inputs_embeds, embedding(drafted)], dim=1)
+            elif input_ids.shape[1] < inputs_embeds.shape[1]:  # a chunk of the prompt
+                start = int(past_key_values.get_seq_length())
+                inputs_embeds = inputs_embeds[:, start : start + input_ids.shape[1]]
+        inputs = super().prepare_inputs_for_generation(
+            input_ids,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+        ids = inputs.pop("input_ids", None)
+        if ids is not None:
+            inputs["inputs_embeds"] = embedding(ids)
+        return inputs
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the LLM's input embedding."""
@@ -223,40 +336,47 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Return the LLM's head."""
         return self.language_model.get_output_embeddings()
 
+    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
+        super()._set_gradient_checkpointing(enable, *args, **kwargs)
+        self.encoder.transformer.grad_checkpointing = enable  # open_clip has a switch of its own
+
     # ---- saving and loading -----------------------------------------------------------------------------------
 
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any):
-        """Load a model folder, then the frozen base parts it refers to."""
-        verbosity = transformers_logging.get_verbosity()
-        transformers_logging.set_verbosity_error()  # the base parts' tensors are missing on purpose
-        try:
-            loaded = super().from_pretrained(*args, **kwargs)
-        finally:
-            transformers_logging.set_verbosity(verbosity)
-        (loaded[0] if isinstance(loaded, tuple) else loaded).load_base_parts()
-        return loaded
+    @staticmethod
+    def _load_pretrained_model(model, state_dict, checkpoint_files, *args: Any, **kwargs: Any):
+        """Load base parts together with the folder's tensors: they are cast, placed and quantised like these."""
+        if model.config.base_parts:
+            state_dict = dict(state_dict or {})
+            for file in checkpoint_files or []:
+                state_dict |= load_state_dict(file)
+            state_dict |= model.base_tensors()
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
 
-    @torch.no_grad()
-    def load_base_parts(self) -> None:
-        """Fetch the parts named in `config.base_parts` and copy their weights in.
+    def base_tensors(self) -> dict[str, torch.Tensor]:
+        """Fetch the parts named in `config.base_parts`: name in this model -> tensor.
 
         Raises:
             ModelError: a part cannot be fetched.
             RuntimeError: a part lacks a tensor the model has.
         """
-        from safetensors.torch import load_file
-
+        found = {}
         for target, name in self.config.base_parts.items():
-            tensors = load_file(base_parts.fetch(name) / "model.safetensors")
-            module = self.get_submodule(target)
-            for key, value in module.state_dict(keep_vars=True).items():
+            tensors = load_state_dict(str(base_parts.fetch(name) / "model.safetensors"))
+            for key in self.get_submodule(target).state_dict():
                 if "lora_" in key or key == "lm_head.weight" and self.config.text_config.tie_word_embeddings:
                     continue
                 plain = key.replace(".base_layer", "")
                 if plain not in tensors:
                     raise RuntimeError(f"The base part {name} has no tensor {plain}.")
-                value.copy_(tensors[plain])
+                found[f"{target}.{key}"] = tensors[plain]
+        return found
+
+    @torch.no_grad()
+    def load_base_parts(self) -> None:
+        """Copy the weights of the base parts into a model that was not loaded from a folder."""
+        values = self.state_dict(keep_vars=True)
+        for key, tensor in self.base_tensors().items():
+            values[key].copy_(tensor)
 
     def save_pretrained(self, save_directory: Any, *args: Any, state_dict: dict | None = None, **kwargs: Any) -> None:
         """Save a model folder; base parts are referred to by name, not copied."""

@@ -7,9 +7,13 @@ router with a sigmoid, the paper writes softmax; `router` chooses.
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from onellm.model.attention import attend
+from onellm.model.offload import live
 
 
-class ExpertBlock(nn.Module):
+class ExpertBlock(GradientCheckpointingLayer):
     """A LLaMA block that sees in both directions and has no rotary positions."""
 
     def __init__(self, width: int, heads: int, hidden: int, eps: float):
@@ -22,15 +26,23 @@ class ExpertBlock(nn.Module):
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map [B, N, D] to [B, N, D]."""
-        batch, length, width = x.shape
-        qkv = self.qkv(self.attention_norm(x)).view(batch, length, 3, self.heads, -1)
+    def forward(self, x: torch.Tensor, count: int | None = None) -> torch.Tensor:
+        """Map [B, N, D] to [B, N, D], or to the first `count` tokens alone where the others are not needed."""
+        qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(query, key, value)
-        x = x + self.out(attended.transpose(1, 2).reshape(batch, length, width))
+        x = x[:, :count] + self.out(attend(query[:, :, :count], key, value).transpose(1, 2).flatten(2))
         gate, up = self.gate_up(self.ffn_norm(x)).chunk(2, dim=-1)
         return x + self.down(F.silu(gate) * up)
+
+
+class Expert(nn.ModuleList):
+    """A stack of blocks, of which the last computes the queries alone."""
+
+    def forward(self, x: torch.Tensor, count: int) -> torch.Tensor:
+        """Map [B, N, D] to [B, count, D]: what the first `count` tokens have become."""
+        for block in self[:-1]:
+            x = block(x)
+        return self[-1](x, count)
 
 
 class Router(nn.Module):
@@ -66,6 +78,19 @@ class Router(nn.Module):
             best = F.one_hot(weights.argmax(dim=-1), self.experts)
             weights = best + weights - weights.detach()  # straight-through, so that the router can learn
         return weights
+
+
+class FoldedRouter(nn.Module):
+    """What a router that does not see the input says, worked out once."""
+
+    def __init__(self, router: Router, queries: torch.Tensor):
+        super().__init__()
+        weights = router(queries.unsqueeze(0), queries.unsqueeze(0))
+        self.register_buffer("weights", weights.detach())
+
+    def forward(self, queries: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """Return [1, M, K] weights."""
+        return self.weights
 
 
 class Anchor(nn.Module):
@@ -112,7 +137,7 @@ class UniversalProjection(nn.Module):
     ):
         super().__init__()
         self.experts = nn.ModuleList(
-            nn.Sequential(*(ExpertBlock(width, heads, hidden, norm_eps) for _ in range(layers))) for _ in range(experts)
+            Expert(ExpertBlock(width, heads, hidden, norm_eps) for _ in range(layers)) for _ in range(experts)
         )
         self.input_proj = nn.ModuleDict(
             {kind: nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width)) for kind in kinds}
@@ -126,14 +151,21 @@ class UniversalProjection(nn.Module):
         self.end_tags = nn.ParameterDict({kind: 0.02 * torch.randn(width_llm) for kind in kinds})
         self.anchor = Anchor(**anchor) if anchor else None
 
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Replace every router that does not see the input by its constant weights; for inference only."""
+        for kind, router in self.routers.items():
+            if isinstance(router, Router) and router.kind != "input_aware":
+                self.routers[kind] = FoldedRouter(router, self.queries[kind])
+
     def words(self, features: torch.Tensor, kind: str) -> torch.Tensor:
         """Project [B, N, D] features to [B, M, D_llm] words, before the anchor and without tags."""
         features = self.input_proj[kind](features)
-        queries = self.queries[kind].expand(features.shape[0], -1, -1)
+        queries = live(self.queries, kind).expand(features.shape[0], -1, -1)
         weights = self.routers[kind](queries, features)
         sequence = torch.cat([queries, features], dim=1)
         count = queries.shape[1]
-        mixed = sum(weights[..., k, None] * expert(sequence)[:, :count] for k, expert in enumerate(self.experts))
+        mixed = sum(weights[..., k, None] * expert(sequence, count) for k, expert in enumerate(self.experts))
         return self.output_proj[kind](mixed)
 
     def forward(self, features: torch.Tensor, kind: str, embedding: torch.Tensor) -> torch.Tensor:
@@ -150,5 +182,5 @@ class UniversalProjection(nn.Module):
         words = self.words(features, kind)
         if self.anchor is not None:
             words = self.anchor(words, embedding)
-        start, end = (tags[kind].expand(len(words), 1, -1) for tags in (self.start_tags, self.end_tags))
+        start, end = (live(tags, kind).expand(len(words), 1, -1) for tags in (self.start_tags, self.end_tags))
         return torch.cat([start.to(words), words, end.to(words)], dim=1)

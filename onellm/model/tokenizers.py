@@ -52,8 +52,20 @@ class SpectrogramPatches(Tokenizer):
         return self.conv(spectrogram).flatten(2).transpose(1, 2)
 
 
+def _preference(count: int) -> torch.Tensor:
+    """Order points as the published CUDA code prefers them where they are equally far: [P] indices, the first is 0.
+
+    Up to 1024 threads take every 1024th point each, then halves of the threads are compared, the lower thread winning.
+    """
+    points = torch.arange(count)
+    rank = torch.zeros_like(points)
+    for bit in range(min(count.bit_length() - 1, 10)):
+        rank = 2 * rank + (points >> bit & 1)
+    return rank.argsort(stable=True)
+
+
 def farthest_points(xyz: torch.Tensor, count: int) -> torch.Tensor:
-    """Choose points that lie far from each other, the first point first.
+    """Choose points that lie far from each other, the first point first; equally far ones as the published code does.
 
     Args:
         xyz: [B, P, 3] float32.
@@ -62,14 +74,16 @@ def farthest_points(xyz: torch.Tensor, count: int) -> torch.Tensor:
     Returns:
         [B, count] indices.
     """
+    order = _preference(xyz.shape[1]).to(xyz.device)
+    xyz = xyz[:, order]
     chosen = torch.zeros(xyz.shape[0], count, dtype=torch.long, device=xyz.device)
     distance = torch.full(xyz.shape[:2], torch.inf, device=xyz.device)
     rows = torch.arange(xyz.shape[0], device=xyz.device)
     for step in range(1, count):
         last = xyz[rows, chosen[:, step - 1]].unsqueeze(1)
         distance = torch.minimum(distance, (xyz - last).square().sum(dim=-1))
-        chosen[:, step] = distance.argmax(dim=-1)
-    return chosen
+        chosen[:, step] = distance.argmax(dim=-1)  # the first of several
+    return order[chosen]
 
 
 class PointGroups(Tokenizer):

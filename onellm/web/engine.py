@@ -15,16 +15,18 @@ class Engine:
     """Loads a model once and opens conversations with it.
 
     Args:
-        name: the model to load.
+        name: the model to load; None for the one that suits the machine.
         load: turns the name into a `Chat`; `onellm.load` by default.
+        **options: further arguments of `load`.
 
     Attributes:
         description: which model answers and what it is good for; empty until the model is there.
         error: why the model could not be loaded, in words; empty if all is well.
     """
 
-    def __init__(self, name: str, load: Callable[[str], Any] | None = None):
-        self.name = name
+    def __init__(self, name: str | None, load: Callable[..., Any] | None = None, **options: Any):
+        self.name = name or "OneLLM"
+        self._asked, self._options = name, options
         self.description = ""
         self.error = ""
         self._load = load
@@ -82,8 +84,8 @@ class Engine:
         try:
             load = self._load
             if load is None:
-                from onellm.chat import load
-            chat = load(self.name)
+                from onellm.models import load
+            chat = load(self._asked, **self._options)
             self.name, self.description = chat.name, chat.description
             self._chat = chat
         except OneLLMError as error:

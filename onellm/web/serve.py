@@ -8,6 +8,8 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from onellm.models import add_options as add_model_options
+
 if TYPE_CHECKING:
     from onellm.web.engine import Engine
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the app's options to a parser."""
     on_space = "SPACE_ID" in os.environ
-    parser.add_argument("--model", default="onellm-tiny", help="a known model's name or a model folder")
+    add_model_options(parser)
     parser.add_argument("--host", default="0.0.0.0" if on_space else "127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on")
 
@@ -40,7 +42,8 @@ def serve(options: argparse.Namespace) -> None:
     from onellm.web.engine import Engine
     from onellm.web.layout import build
 
-    engine = Engine(options.model)
+    device_map = "auto" if options.offload else None
+    engine = Engine(options.model, quantize=options.quantize, device_map=device_map)
     engine.start()
     threading.Thread(target=_warm_up, args=(engine,), daemon=True).start()
     build(engine).launch(

@@ -1,0 +1,258 @@
+"""Quantisation, and how much memory a model will take, told from its configuration before anything is loaded.
+
+`none` is bfloat16 (float16 on older GPUs) on a GPU and float32 on a CPU. `8bit` and `4bit` are bitsandbytes': only the
+linear layers of the LLM are quantised; what turns files into soft words, the head and adapters stay as they are.
+`int8` is the CPU's own 8 bits (`onellm.model.cpu`).
+"""
+
+import importlib.util
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onellm.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+    from onellm.model.config import OneLLMConfig
+
+MODES = ("none", "8bit", "4bit")
+CPU_MODES = ("none", "int8", "8bit", "4bit")
+CPU_DEFAULT = "none"
+
+# Parts, by the names of their modules, that bitsandbytes leaves alone. Measured on onellm-tiny: quantised adapters ruin
+# the answers about files, a head in 4bit costs three more points in text; what makes soft words costs about
+# two points by itself and is small beside the LLM. docs/performance.md has the table.
+PRECISE = ("stems", "tokenizers", "encoder", "projector", "lm_head", r".*\.lora_[AB]")
+
+BLOCK, NESTED_BLOCK = 64, 256  # bitsandbytes: weights a scale in 4bit, scales a scale of scales
+SMALLEST_INT8 = 65_536  # weights of a linear that onellm.model.cpu packs
+
+
+def mode_for(quantize: str | None, device: str) -> str:
+    """Return how the weights will be kept on a device; None stands for the device's default.
+
+    Raises:
+        ModelError: there is no such mode, or not on this device, or bitsandbytes is missing for it.
+    """
+    modes = CPU_MODES if device == "cpu" else MODES
+    mode = quantize or (CPU_DEFAULT if device == "cpu" else "none")
+    if mode not in modes:
+        where = "the CPU" if device == "cpu" else "a GPU"
+        raise ModelError(f"Weights cannot be quantised as '{mode}' on {where}; use one of {', '.join(modes)}.")
+    if mode in ("8bit", "4bit"):
+        _require_bitsandbytes(mode, device)
+    return mode
+
+
+def _require_bitsandbytes(mode: str, device: str) -> None:
+    """Make sure that bitsandbytes is installed and built for the device."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that nothing here uses
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"--quantize {mode} needs bitsandbytes, which is not installed; pip install bitsandbytes, or leave the "
+            "option out."
+        )
+    try:
+        from bitsandbytes import cextension
+
+        built = device == "cpu" or isinstance(cextension.lib, cextension.CudaBNBNativeLibrary)
+    except Exception:  # a broken installation has many ways to say so
+        built = False
+    if not built:
+        raise ModelError(
+            f"--quantize {mode}: the installed bitsandbytes has no build for this GPU's CUDA (python -m bitsandbytes "
+            "says more); install one that has, or use --quantize none."
+        )
+
+
+def dtype_for(device: str) -> "torch.dtype":
+    """Return the type that weights have unless they are quantised: on a CPU float32, bfloat16 is far slower there."""
+    import torch
+
+    if device == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def quantization_config(mode: str | None, device: str) -> Any:
+    """Describe a mode to `from_pretrained`.
+
+    Args:
+        mode: "8bit" or "4bit"; others need no description.
+        device: where the weights will be.
+
+    Returns:
+        A `BitsAndBytesConfig`, or None.
+    """
+    if mode not in ("8bit", "4bit"):
+        return None
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_8bit=mode == "8bit",
+        load_in_4bit=mode == "4bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype_for(device),
+        llm_int8_skip_modules=list(PRECISE),
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Memory in bytes that a model takes.
+
+    Attributes:
+        weights: part of the model -> its weights as they are kept.
+        cache: keys and values of a whole context.
+        working: activations of the largest step and unpacked weights.
+        loading: weights as they are read, where they all must be there before they become smaller.
+    """
+
+    weights: dict[str, int]
+    cache: int
+    working: int
+    loading: int = 0
+
+    @property
+    def total(self) -> int:
+        """The most it takes at any time."""
+        return max(sum(self.weights.values()) + self.cache + self.working, self.loading)
+
+    def __str__(self) -> str:
+        return f"{self.total / 1e9:.1f} GB"
+
+
+def estimate(
+    config: "OneLLMConfig", quantize: str = "none", dtype: "torch.dtype | None" = None, context: int = 2048
+) -> Estimate:
+    """Estimate the memory of a model from its configuration alone.
+
+    Args:
+        config: of the model.
+        quantize: one of `CPU_MODES`.
+        dtype: of what is not quantised; bfloat16 by default.
+        context: positions that the key-value cache holds.
+
+    Returns:
+        The estimate; weights are exact, the rest follows the largest tensors that live at once.
+    """
+    import torch
+
+    dtype = dtype or torch.bfloat16
+    with torch.device("meta"):
+        from onellm.auto import OneLLMForConditionalGeneration
+
+        model = OneLLMForConditionalGeneration(config)
+    linears = {f"{name}.weight" for name, module in model.named_modules() if _quantised(name, module, quantize)}
+    weights: dict[str, int] = {}
+    largest = 0
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        size = tensor.numel() * (dtype.itemsize if tensor.is_floating_point() else tensor.itemsize)
+        if name in linears:
+            largest = max(largest, size)
+            size = _quantised_bytes(tensor, quantize)
+        part = name.partition(".")[0]
+        weights[part] = weights.get(part, 0) + size
+
+    text = config.text_config
+    context = min(context, getattr(text, "max_position_embeddings", context))
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    cache = 2 * text.num_hidden_layers * heads * head_dim * context * dtype.itemsize
+    reading = context * (4 * text.hidden_size + 3 * text.intermediate_size)
+    width, growth = config.encoder["width"], config.encoder.get("mlp_ratio", 4.0)
+    seeing = 0
+    for kind, settings in config.modalities.items():
+        given = settings.get("input", {})
+        frames = given.get("frames", 1) * given.get("crops", 1)
+        seeing = max(seeing, frames * (model.tokenizer_for(kind).count + 1) * width * int(7 + growth))
+    working = max(reading, seeing) * dtype.itemsize + largest * (quantize in ("8bit", "4bit"))
+    head = model.get_output_embeddings().weight
+    if dtype == torch.float32 and head is model.get_input_embeddings().weight:  # the CPU packs a copy of a tied head
+        working += head.numel() * (1 if quantize == "int8" else 4)
+    loading = 4 * sum(tensor.numel() for tensor in model.parameters()) if quantize == "int8" else 0
+    return Estimate(weights, cache, int(working), loading)
+
+
+def _quantised(name: str, module: Any, mode: str) -> bool:
+    """Whether a mode quantises a module; bitsandbytes' rule is transformers' own."""
+    from torch import nn
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    if mode == "int8":
+        return isinstance(module, nn.Linear) and module.weight.numel() >= SMALLEST_INT8 and "lora_" not in name
+    return mode != "none" and type(module) is nn.Linear and should_convert_module(name, list(PRECISE))
+
+
+def _quantised_bytes(weight: "torch.Tensor", mode: str) -> int:
+    """Return the bytes of a quantised [out, in] weight with its scales."""
+    count = weight.numel()
+    if mode == "4bit":
+        scales = -(-count // BLOCK)
+        tables = 4 * (16 + 256 + 1)  # the codes of weights and of scales, and the scales' mean
+        return -(-count // 2) + scales + 4 * -(-scales // NESTED_BLOCK) + tables
+    return count + 4 * weight.shape[0]
+
+
+def free_bytes(device: str) -> int:
+    """Return the memory that is free for a model: on a GPU, or on the host within its control group's limit."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.mem_get_info(torch.device(device))[0]
+    import psutil
+
+    free = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            used = int((group / "memory.current").read_text())
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            free = min(free, int(limit) - used + int(stat["inactive_file"]))
+    except (OSError, KeyError, ValueError):  # no such limit on this system
+        pass
+    return max(free, 0)
+
+
+def check_fits(name: str, config: "OneLLMConfig", mode: str, device: str, free: int | None = None) -> Estimate:
+    """Make sure that a model will fit before it is loaded.
+
+    Args:
+        name: of the model, for the error.
+        config: its configuration.
+        mode: how its weights will be kept.
+        device: where.
+        free: bytes that may be used there; what is free by default.
+
+    Returns:
+        The estimate.
+
+    Raises:
+        ModelError: it will not fit; the message names what would.
+    """
+    dtype = dtype_for(device)
+    free = free_bytes(device) if free is None else free
+    needed = estimate(config, mode, dtype)
+    if needed.total <= free:
+        return needed
+    instead = []
+    for other in CPU_MODES if device == "cpu" else MODES:
+        smaller = estimate(config, other, dtype)
+        if smaller.total <= free and other != mode:
+            slow = ", very slow on a CPU" if device == "cpu" and other in ("8bit", "4bit") else ""
+            instead.append(f"--quantize {other} ({smaller}{slow})")
+    if mode in ("none", "int8"):
+        instead.append(
+            f"--offload (what does not fit stays {'in main memory' if device != 'cpu' else 'on disk'}, slow)"
+        )
+    instead.append("--model onellm-tiny")
+    where = "this machine" if device == "cpu" else "the GPU"
+    raise ModelError(
+        f"{name} with --quantize {mode} needs {needed}, but {where} has {free / 1e9:.1f} GB free; "
+        f"use {' or '.join(instead)}."
+    )

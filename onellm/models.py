@@ -1,0 +1,297 @@
+"""Which models there are, which one suits this machine, and how one is loaded."""
+
+import argparse
+import copy
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onellm.errors import ModelError, OneLLMError
+from onellm.model import quantize as quantization
+
+if TYPE_CHECKING:
+    from onellm.chat import Chat
+    from onellm.model.config import OneLLMConfig
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+MODELS = {
+    "onellm-tiny": "trained and shipped with this package; names the main thing in a file",
+    "onellm-7b": "the published OneLLM, csuhan/OneLLM-7B",
+}
+ALIASES = {"csuhan/OneLLM-7B": "onellm-7b"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model chosen for this machine.
+
+    Attributes:
+        name: one of `MODELS`.
+        quantize: how its weights are kept; None for the device's default.
+        reason: one line for people that says which and why.
+    """
+
+    name: str
+    quantize: str | None
+    reason: str
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which model is loaded, and how."""
+    known = " or ".join(MODELS)
+    parser.add_argument("--model", metavar="M", help=f"{known}, or a model folder; by default what suits this machine")
+    parser.add_argument(
+        "--quantize",
+        choices=quantization.CPU_MODES,
+        help="bits of the weights: less memory, slightly worse answers; int8 is for the CPU",
+    )
+    parser.add_argument(
+        "--offload", action="store_true", help="keep what does not fit on the GPU in main memory, or on disk; slow"
+    )
+
+
+def choose(quantize: str | None = None) -> Choice:
+    """Choose the model for this machine: the published 7B, quantised, where a GPU and its weights allow, else tiny.
+
+    Args:
+        quantize: how weights are to be kept; by default 4bit for the 7B and the device's default for tiny.
+    """
+    device, name, mode = _device(), "onellm-7b", quantize or "4bit"
+    if device == "cpu":
+        return Choice("onellm-tiny", quantize, "Using onellm-tiny: there is no CUDA GPU here.")
+    try:
+        needed = quantization.check_fits(name, _preset(name), quantization.mode_for(mode, device), device)
+    except ModelError as error:
+        return Choice("onellm-tiny", quantize, f"Using onellm-tiny: {str(error).partition(';')[0]}.")
+    if not _weights_at_hand(name):
+        reason = f"the weights of {name} are not in the cache and the hub does not answer"
+        return Choice("onellm-tiny", quantize, f"Using onellm-tiny: {reason}.")
+    return Choice(name, mode, f"Using {name} with --quantize {mode}: it needs {needed} and the GPU has them free.")
+
+
+def load(
+    name: str | None = None,
+    *,
+    quantize: str | None = None,
+    device_map: str | dict | None = None,
+    max_memory: dict | None = None,
+    random_weights: bool = False,
+) -> "Chat":
+    """Load a model and open a conversation with it.
+
+    Args:
+        name: a model of `MODELS`, or the path of a model folder; by default what `choose` chooses, and one line on
+            standard error says which and why.
+        quantize: "none", "8bit" or "4bit", on a CPU also "int8"; by default what is best for the device.
+        device_map: as in transformers; "auto" spreads the model over the GPU, main memory and the disk. By default
+            all of it is on the first GPU, or on the CPU where there is none.
+        max_memory: device -> bytes that "auto" may use of it.
+        random_weights: build the model from its configuration alone (`name` may also be a config.json), with random
+            weights drawn one tensor at a time where they are to stay: for measuring speed and memory.
+
+    Returns:
+        A fresh conversation; `Chat.new` opens further ones on the same model. With random weights it may lack a
+        processor.
+
+    Raises:
+        ModelError: there is no such model, it does not fit, or a part of it cannot be fetched or read.
+    """
+    if name is None:
+        choice = choose(quantize)
+        print(choice.reason, file=sys.stderr, flush=True)
+        name, quantize = choice.name, choice.quantize
+    name, device = ALIASES.get(str(name), str(name)), _device()
+    mode = quantization.mode_for(quantize, device)
+    config, folder = _find(name, random_weights)
+    label = name if name in MODELS else Path(name).resolve().name
+    if device_map is None:
+        quantization.check_fits(label, config, mode, device)
+    if folder is None and not random_weights:
+        from onellm.model import published
+
+        folder = published.fetch(name)
+        config = _read_config(folder / "config.json")
+    if device == "cpu" and mode in ("8bit", "4bit"):
+        print(f"--quantize {mode} is very slow on a CPU; int8 is faster there.", file=sys.stderr, flush=True)
+    model = _build(config, folder, mode, device, device_map, max_memory, random_weights)
+    if device == "cpu" and device_map is None and mode in ("none", "int8"):
+        from onellm.model.cpu import optimise
+
+        model = optimise(model, int8=mode == "int8")
+    from onellm.chat import Chat
+
+    notes = [note for note, holds in ((mode, mode != "none"), ("random weights", random_weights)) if holds]
+    return Chat(model, _processor(folder, random_weights), f"{label} ({', '.join(notes)})" if notes else label)
+
+
+def can_run(name: str) -> tuple[bool, str]:
+    """Tell whether a model of `MODELS` can run here: yes or no, and how or why not, with the memory it needs."""
+    device, config = _device(), _preset(name)
+    default = quantization.mode_for(None, device)
+    reasons = []
+    for mode in dict.fromkeys((default, *(quantization.CPU_MODES if device == "cpu" else quantization.MODES))):
+        try:
+            needed = quantization.check_fits(name, config, quantization.mode_for(mode, device), device)
+        except ModelError as error:
+            reasons.append(str(error).partition(";")[0].removeprefix(f"{name} "))
+            continue
+        how = f"{needed} of memory" + ("" if mode == default else f" with --quantize {mode}")
+        if not _weights_at_hand(name):
+            return False, f"{how}; its weights are not in the cache and the hub does not answer"
+        return True, how + (", very slowly" if device == "cpu" and mode in ("8bit", "4bit") else "")
+    return False, reasons[-1]
+
+
+def _device() -> str:
+    """Return the device a model runs on."""
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def _preset(name: str) -> "OneLLMConfig":
+    """Return the configuration of a model of `MODELS`, with or without its weights."""
+    from onellm.model.config import OneLLMConfig
+
+    file = PRETRAINED / name / "config.json"
+    return _read_config(file) if file.exists() else OneLLMConfig.from_preset(name)
+
+
+def _weights_at_hand(name: str) -> bool:
+    """Whether the weights of a model of `MODELS` are here or can be fetched."""
+    if (PRETRAINED / name / "config.json").exists():
+        return True
+    from onellm.model import published
+
+    return published.available(name)
+
+
+def _find(name: str, random_weights: bool) -> tuple["OneLLMConfig", Path | None]:
+    """Find a model: its configuration, and its folder unless that has to be fetched or there is none.
+
+    Raises:
+        ModelError: there is none, or it is not a OneLLM.
+    """
+    from onellm.model.config import PRESETS
+
+    if name in MODELS or random_weights and name in PRESETS:
+        folder = PRETRAINED / name
+        if not folder.exists() and not random_weights:
+            from onellm.model import published
+
+            folder = published.folder(name)
+        if folder is None or not folder.exists():
+            return _preset(name), None
+        return _read_config(folder / "config.json"), folder
+    path = Path(name)
+    if random_weights and path.suffix == ".json" and path.exists():
+        return _read_config(path), None
+    convert = "python -m onellm convert --checkpoint FILE.pth --tokenizer tokenizer.model --out FOLDER"
+    if path.is_file():
+        raise ModelError(f"{name} is a file and a model is a folder; make one of a published checkpoint: {convert}.")
+    if not path.is_dir():
+        raise ModelError(f"There is no model '{name}'; give one of {', '.join(MODELS)} or the path of a model folder.")
+    if not (path / "config.json").exists():
+        hint = f"make a folder of the checkpoint in it: {convert}" if list(path.glob("*.pth")) else "give another one"
+        raise ModelError(f"The folder {name} has no config.json, so it is no model folder; {hint}.")
+    return _read_config(path / "config.json"), path
+
+
+def _read_config(file: Path) -> "OneLLMConfig":
+    """Read a configuration and make sure that it describes a OneLLM."""
+    from onellm.model.config import OneLLMConfig
+
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        kind = content.get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{file} is no readable configuration ({error}); copy or convert the model again.") from error
+    if kind != OneLLMConfig.model_type and not (kind is None and "modalities" in content):
+        raise ModelError(
+            f"{file} describes a model of type '{kind}', not a OneLLM; give one of {', '.join(MODELS)} or a folder "
+            "that python -m onellm convert has written."
+        )
+    try:
+        return OneLLMConfig.from_dict(content)
+    except OneLLMError:
+        raise
+    except Exception as error:  # whatever a wrong field leads to
+        raise ModelError(f"{file} is no OneLLM configuration ({error}); copy or convert the model again.") from error
+
+
+def _build(
+    config: "OneLLMConfig",
+    folder: Path | None,
+    mode: str,
+    device: str,
+    device_map: str | dict | None,
+    max_memory: dict | None,
+    random_weights: bool,
+) -> Any:
+    """Build a model and give it its weights."""
+    import torch
+    from safetensors import SafetensorError
+
+    from onellm.auto import OneLLMForConditionalGeneration
+    from onellm.model.random_weights import random_state
+
+    dtype, offload = quantization.dtype_for(device), tempfile.TemporaryDirectory(prefix="onellm-")
+    weights: dict[str, Any] = {"pretrained_model_name_or_path": folder}
+    if random_weights:
+        config = copy.deepcopy(config)
+        config.base_parts = {}
+        where = device if device_map is None else "cpu"
+        weights = {"pretrained_model_name_or_path": None, "state_dict": random_state(config, dtype, where)}
+    try:
+        model, found = OneLLMForConditionalGeneration.from_pretrained(
+            **weights,
+            config=config,
+            dtype=dtype,
+            device_map=device_map or {"": device},
+            max_memory=max_memory,
+            offload_folder=offload.name,
+            quantization_config=quantization.quantization_config(mode, device),
+            output_loading_info=True,
+        )
+    except OneLLMError:
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise ModelError(
+            "The memory ran out while the model was loaded; close other programs, or use --quantize 4bit, --offload "
+            "or --model onellm-tiny."
+        ) from error
+    except ValueError as error:
+        if "dispatched on the CPU" not in str(error):
+            raise
+        raise ModelError(
+            f"Not all of the model fits on the GPU with --quantize {mode}, and quantised weights cannot be offloaded; "
+            "use --offload without --quantize, or --model onellm-tiny."
+        ) from error
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ModelError(f"The weights in {folder} cannot be read ({reason}); copy or convert them again.") from error
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"The weights in {folder} lack {len(missing)} tensors that config.json asks for, {missing[0]} for example; "
+            "copy or convert them again."
+        )
+    model.offload_folder = offload  # lives as long as the model
+    return model.eval()
+
+
+def _processor(folder: Path | None, random_weights: bool) -> Any:
+    """Load the processor of a model folder; a model with random weights may have none."""
+    from onellm.auto import OneLLMProcessor
+
+    if random_weights and (folder is None or not (folder / "tokenizer_config.json").exists()):
+        return None
+    try:
+        return OneLLMProcessor.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"The folder {folder} has no readable tokenizer; convert the model again with --tokenizer tokenizer.model."
+        ) from error
