@@ -88,7 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
     convert.add_argument("--quiet", action="store_true", help="show no progress")
     bench = commands.add_parser("bench", help="measure how fast the model answers here")
-    bench.add_argument("--model", default="onellm-tiny", help="a known model's name or a model folder")
+    add_model_options(bench)
+    bench.add_argument(
+        "--random-weights",
+        action="store_true",
+        help="measure a model without its weights: --model is a model, a preset or a config.json",
+    )
+    bench.add_argument("--plain", action="store_true", help="as transformers runs it, for comparing")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     return parser
 
@@ -152,7 +158,15 @@ def _bench(options: argparse.Namespace) -> int:
     _silence()
     from onellm import bench
 
-    print(bench.run(options.model, options.json))
+    print(
+        bench.run(
+            options.json,
+            name=options.model,
+            quantize=options.quantize,
+            random_weights=options.random_weights,
+            plain=options.plain,
+        )
+    )
     return 0
 
 

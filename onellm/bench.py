@@ -98,13 +98,13 @@ def encode_operations(config: Any, inputs: dict[str, torch.Tensor]) -> dict[str,
     from onellm.auto import OneLLMForConditionalGeneration
 
     with torch.device("meta"):
-        model = OneLLMForConditionalGeneration(config).eval()
+        model = OneLLMForConditionalGeneration(config).eval().requires_grad_(False)
     counts = {}
     for kind, value in inputs.items():
         tokenizer = config.modalities[kind]["tokenizer"]
         if tokenizer.get("type") == "point-views":  # drawn, which is no matter of products
             continue
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
             model.soft_words(kind, [value.to("meta")])
         counts[kind] = counter.get_total_flops()
     return counts
@@ -125,7 +125,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def measure(
     name: str | None = None, quantize: str | None = None, random_weights: bool = False, plain: bool = False
 ) -> dict[str, Any]:
@@ -153,7 +153,8 @@ def measure(
     ]
 
     inputs = random_inputs(config)
-    operations = encode_operations(config, inputs)
+    with torch.enable_grad():  # which the counter needs
+        operations = encode_operations(config, inputs)
     for kind, value in inputs.items():
         took = best_s(lambda kind=kind, value=value: model.soft_words(kind, [value]))
         share = operations[kind] / rate / took if kind in operations else None

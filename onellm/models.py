@@ -79,6 +79,7 @@ def load(
     device_map: str | dict | None = None,
     max_memory: dict | None = None,
     random_weights: bool = False,
+    plain: bool = False,
 ) -> "Chat":
     """Load a model and open a conversation with it.
 
@@ -91,6 +92,7 @@ def load(
         max_memory: device -> bytes that "auto" may use of it.
         random_weights: build the model from its configuration alone (`name` may also be a config.json), with random
             weights drawn one tensor at a time where they are to stay: for measuring speed and memory.
+        plain: leave the layers as transformers runs them, for comparing.
 
     Returns:
         A fresh conversation; `Chat.new` opens further ones on the same model. With random weights it may lack a
@@ -117,7 +119,7 @@ def load(
     if device == "cpu" and mode in ("8bit", "4bit"):
         print(f"--quantize {mode} is very slow on a CPU; int8 is faster there.", file=sys.stderr, flush=True)
     model = _build(config, folder, mode, device, device_map, max_memory, random_weights)
-    if device == "cpu" and device_map is None and mode in ("none", "int8"):
+    if device == "cpu" and device_map is None and mode in ("none", "int8") and not plain:
         from onellm.model.cpu import optimise
 
         model = optimise(model, int8=mode == "int8")
@@ -239,6 +241,9 @@ def _build(
     from onellm.model.random_weights import random_state
 
     dtype, offload = quantization.dtype_for(device), tempfile.TemporaryDirectory(prefix="onellm-")
+    if mode == "int8" and (random_weights or not config.base_parts):
+        # made from 16 bits layer by layer, so that the model never has to fit in 32; base parts differ in precision
+        dtype = torch.bfloat16 if random_weights else "auto"
     weights: dict[str, Any] = {"pretrained_model_name_or_path": folder}
     if random_weights:
         config = copy.deepcopy(config)

@@ -162,9 +162,9 @@ class DecoderLayer(nn.Module):
         for part in (*parts, attention.o_proj):
             if part is not base(part):
                 part.base_layer = None  # the switch outlives the weights
-        norms = layer.input_layernorm, layer.post_attention_layernorm
-        self.norms = nn.ParameterList(nn.Parameter(norm.weight.detach(), requires_grad=False) for norm in norms)
-        self.eps = norms[0].variance_epsilon
+        self.attention_norm = layer.input_layernorm.weight
+        self.ffn_norm = layer.post_attention_layernorm.weight
+        self.eps = layer.input_layernorm.variance_epsilon
 
     def _pairs(self, device: torch.device) -> torch.Tensor:
         half = self.head_dim // 2
@@ -180,7 +180,7 @@ class DecoderLayer(nn.Module):
     ) -> torch.Tensor:
         """Map [B, L, D] to [B, L, D]."""
         batch, length, width = hidden_states.shape
-        x = F.rms_norm(hidden_states, (width,), self.norms[0], self.eps)
+        x = F.rms_norm(hidden_states, (width,), self.attention_norm, self.eps)
         qkv = self.qkv_lora.add(self.qkv(x), x).view(batch, length, -1, self.head_dim)
         turned = self.heads + self.heads_kv
         pairs = torch.view_as_complex(qkv[:, :, :turned].unflatten(-1, (-1, 2)))
@@ -195,7 +195,7 @@ class DecoderLayer(nn.Module):
         )
         attended = attended.transpose(1, 2).reshape(batch, length, -1)
         x = self.out_lora.add(self.out(attended), attended).add_(hidden_states)
-        gate, up = self.gate_up(F.rms_norm(x, (width,), self.norms[1], self.eps)).chunk(2, dim=-1)
+        gate, up = self.gate_up(F.rms_norm(x, (width,), self.ffn_norm, self.eps)).chunk(2, dim=-1)
         return self.down(F.silu(gate).mul_(up)).add_(x)
 
 

@@ -72,6 +72,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         inject_adapter_in_model(LoraConfig(**settings), self.language_model)
         # kept in a list, so that layers that are fused later on can still be switched
+        self._adapter_active: bool | torch.Tensor | None = None  # not yet told to the layers
         self._tuners = [module for module in self.language_model.modules() if hasattr(module, "lora_A")]
         for tuner in self._tuners:
             for down in tuner.lora_A.values():
@@ -83,6 +84,9 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if not self.config.adapter:
             return
         active = self.training or active
+        if active is self._adapter_active:  # which spares every token a walk over the layers
+            return
+        self._adapter_active = active
         rows = active[:, None, None] if isinstance(active, torch.Tensor) else None
         for tuner in self._tuners:
             tuner._disable_adapters = active is False  # enable_adapters() would unfreeze what a trainer froze

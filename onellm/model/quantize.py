@@ -1,7 +1,7 @@
 """Quantisation, and how much memory a model will take, told from its configuration before anything is loaded.
 
-`none` is bfloat16 (float16 on older GPUs) on a GPU and float32 on a CPU. `8bit` and `4bit` are bitsandbytes': only the
-linear layers of the LLM are quantised; what turns files into soft words, the head and adapters stay as they are.
+`none` is bfloat16 (float16 on older GPUs) on a GPU and float32 on a CPU. `8bit` and `4bit` are bitsandbytes': the linear
+layers of the LLM and of the experts are quantised; encoder, projections, head and adapters stay as they are.
 `int8` is the CPU's own 8 bits (`onellm.model.cpu`).
 """
 
@@ -23,9 +23,13 @@ CPU_MODES = ("none", "int8", "8bit", "4bit")
 CPU_DEFAULT = "none"
 
 # Parts, by the names of their modules, that bitsandbytes leaves alone. Measured on onellm-tiny: quantised adapters ruin
-# the answers about files, a head in 4bit costs three more points in text; what makes soft words costs about
-# two points by itself and is small beside the LLM. docs/performance.md has the table.
-PRECISE = ("stems", "tokenizers", "encoder", "projector", "lm_head", r".*\.lora_[AB]")
+# the answers about files, and a head in 4bit costs three more points in text; experts cost nothing beside the LLM.
+# docs/performance.md has the table.
+PRECISE = (
+    *("stems", "tokenizers", "encoder"),
+    *("projector.routers", "projector.input_proj", "projector.output_proj"),
+    *("lm_head", r".*\.lora_[AB]"),
+)
 
 BLOCK, NESTED_BLOCK = 64, 256  # bitsandbytes: weights a scale in 4bit, scales a scale of scales
 SMALLEST_INT8 = 65_536  # weights of a linear that onellm.model.cpu packs
@@ -174,7 +178,8 @@ def estimate(
     head = model.get_output_embeddings().weight
     if dtype == torch.float32 and head is model.get_input_embeddings().weight:  # the CPU packs a copy of a tied head
         working += head.numel() * (1 if quantize == "int8" else 4)
-    loading = 4 * sum(tensor.numel() for tensor in model.parameters()) if quantize == "int8" else 0
+    stored = torch.float32 if config.base_parts else getattr(config, "dtype", None) or torch.bfloat16
+    loading = stored.itemsize * sum(tensor.numel() for tensor in model.parameters()) if quantize == "int8" else 0
     return Estimate(weights, cache, int(working), loading)
 
 

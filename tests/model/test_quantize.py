@@ -19,7 +19,7 @@ def quantised(make_model, tmp_path):
 
     def make(mode, **changes):
         text = {"hidden_size": 64, "intermediate_size": 128} | changes.pop("text_config", {})
-        model = make_model(text_config=text, **changes)
+        model = make_model(text_config=text, encoder={"width": 64}, projector={"hidden": 64}, **changes)
         model.save_pretrained(tmp_path)
         settings = quantize.quantization_config(mode, "cpu")
         return model, type(model).from_pretrained(tmp_path, dtype=torch.float32, quantization_config=settings).eval()
