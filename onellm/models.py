@@ -21,6 +21,8 @@ MODELS = {
     "onellm-tiny": "trained and shipped with this package; names the main thing in a file",
     "onellm-7b": "the published OneLLM, csuhan/OneLLM-7B",
 }
+# what runs on a CPU unless another mode is asked for: measured to answer alike, and faster (docs/performance.md)
+MEASURED_ON_CPU = {"onellm-tiny": "int8"}
 ALIASES = {"csuhan/OneLLM-7B": "onellm-7b"}
 
 
@@ -86,7 +88,8 @@ def load(
     Args:
         name: a model of `MODELS`, or the path of a model folder; by default what `choose` chooses, and one line on
             standard error says which and why.
-        quantize: "none", "8bit" or "4bit", on a CPU also "int8"; by default what is best for the device.
+        quantize: "none", "8bit" or "4bit", on a CPU also "int8"; by default what was measured to be best for the
+            model, or "none".
         device_map: as in transformers; "auto" spreads the model over the GPU, main memory and the disk. By default
             all of it is on the first GPU, or on the CPU where there is none.
         max_memory: device -> bytes that "auto" may use of it.
@@ -106,7 +109,10 @@ def load(
         print(choice.reason, file=sys.stderr, flush=True)
         name, quantize = choice.name, choice.quantize
     name, device = ALIASES.get(str(name), str(name)), _device()
-    mode = quantization.mode_for(quantize, device)
+    own = device_map is None and not plain
+    mode = quantization.mode_for(quantize or (_default_mode(name, device) if own else None), device)
+    if mode == "int8" and not own:
+        raise ModelError("--quantize int8 works on the whole model in memory; leave --offload and --plain out.")
     config, folder = _find(name, random_weights)
     label = name if name in MODELS else Path(name).resolve().name
     if device_map is None:
@@ -119,10 +125,13 @@ def load(
     if device == "cpu" and mode in ("8bit", "4bit"):
         print(f"--quantize {mode} is very slow on a CPU; int8 is faster there.", file=sys.stderr, flush=True)
     model = _build(config, folder, mode, device, device_map, max_memory, random_weights)
-    if device == "cpu" and device_map is None and mode in ("none", "int8") and not plain:
-        from onellm.model.cpu import optimise
+    if device == "cpu" and own and mode in ("none", "int8"):
+        import torch
 
-        model = optimise(model, int8=mode == "int8")
+        if torch.backends.mkldnn.is_available():
+            from onellm.model.cpu import optimise
+
+            model = optimise(model, int8=mode == "int8")
     from onellm.chat import Chat
 
     notes = [note for note, holds in ((mode, mode != "none"), ("random weights", random_weights)) if holds]
@@ -132,7 +141,7 @@ def load(
 def can_run(name: str) -> tuple[bool, str]:
     """Tell whether a model of `MODELS` can run here: yes or no, and how or why not, with the memory it needs."""
     device, config = _device(), _preset(name)
-    default = quantization.mode_for(None, device)
+    default = quantization.mode_for(_default_mode(name, device), device)
     reasons = []
     for mode in dict.fromkeys((default, *(quantization.CPU_MODES if device == "cpu" else quantization.MODES))):
         try:
@@ -152,6 +161,13 @@ def _device() -> str:
     import torch
 
     return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def _default_mode(name: str, device: str) -> str | None:
+    """Return how a model's weights are kept unless another way is asked for."""
+    import torch
+
+    return MEASURED_ON_CPU.get(name) if device == "cpu" and torch.backends.mkldnn.is_available() else None
 
 
 def _preset(name: str) -> "OneLLMConfig":

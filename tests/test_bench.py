@@ -33,9 +33,7 @@ def test_every_figure_is_there_and_nothing_beats_the_limit_by_far(folder, option
 
 def test_operations_are_counted(config):
     """A frame more is so many operations more, whatever ran in between."""
-    one, two = (
-        bench.encode_operations(config, {"video": torch.rand(frames, 3, 28, 28)})["video"] for frames in (1, 2)
-    )
+    one, two = (bench.encode_operations(config, {"video": torch.rand(frames, 3, 28, 28)})["video"] for frames in (1, 2))
     width, tokens, patch = 16, 5, 3 * 14 * 14
     linears = 2 * tokens * 12 * width**2 * 2
     attention = 2 * 2 * tokens**2 * width * 2

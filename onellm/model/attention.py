@@ -22,7 +22,7 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
         [B, H, M, head_dim]; transposing M and H gives a contiguous tensor.
     """
     plain = query.is_cpu and query.dtype == torch.float32 and not torch.is_grad_enabled()
-    if not plain or min(query.shape[2], key.shape[2]) < LONG:
+    if not plain or not torch.backends.mkldnn.is_available() or min(query.shape[2], key.shape[2]) < LONG:
         return F.scaled_dot_product_attention(query, key, value)
     multiply = torch.ops.mkldnn._linear_pointwise
     batch, heads, count, size = query.shape

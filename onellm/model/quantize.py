@@ -1,7 +1,7 @@
 """Quantisation, and how much memory a model will take, told from its configuration before anything is loaded.
 
-`none` is bfloat16 (float16 on older GPUs) on a GPU and float32 on a CPU. `8bit` and `4bit` are bitsandbytes': the linear
-layers of the LLM and of the experts are quantised; encoder, projections, head and adapters stay as they are.
+`none` is bfloat16 (float16 on older GPUs) on a GPU and float32 on a CPU. `8bit` and `4bit` are bitsandbytes': the
+linear layers of the LLM and of the experts are quantised; encoder, projections, head and adapters stay as they are.
 `int8` is the CPU's own 8 bits (`onellm.model.cpu`).
 """
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 MODES = ("none", "8bit", "4bit")
 CPU_MODES = ("none", "int8", "8bit", "4bit")
-CPU_DEFAULT = "none"
 
 # Parts, by the names of their modules, that bitsandbytes leaves alone. Measured on onellm-tiny: quantised adapters ruin
 # the answers about files, and a head in 4bit costs three more points in text; experts cost nothing beside the LLM.
@@ -36,16 +35,20 @@ SMALLEST_INT8 = 65_536  # weights of a linear that onellm.model.cpu packs
 
 
 def mode_for(quantize: str | None, device: str) -> str:
-    """Return how the weights will be kept on a device; None stands for the device's default.
+    """Return how the weights will be kept on a device; None stands for "none".
 
     Raises:
         ModelError: there is no such mode, or not on this device, or bitsandbytes is missing for it.
     """
+    import torch
+
     modes = CPU_MODES if device == "cpu" else MODES
-    mode = quantize or (CPU_DEFAULT if device == "cpu" else "none")
+    mode = quantize or "none"
     if mode not in modes:
         where = "the CPU" if device == "cpu" else "a GPU"
         raise ModelError(f"Weights cannot be quantised as '{mode}' on {where}; use one of {', '.join(modes)}.")
+    if mode == "int8" and not torch.backends.mkldnn.is_available():
+        raise ModelError("This build of torch has no oneDNN, which --quantize int8 needs; use --quantize none.")
     if mode in ("8bit", "4bit"):
         _require_bitsandbytes(mode, device)
     return mode
