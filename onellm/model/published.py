@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from onellm.errors import ModelError
+from onellm.errors import ModelError, OneLLMError
 from onellm.model.base_parts import cache_folder
 
 
@@ -65,7 +65,6 @@ def fetch(name: str) -> Path:
         ModelError: the name is unknown, the hub cannot be reached, the disk is too small, or a file is not the
             published one. A broken download is kept and goes on next time.
     """
-    import httpx
     from filelock import FileLock, Timeout
 
     if name not in PUBLISHED:
@@ -82,7 +81,9 @@ def fetch(name: str) -> Path:
         if found := folder(name):
             return found
         return _convert(name, *(_obtain(name, file) for file in PUBLISHED[name].files))
-    except (httpx.HTTPError, OSError) as error:
+    except OneLLMError:
+        raise
+    except Exception as error:  # versions of the hub's library differ in their transport, and so in its errors
         raise _in_words(name, error) from error
     finally:
         lock.release()
