@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from onellm.model.cache import GrowingCache
+from onellm.model.quantize import cache_bytes, dtype_for
 from onellm.models import load
 
 QUESTION = "What is in the picture?"
@@ -162,8 +163,6 @@ def measure(
 
     linears = sum(layer.in_features * layer.out_features for layer in llm.modules() if hasattr(layer, "in_features"))
     read = stored_bytes(llm) - llm.get_input_embeddings().weight.nbytes * (not _tied(llm))
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    position = 2 * text.num_hidden_layers * text.num_key_value_heads * size * (4 if device.type == "cpu" else 2)
     for context in CONTEXTS:
         ids = torch.randint(3, min(text.vocab_size, 9999), (1, context), generator=torch.Generator().manual_seed(0))
 
@@ -177,7 +176,7 @@ def measure(
         token_s = (best_s(lambda: generate(NEW_TOKENS + 1)) - one) / NEW_TOKENS
         work = 2 * linears * context + 2 * context**2 * text.hidden_size * text.num_hidden_layers
         figures.append(Figure(f"prefill at {context}", 1e3 * one, "ms", work / rate / one))
-        share = (read + position * context) / bandwidth / token_s
+        share = (read + cache_bytes(text, context, dtype_for(device.type))) / bandwidth / token_s
         figures.append(Figure(f"decode at {context}", 1 / token_s, "tokens/s", share))
 
     if chat.processor is not None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import nn
 
-from onellm.model.attention import attend
+from onellm.model.encoder import Attention
 
 SMALL = 65_536  # weights below which packing a linear costs more than it gains
 WIDE = 512  # width of an encoder from which 8-bit products pay
@@ -84,19 +84,18 @@ def _to_8_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
-class PackedAttention(nn.Module):
-    """Self-attention with the call of `nn.MultiheadAttention`, as open_clip's blocks use it."""
+class PackedAttention(Attention):
+    """The encoder's attention with faster linears."""
 
-    def __init__(self, attention: nn.MultiheadAttention, linear: type[nn.Module]):
-        super().__init__()
-        self.heads = attention.num_heads
+    def __init__(self, attention: Attention, linear: type[nn.Module]):
+        nn.Module.__init__(self)  # none of torch's parameters
+        self.num_heads = attention.num_heads
         self.qkv = linear(attention.in_proj_weight, attention.in_proj_bias)
-        self.out = linear(attention.out_proj.weight, attention.out_proj.bias)
+        self.out_proj = linear(attention.out_proj.weight, attention.out_proj.bias)
 
-    def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, None]:
-        """Map [B, N, D] to [B, N, D]; the further arguments are the same tokens again, and no mask."""
-        query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.out(attend(query, key, value).transpose(1, 2).flatten(2)), None
+    def project_in(self, x: torch.Tensor) -> torch.Tensor:
+        """Map [B, N, D] to [B, N, 3 * D]: queries, keys, values."""
+        return self.qkv(x)
 
 
 class LowRank:
@@ -238,7 +237,7 @@ def _replace(module: nn.Module, linear: type[nn.Module]) -> None:
     for name, child in module.named_children():
         if type(child) is nn.Linear and child.in_features * child.out_features >= SMALL:
             setattr(module, name, linear(child.weight, child.bias))
-        elif isinstance(child, nn.MultiheadAttention):
+        elif isinstance(child, Attention):
             setattr(module, name, PackedAttention(child, linear))
         else:
             if isinstance(child, nn.Sequential) and hasattr(child, "gelu") and isinstance(child.gelu, QuickGELU):

@@ -18,9 +18,12 @@ class Attention(nn.MultiheadAttention):
 
     def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, None]:
         """Map [B, N, D] to [B, N, D]; the further arguments are the same tokens again, and no mask."""
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.num_heads, -1))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        query, key, value = self.project_in(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return self.out_proj(attend(query, key, value).transpose(1, 2).flatten(2)), None
+
+    def project_in(self, x: torch.Tensor) -> torch.Tensor:
+        """Map [B, N, D] to [B, N, 3 * D]: queries, keys, values."""
+        return F.linear(x, self.in_proj_weight, self.in_proj_bias)
 
 
 class UniversalEncoder(nn.Module):

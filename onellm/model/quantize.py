@@ -31,7 +31,6 @@ PRECISE = (
 )
 
 BLOCK, NESTED_BLOCK = 64, 256  # bitsandbytes: weights a scale in 4bit, scales a scale of scales
-SMALLEST_INT8 = 65_536  # weights of a linear that onellm.model.cpu packs
 
 
 def mode_for(quantize: str | None, device: str) -> str:
@@ -167,9 +166,7 @@ def estimate(
 
     text = config.text_config
     context = min(context, getattr(text, "max_position_embeddings", context))
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    cache = 2 * text.num_hidden_layers * heads * head_dim * context * dtype.itemsize
+    cache = cache_bytes(text, context, dtype)
     reading = context * (4 * text.hidden_size + 3 * text.intermediate_size)
     width, growth = config.encoder["width"], config.encoder.get("mlp_ratio", 4.0)
     seeing = 0
@@ -186,13 +183,22 @@ def estimate(
     return Estimate(weights, cache, int(working), loading)
 
 
+def cache_bytes(text: Any, context: int, dtype: "torch.dtype") -> int:
+    """Return the bytes of an LLM's keys and values of `context` positions; `text` is its configuration."""
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return 2 * text.num_hidden_layers * heads * head_dim * context * dtype.itemsize
+
+
 def _quantised(name: str, module: Any, mode: str) -> bool:
     """Whether a mode quantises a module; bitsandbytes' rule is transformers' own."""
     from torch import nn
     from transformers.quantizers.quantizers_utils import should_convert_module
 
+    from onellm.model.cpu import SMALL
+
     if mode == "int8":
-        return isinstance(module, nn.Linear) and module.weight.numel() >= SMALLEST_INT8 and "lora_" not in name
+        return isinstance(module, nn.Linear) and module.weight.numel() >= SMALL and "lora_" not in name
     return mode != "none" and type(module) is nn.Linear and should_convert_module(name, list(PRECISE))
 
 
