@@ -166,6 +166,8 @@ class Chat:
         self._past = ([], None)  # until this answer has come
         most = min(len(known), len(prompt) - 1)  # the last token always runs
         shared = next((place for place in range(most) if known[place] != prompt[place]), most)
+        if any(isinstance(token, str) for token in known) != bool(files):  # then the adapter was off, or on
+            shared = 0
         if cache is None or not shared:
             cache = GrowingCache()
         else:

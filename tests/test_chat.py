@@ -125,6 +125,22 @@ def test_the_cache_does_not_change_answers(make_model, processor, picture, adapt
     assert answers[:4] == answers[4:]
 
 
+def test_a_question_taken_back_leaves_nothing_in_the_cache(make_model, processor, picture):
+    """What lies before the file was read with the adapter on; without the file it is off."""
+    model = make_model(adapter={"r": 2, "target_modules": ["q_proj", "v_proj"]})
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=3)
+    for settings in processor.modalities.values():
+        settings["input"] = {"size": 28}
+    processor.chat_template = "{{ '<s> w8 w9 w10 w11 w12' }}" + processor.tokenizer.chat_template
+    chat = Chat(model, processor, "toy")
+    expected = chat.new().ask("w3 w4", max_new_tokens=8)
+    chat.ask("w3", image=picture, max_new_tokens=2)
+    chat.undo()
+    assert chat.ask("w3 w4", max_new_tokens=8) == expected
+
+
 def test_new_is_another_conversation_with_the_same_model(chat):
     chat.ask("w3", max_new_tokens=2)
     other = chat.new()
