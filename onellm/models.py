@@ -138,6 +138,18 @@ def load(
     return Chat(model, _processor(folder, random_weights), f"{label} ({', '.join(notes)})" if notes else label)
 
 
+def folder_of(name: str) -> Path:
+    """Return the folder of a model, a name of `MODELS` or a path; what is not here is fetched.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be fetched.
+    """
+    from onellm.model import published
+
+    name = ALIASES.get(str(name), str(name))
+    return _find(name, False)[1] or published.fetch(name)
+
+
 def can_run(name: str) -> tuple[bool, str]:
     """Tell whether a model of `MODELS` can run here: yes or no, and how or why not, with the memory it needs."""
     device, config = _device(), _preset(name)

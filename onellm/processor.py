@@ -153,7 +153,7 @@ class OneLLMProcessor(ProcessorMixin):
         marks = re.compile(f"<({'|'.join(map(re.escape, self.modalities))})>")
         if not files or any(map(marks.search, texts)):
             queues = {kind: iter([self._part(kind, file) for file in _flat(items)]) for kind, items in files.items()}
-            rows = [self._lay_out(self._prompt(marks.split(text), queues)) for text in texts]
+            rows = [self.lay_out(self._prompt(marks.split(text), queues)) for text in texts]
             left = sorted(kind for kind, queue in queues.items() if next(queue, None))
             if left:
                 raise OneLLMError(f"There are fewer marks <{left[0]}> than files; write one where each file belongs.")
@@ -183,7 +183,7 @@ class OneLLMProcessor(ProcessorMixin):
             messages: chat messages.
             **kwargs: as for the tokenizer's `apply_chat_template`; a generation prompt is added by default.
         """
-        return self._lay_out(self._render(messages, **kwargs))
+        return self.lay_out(self._render(messages, **kwargs))
 
     def _render(self, messages: list[dict], **kwargs: Any) -> Iterable[str | dict]:
         """Render the chat template: pieces of its text, and content parts where they belong."""
@@ -219,7 +219,7 @@ class OneLLMProcessor(ProcessorMixin):
             else:
                 yield part
 
-    def _lay_out(self, pieces: Iterable[str | dict]) -> tuple[list[int], list[dict]]:
+    def lay_out(self, pieces: Iterable[str | dict]) -> tuple[list[int], list[dict]]:
         """Turn template text and content parts into token ids with placeholders, and the file parts in their order."""
         at_start = self.media_position == "start"
         ids: list[int] = []

@@ -1,10 +1,12 @@
-"""python -m train: build the corpus, run recipes, evaluate."""
+"""python -m train: build the corpus, prepare data, run recipes, evaluate."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from onellm.errors import OneLLMError
+from train.data import commands as data
+from train.evaluation import commands as evaluation
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -17,13 +19,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     run = commands.add_parser("run", help="run recipes, one after the other (also: python -m train a.yaml b.yaml)")
     run.add_argument("recipes", nargs="+", type=Path)
     run.add_argument("--runs", type=Path, default=Path("runs"), help="folder of results and checkpoints")
-    run.add_argument("--restart", action="store_true", help="ignore checkpoints of an earlier start")
-    evaluate = commands.add_parser("evaluate", help="measure answers on held-out files")
-    evaluate.add_argument("--model", default="onellm-tiny", help="name or model folder")
-    evaluate.add_argument("--kinds", nargs="*", help="only these kinds")
-    evaluate.add_argument("--split", default="test", choices=["dev", "test"])
-    evaluate.add_argument("--limit", type=int, help="at most this many items a kind")
-    evaluate.add_argument("--json", type=Path, help="write every figure and answer there")
+    run.add_argument("--restart", action="store_true", help="ignore what an earlier start has left")
+    run.add_argument("--check", action="store_true", help="only check the recipes and what they need")
+    data.add_commands(commands)
+    evaluation.add_options(commands.add_parser("evaluate", help="measure answers on held-out files, or a benchmark"))
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         arguments = ["run", *arguments]
     return parser.parse_args(arguments)
@@ -38,21 +37,31 @@ def main(arguments: list[str]) -> int:
             from train.data.items import corpus_folder
 
             build(options.out or corpus_folder(), options.kinds)
-        elif options.command == "run":
-            from train.recipe import load_recipe
-
-            recipes = [load_recipe(path) for path in options.recipes]
-            from train.stages import run_stage
-
-            for recipe in recipes:
-                run_stage(recipe, options.runs, resume=not options.restart)
-        else:
-            from train.evaluation import evaluate
-
-            print(evaluate(options.model, options.kinds, options.split, options.limit, options.json))
+            return 0
+        if options.command == "run":
+            return run(options)
+        return (data if options.command == "data" else evaluation).run(options)
     except OneLLMError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check all recipes, then run one after the other."""
+    from train.recipe import load_recipe
+
+    recipes = [load_recipe(path) for path in options.recipes]
+    if options.check:
+        from train.plan import check
+
+        print("\n".join(check(recipes, options.runs)))
+        return 0
+    from train.engine import run as run_stage
+
+    for recipe in recipes:
+        run_stage(recipe, options.runs, resume=not options.restart)
     return 0
 
 

@@ -69,27 +69,32 @@ class OneLLMConfig(PreTrainedConfig):
         return self.projector["queries"] + 2
 
     @classmethod
-    def from_preset(cls, name: str) -> "OneLLMConfig":
+    def from_preset(cls, name: str, **changes: Any) -> "OneLLMConfig":
         """Read the preset `name`.
+
+        Args:
+            name: of the preset.
+            **changes: to its fields, dictionary by dictionary.
 
         Raises:
             ModelError: there is no such preset; the message lists the valid ones.
         """
         if name not in PRESETS:
             raise ModelError(f"There is no preset '{name}'; choose one of {', '.join(PRESETS)}.")
-        return cls(**_read(name))
+        return cls(**merge(_read(name), changes))
 
 
 def _read(name: str) -> dict:
     """Read a preset; one that is `like` another names only what differs."""
     settings = json.loads(PRESETS[name].read_text())
     base = settings.pop("like", None)
-    return settings if base is None else _merge(_read(base), settings)
+    return settings if base is None else merge(_read(base), settings)
 
 
-def _merge(base: dict, changes: dict) -> dict:
+def merge(base: dict, changes: dict) -> dict:
     """Return `base` with `changes` put in, dictionary by dictionary."""
     merged = dict(base)
     for key, value in changes.items():
-        merged[key] = _merge(base[key], value) if isinstance(value, dict) and key in base else value
+        known = base.get(key)
+        merged[key] = merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
     return merged

@@ -50,4 +50,5 @@ class UniversalEncoder(nn.Module):
         """
         classes = self.class_embedding.expand(tokens.shape[0], 1, -1)
         tokens = torch.cat([classes, tokens], dim=1) + positions[: tokens.shape[1] + 1]
+        tokens = tokens.to(self.ln_pre.weight.dtype)  # a tokenizer that trains is in float32, the encoder may not be
         return self.ln_post(self.transformer(self.ln_pre(tokens)))

@@ -4,7 +4,7 @@ Source: OneLLM: One Framework to Align All Modalities with Language (CVPR 2024, 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -64,10 +64,12 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.projector = UniversalProjection(kinds, width, config.text_config.hidden_size, **config.projector)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         if config.adapter:
-            self._add_adapter(config.adapter)
+            self.insert_adapter(config.adapter)
         self.post_init()
 
-    def _add_adapter(self, settings: dict) -> None:
+    def insert_adapter(self, settings: dict) -> None:
+        """Put LoRA layers that change nothing yet into the LLM; `settings` are PEFT's."""
+        self.config.adapter = settings
         # peft imports bitsandbytes, which warns of a 4-bit kernel that nothing here uses
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         from peft import LoraConfig, inject_adapter_in_model
@@ -147,6 +149,10 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Returns:
             [files, M + 2, D_llm].
         """
+        return self._by_shape(kind, values, extracted, self.project)
+
+    def _by_shape(self, kind: str, values: Sequence[torch.Tensor], extracted: bool, project: Callable) -> torch.Tensor:
+        """Encode and project files of one kind; those whose tensors are of one shape run as one batch."""
         groups: dict[tuple, list[int]] = {}
         for index, value in enumerate(values):
             groups.setdefault(tuple(value.shape), []).append(index)
@@ -155,9 +161,24 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             batch = self._to_encoder(torch.stack([values[index] for index in indices]))
             if not extracted:
                 batch = self.tokenizer_for(kind).extract(batch)
-            for index, word in zip(indices, self.project(kind, self.encode(kind, batch)), strict=True):
+            for index, word in zip(indices, project(kind, self.encode(kind, batch)), strict=True):
                 words[index] = word
         return torch.stack(words)
+
+    def anchor_loss(self, media: Media, word_labels: torch.Tensor, extracted: bool = False) -> torch.Tensor:
+        """Compare the soft words of files with the words of their names; the LLM does not run.
+
+        Args:
+            media: files of one kind.
+            word_labels: [B, M] places in the anchor's vocabulary.
+            extracted: as for `soft_words`.
+
+        Returns:
+            The mean cross-entropy, a scalar.
+        """
+        ((kind, values),) = media.items()
+        words = self._by_shape(kind, values, extracted, lambda kind, features: self.projector.words(features, kind))
+        return self.projector.anchor.loss(words, self.get_input_embeddings().weight, word_labels)
 
     def embed(
         self,
@@ -213,6 +234,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         media: Media | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        word_labels: torch.Tensor | None = None,
         use_adapter: bool | torch.Tensor | None = None,
         extracted: bool = False,
         position_ids: torch.Tensor | None = None,
@@ -228,6 +250,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             media: the files' tensors, kind by kind.
             inputs_embeds: [B, L, D_llm], instead of `input_ids` and `media`.
             labels: [B, L], -100 where there is no loss.
+            word_labels: [B, M], for a loss on the soft words of `media` alone, see `anchor_loss`.
             use_adapter: whether the LLM's adapter is on, for all or for each row [B]; by default in the rows that
                 hold files (a step that continues a cache holds none: say it there).
             extracted: as for `soft_words`.
@@ -239,6 +262,8 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Returns:
             The LLM's output: loss, logits [B, L, V], cache.
         """
+        if word_labels is not None:
+            return CausalLMOutputWithPast(loss=self.anchor_loss(media, word_labels, extracted))
         if inputs_embeds is None:
             inputs_embeds = self.embed(input_ids, media, extracted)
             if use_adapter is None and self.config.adapter:

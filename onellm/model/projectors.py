@@ -12,6 +12,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from onellm.model.attention import attend
 from onellm.model.offload import live
 
+FILLER_WEIGHT = 0.2  # of the words behind a name, in the anchor's loss
+
 
 class ExpertBlock(GradientCheckpointingLayer):
     """A LLaMA block that sees in both directions and has no rotary positions."""
@@ -115,6 +117,12 @@ class Anchor(nn.Module):
         """Map [B, M, D_llm] to [B, M, D_llm] inside the span of the vocabulary."""
         weights = self.logits(words, embedding).softmax(dim=-1).to(embedding.dtype)
         return weights @ embedding[self.token_ids]
+
+    def loss(self, words: torch.Tensor, embedding: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the mean cross-entropy of [B, M, D_llm] words against [B, M] places; the filler, 0, weighs less."""
+        loss = F.cross_entropy(self.logits(words, embedding).flatten(0, 1), labels.flatten(), reduction="none")
+        weight = torch.where(labels.flatten() == 0, FILLER_WEIGHT, 1.0)
+        return (loss * weight).sum() / weight.sum()
 
 
 class UniversalProjection(nn.Module):

@@ -1,12 +1,11 @@
-"""Batches of one kind, drawn by number: batch `i` depends on the seed and `i` alone, so a resumed run sees the same."""
+"""Samples of the small corpus: features that the frozen stems extracted, and the words of their names."""
 
 import torch
-from torch.utils.data import Dataset
 
 from onellm.errors import OneLLMError
 from train.data.classes import ImageClasses, SoundClasses
 from train.data.items import Item, extract_features, read_items
-from train.recipe import Recipe, Source
+from train.recipe import Source
 
 # few objects are easily memorised, so a training sample goes without a share of its stem's features and is often
 # blended with another of its noun
@@ -45,8 +44,8 @@ class ItemSource:
 
     def __init__(self, model, processor, source: Source):
         self.kind = source.kind
-        items = thin(read_items(source.kind, "train"))
-        self.features = extract_features(model, processor, items, "train")
+        items = thin(read_items(source.kind, source.split))
+        self.features = extract_features(model, processor, items, source.split)
         self.items = items
         self.alike: dict[str, list[int]] = {}
         for index, item in enumerate(items):
@@ -98,40 +97,6 @@ def disturb(kind: str, features: torch.Tensor, generator: torch.Generator) -> to
     if kind in ("video", "point"):  # any few frames or sides
         features = features[torch.randperm(len(features), generator=generator)[: len(features) - 2]]
     return features * (torch.rand(features.shape[1], generator=generator) > DROPPED)
-
-
-def build_sources(recipe: Recipe, model, processor) -> list[ClassSource | ItemSource]:
-    """Build the ingredients of a recipe's mix."""
-    return [
-        ClassSource(model, source) if source.source == "classes" else ItemSource(model, processor, source)
-        for source in recipe.data
-    ]
-
-
-class AnchorBatches(Dataset):
-    """For the objective "anchor": features of one kind and the words of their names."""
-
-    def __init__(self, recipe: Recipe, sources: list, targets: "Targets"):
-        self.recipe, self.sources, self.targets = recipe, sources, targets
-        self.weights = torch.tensor([source.weight for source in recipe.data])
-
-    def __len__(self) -> int:
-        return self.recipe.steps
-
-    def __getitem__(self, index: int) -> dict:
-        """Draw batch `index`."""
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + index)
-        source = self.sources[int(torch.multinomial(self.weights, 1, generator=generator))]
-        features, texts = source.draw(self.recipe.batch, generator)
-        if len({len(feature) for feature in features}) > 1:  # maps with and without a picture, but one batch, one shape
-            length = max(map(len, features)) if torch.rand(1, generator=generator) < 0.3 else min(map(len, features))
-            pairs = [(f[-length:], text) for f, text in zip(features, texts, strict=True) if len(f) >= length]
-            features, texts = [f for f, _ in pairs], [text for _, text in pairs]
-        return {
-            "kind": source.kind,
-            "features": torch.stack(features),
-            "targets": torch.stack([self.targets.encode(text) for text in texts]),
-        }
 
 
 class Targets:

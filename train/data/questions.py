@@ -1,12 +1,8 @@
-"""Questions and answers about labelled files, for the objective "language"."""
+"""Questions and answers about labelled files, for the objective "chat"."""
 
 import random
-from collections.abc import Callable
 
 import torch
-from torch.utils.data import Dataset
-
-from train.recipe import Recipe
 
 WORDS = {
     "image": ("picture", "The picture shows {}.", "What is in the picture?"),
@@ -120,15 +116,16 @@ def exchange(kind: str, text: str, other: str, choose: random.Random) -> tuple[s
     return question(kind, choose), full_answer(text, kind)
 
 
-class LanguageBatches(Dataset):
-    """Conversations about one or two files; the loss is on the answers alone."""
+class Conversations:
+    """Conversations about one or two files of the small corpus.
 
-    def __init__(self, recipe: Recipe, sources: list, processor):
-        self.recipe, self.sources, self.processor = recipe, sources, processor
-        self.weights = torch.tensor([source.weight for source in recipe.data])
+    Args:
+        sources: where files are drawn from.
+        weights: share of each.
+    """
 
-    def __len__(self) -> int:
-        return self.recipe.steps
+    def __init__(self, sources: list, weights: list[float]):
+        self.sources, self.weights = sources, torch.tensor(weights)
 
     def _file(self, generator: torch.Generator) -> tuple[dict, str, str]:
         """Draw a file part with its features, its text and another text of the source."""
@@ -159,13 +156,11 @@ class LanguageBatches(Dataset):
                 messages += _turn([second, {"type": "text", "text": asked}], answer)
         return messages
 
-    def __getitem__(self, index: int) -> dict:
-        """Draw batch `index`."""
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + index)
-        choose = random.Random(self.recipe.seed * 1_000_003 + index)
+    def draw(self, count: int, generator: torch.Generator) -> list[list[dict]]:
+        """Draw conversations: chat messages whose file parts hold features."""
+        choose = random.Random(generator.initial_seed())
         later = choose.random() < 0.2  # a whole batch with later turns, since a batch is as long as its longest row
-        conversations = [self._messages(generator, choose, later) for _ in range(self.recipe.batch)]
-        return encode_conversations(self.processor, conversations, lambda part: part["features"])
+        return [self._messages(generator, choose, later) for _ in range(count)]
 
 
 def _turn(content: list[dict], answer: str) -> list[dict]:
@@ -173,33 +168,3 @@ def _turn(content: list[dict], answer: str) -> list[dict]:
         {"role": "user", "content": content},
         {"role": "assistant", "content": [{"type": "text", "text": answer}]},
     ]
-
-
-def encode_conversations(processor, conversations: list[list[dict]], to_tensor: Callable) -> dict:
-    """Encode conversations with labels on the answers.
-
-    Args:
-        processor: a OneLLMProcessor.
-        conversations: chat messages that end with an answer.
-        to_tensor: content part -> tensor.
-
-    Returns:
-        `input_ids`, `attention_mask`, `labels` [B, L] (labels -100 outside answers) and `media`.
-    """
-    rows, labels, media = [], [], {}
-    for messages in conversations:
-        ids, files = processor.encode(messages, add_generation_prompt=False)
-        target = [-100] * len(ids)
-        for turn, message in enumerate(messages):
-            if message["role"] == "assistant":
-                start = len(processor.encode(messages[:turn], add_generation_prompt=True)[0])
-                end = len(processor.encode(messages[: turn + 1], add_generation_prompt=False)[0])
-                target[start:end] = ids[start:end]
-        rows.append(ids)
-        labels.append(target)
-        for part in files:
-            media.setdefault(part["type"], []).append(to_tensor(part))
-    padded = processor.pad(rows)
-    width = padded["input_ids"].shape[1]
-    padded["labels"] = torch.tensor([[-100] * (width - len(row)) + row for row in labels])
-    return {**padded, "media": media}

@@ -1,0 +1,204 @@
+"""The model a recipe trains: a new one or one that exists, its frozen parts, its adapter."""
+
+import logging
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from transformers import AutoTokenizer
+
+from onellm import models
+from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor
+from onellm.errors import ModelError, OneLLMError
+from onellm.model import base_parts
+from onellm.model.config import merge
+from onellm.model.quantize import quantization_config
+from train.data.batches import Targets
+from train.data.items import describe, read_items, read_lines
+from train.parts import copy_from_image, freeze, load_encoder, load_language_model
+from train.recipe import Recipe, RecipeError
+
+logger = logging.getLogger(__name__)
+ANCHOR_SCALE = 30.0
+
+
+def build_model(recipe: Recipe, runs: Path) -> tuple[OneLLMForConditionalGeneration, OneLLMProcessor]:
+    """Build the recipe's model, ready to train: on the CPU, frozen but for the recipe's parts, which are in float32.
+
+    Args:
+        recipe: says what it starts from.
+        runs: folder of all stages.
+
+    Raises:
+        OneLLMError: what it starts from, or a part of it, cannot be had.
+    """
+    folder = start_folder(recipe, runs)
+    model = load(recipe, folder, precision(recipe), recipe.quantize)
+    count = freeze(model, recipe.train)
+    logger.info("%s: %s of %s parameters train", recipe.name, f"{count:,}", f"{model.num_parameters():,}")
+    return model, OneLLMProcessor.from_pretrained(folder)
+
+
+def precision(recipe: Recipe) -> torch.dtype:
+    """Return the type of the frozen parts; where they are sharded with what trains, all are float32 between uses."""
+    from accelerate.utils import DistributedType
+
+    sharded = PartialState().distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    return torch.float32 if sharded else getattr(torch, recipe.precision)
+
+
+def start_folder(recipe: Recipe, runs: Path) -> Path:
+    """Return the model folder that the recipe starts from; that of a new model is made, once, by one process."""
+    if recipe.init is not None:
+        return _existing_folder(recipe, runs)
+    folder = runs / recipe.name / "start"
+    with PartialState().main_process_first():
+        if not (folder / "config.json").exists():
+            _build_new(recipe, folder)
+    return folder
+
+
+def start_config(recipe: Recipe, runs: Path) -> OneLLMConfig:
+    """Return the configuration of what the recipe starts from, without making or loading it."""
+    if recipe.init is None:
+        return new_config(recipe)
+    from onellm.model.config import PRESETS
+
+    if recipe.init in PRESETS and not (models.PRETRAINED / recipe.init).exists():
+        return OneLLMConfig.from_preset(recipe.init)  # what is not here yet need not be fetched to be looked at
+    return OneLLMConfig.from_pretrained(_existing_folder(recipe, runs))
+
+
+def new_config(recipe: Recipe) -> OneLLMConfig:
+    """Return the configuration of a recipe's new model."""
+    path = Path(recipe.preset)
+    if path.suffix == ".json" and path.exists():
+        config = OneLLMConfig(**merge(OneLLMConfig.from_json_file(path).to_dict(), recipe.config))
+    else:
+        config = OneLLMConfig.from_preset(recipe.preset, **recipe.config)
+    config.adapter = recipe.adapter or config.adapter
+    return config
+
+
+def _existing_folder(recipe: Recipe, runs: Path) -> Path:
+    """Return the model folder that `init` names: an earlier stage's, or any."""
+    folder = runs / recipe.init
+    if (folder / "config.json").exists():
+        return folder
+    try:
+        return models.folder_of(recipe.init)
+    except ModelError as error:
+        raise RecipeError(
+            f"The stage {recipe.name} goes on from '{recipe.init}', which is no finished stage in {runs}, and no "
+            f"model: {error}"
+        ) from error
+
+
+def load(recipe: Recipe, folder: Path, dtype: torch.dtype, quantize: str = "none") -> OneLLMForConditionalGeneration:
+    """Load what the recipe starts from, with the recipe's changes.
+
+    Args:
+        recipe: its `config`, `adapter` and `from_image` count.
+        folder: a model folder.
+        dtype: of the weights.
+        quantize: "8bit" or "4bit" for the frozen linear layers of LLM and experts.
+    """
+    config = OneLLMConfig.from_pretrained(folder)
+    changes = recipe.config if recipe.preset is None else {}
+    config = OneLLMConfig(**merge(config.to_dict(), changes))
+    if recipe.adapter and config.adapter and recipe.adapter != config.adapter:
+        raise RecipeError(f"The model {folder} has another adapter already ({config.adapter}); leave 'adapter' out.")
+    device = "cpu" if not torch.cuda.is_available() else f"cuda:{PartialState().local_process_index}"
+    model, report = OneLLMForConditionalGeneration.from_pretrained(
+        folder,
+        config=config,
+        dtype=dtype,
+        quantization_config=quantization_config(quantize, device),
+        device_map={"": device} if quantize != "none" else None,
+        output_loading_info=True,
+    )
+    if report["missing_keys"] and not changes:
+        missing = sorted(report["missing_keys"])[0]
+        raise ModelError(f"The weights in {folder} lack {missing}; copy or convert the model again.")
+    if recipe.adapter and not config.adapter:
+        model.insert_adapter(recipe.adapter)
+    if "language_model" in recipe.train:  # what changes can't be referred to
+        model.config.base_parts.pop("language_model", None)
+    for kind in recipe.from_image:
+        copy_from_image(model, kind)
+    if quantize != "none":
+        model._hf_peft_config_loaded = True  # the Trainer asks: what trains is not quantised
+    return model
+
+
+def _build_new(recipe: Recipe, folder: Path) -> None:
+    """Write the folder of a new model: the preset, its base parts, the recipe's pretrained parts, the rest random."""
+    torch.manual_seed(recipe.seed)
+    config = new_config(recipe)
+    source = recipe.parts.get("language_model")
+    base = config.base_parts.get("language_model")
+    if source is None and base is None:
+        raise RecipeError(f"{recipe.preset} has no LLM of its own; name one: 'parts: {{language_model: FOLDER}}'.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source or base_parts.fetch(base))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"The LLM '{source}' has no tokenizer that loads; give a model folder or a hub name."
+        ) from error
+    processor = OneLLMProcessor.from_config(tokenizer, config)
+    if recipe.objective == "anchor":
+        targets = Targets(tokenizer, config.projector["queries"], caption_texts())
+        config.projector["anchor"] = {"size": len(targets.token_ids), "scale": ANCHOR_SCALE}
+    model = OneLLMForConditionalGeneration._from_config(config, dtype=getattr(torch, recipe.precision))
+    model.load_base_parts()
+    if source:
+        load_language_model(model, source)
+    if recipe.parts.get("encoder"):
+        load_encoder(model, recipe.parts["encoder"])
+    if recipe.objective == "anchor":
+        _prepare_anchor(model, processor, targets)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+@torch.no_grad()
+def _prepare_anchor(model: OneLLMForConditionalGeneration, processor: OneLLMProcessor, targets: Targets) -> None:
+    """Give the anchor its vocabulary, and files quotes around their words, which the LLM knows how to read."""
+    model.projector.anchor.token_ids.copy_(torch.tensor(targets.token_ids))
+    quote = model.get_input_embeddings().weight[processor.tokenizer.convert_tokens_to_ids('"')]
+    for tag in [*model.projector.start_tags.values(), *model.projector.end_tags.values()]:
+        tag.copy_(quote)
+
+
+def caption_texts() -> list[str]:
+    """List every name the corpus knows, for the anchor's vocabulary."""
+    texts = [describe(line["name"], line["basic"]) for line in read_lines("imagenet")]
+    texts += [line["name"] for line in read_lines("audioset")]
+    for kind in ("point", "imu", "fmri"):
+        texts += [item.text for item in read_items(kind, "train")]
+    return sorted(set(texts))
+
+
+def save(model_folder: Path, recipe: Recipe, start: Path, trained: dict[str, torch.Tensor]) -> None:
+    """Write the finished model: what the stage started from, with what it trained put in.
+
+    Args:
+        model_folder: where to.
+        recipe: of the stage.
+        start: the folder it started from.
+        trained: name -> tensor of every trained parameter.
+
+    Raises:
+        OneLLMError: the disk is full.
+    """
+    dtype = getattr(torch, recipe.save_precision)
+    model = load(recipe, start, dtype)
+    with torch.no_grad():
+        parameters = dict(model.named_parameters())
+        for name, tensor in trained.items():
+            parameters[name].copy_(tensor)
+    try:
+        model.save_pretrained(model_folder, max_shard_size="9MB" if model.config.base_parts else "5GB")
+        OneLLMProcessor.from_pretrained(start).save_pretrained(model_folder)
+    except OSError as error:
+        raise OneLLMError(f"The model cannot be written to {model_folder} ({error}); free some space there.") from error

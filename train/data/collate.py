@@ -1,0 +1,161 @@
+"""From examples to tensors: token ids with labels where the loss is, and the files' tensors."""
+
+from dataclasses import dataclass
+
+import torch
+
+from onellm.errors import OneLLMError
+from onellm.modalities import MODALITIES
+from onellm.modalities.memory import from_memory
+from train.data.augment import vary_sample, vary_tensor
+from train.data.example import Example
+
+IGNORED = -100  # the label where there is no loss
+
+
+@dataclass
+class Row:
+    """One encoded example.
+
+    Attributes:
+        key: of the example.
+        kinds: its files' kinds.
+        files: kind and tensor of each file.
+        extracted: the tensors are what the kind's tokenizer extracts already.
+        ids: tokens.
+        labels: as many, `IGNORED` where there is no loss.
+        word_labels: [M] places in the anchor's vocabulary, for that objective.
+    """
+
+    key: str
+    kinds: tuple[str, ...]
+    files: list[tuple[str, torch.Tensor]]
+    extracted: bool
+    ids: list[int] | None = None
+    labels: list[int] | None = None
+    word_labels: torch.Tensor | None = None
+
+
+def encode_conversation(
+    processor, messages: list[dict], objective: str = "chat", limit: int | None = None
+) -> tuple[list[int], list[int], list[dict]]:
+    """Encode a conversation with labels on its answers alone.
+
+    Args:
+        processor: a OneLLMProcessor.
+        messages: chat messages that end with an answer.
+        objective: "chat" follows the chat template; "caption" sets the first answer right behind the files, as
+            alignment does.
+        limit: longest row, in tokens; what is behind is cut.
+
+    Returns:
+        Token ids, labels, and the file parts in their order.
+
+    Raises:
+        OneLLMError: there is no answer to learn, or it lies beyond the limit.
+    """
+    if not any(_text(message) for message in messages if message["role"] == "assistant"):
+        raise OneLLMError("There is no answer in it, or an empty one; give every example a caption or an answer.")
+    if objective == "caption":
+        ids, labels, files = _caption(processor, messages)
+    else:
+        ids, files = processor.encode(messages, add_generation_prompt=False)
+        labels = [IGNORED] * len(ids)
+        for turn, message in enumerate(messages):
+            if message["role"] == "assistant":
+                start = len(processor.encode(messages[:turn], add_generation_prompt=True)[0])
+                stop = len(processor.encode(messages[: turn + 1], add_generation_prompt=False)[0])
+                labels[start:stop] = ids[start:stop]
+    ids, labels = ids[:limit], labels[:limit]
+    placeholders = {settings["token_id"] for settings in processor.modalities.values()}
+    room = sum(token in placeholders for token in ids)
+    if room < len(files) * processor.media_length or all(label == IGNORED for label in labels):
+        raise OneLLMError(f"Its first {limit} tokens hold no answer; raise 'max_tokens', or shorten the question.")
+    return ids, labels, files
+
+
+def _caption(processor, messages: list[dict]) -> tuple[list[int], list[int], list[dict]]:
+    """Lay out files, a question if there is one, and the caption, without the chat template."""
+    tokenizer = processor.tokenizer
+    content = [part for message in messages if message["role"] == "user" for part in _parts(message)]
+    caption = next(_text(message) for message in messages if message["role"] == "assistant")
+    start, files = processor.lay_out([tokenizer.bos_token or "", *content])
+    answer = tokenizer(caption, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    answer = [*answer, tokenizer.eos_token_id]
+    return start + answer, [IGNORED] * len(start) + answer, files
+
+
+def _parts(message: dict) -> list[dict]:
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _text(message: dict) -> str:
+    return " ".join(part["text"] for part in _parts(message) if part["type"] == "text").strip()
+
+
+class Collator:
+    """Make rows of examples, and batches of rows.
+
+    Args:
+        processor: a OneLLMProcessor.
+        objective: of the recipe.
+        limit: longest row, in tokens.
+        targets: the anchor's words, for the objective "anchor".
+        augment: vary pictures and spectrograms.
+    """
+
+    def __init__(self, processor, objective: str, limit: int, targets=None, augment: bool = False):
+        self.processor, self.objective, self.limit = processor, objective, limit
+        self.targets, self.augment = targets, augment
+
+    def encode(self, example: Example) -> Row:
+        """Encode one example and load its files.
+
+        Raises:
+            OneLLMError: a file or the conversation cannot be used.
+        """
+        ids = labels = words = None
+        if self.objective == "anchor":
+            parts = [part for message in example.messages for part in _parts(message)]
+            files = [part for part in parts if part["type"] != "text"]
+            if len(files) != 1:
+                raise OneLLMError(f"It has {len(files)} files; the objective 'anchor' takes one an example.")
+            words = self.targets.encode(_text(example.messages[-1]))
+        else:
+            ids, labels, files = encode_conversation(self.processor, example.messages, self.objective, self.limit)
+        extracted = any("features" in part for part in files)
+        tensors = [(part["type"], part["features"] if extracted else self.to_tensor(part)) for part in files]
+        return Row(example.key, tuple(kind for kind, _ in tensors), tensors, extracted, ids, labels, words)
+
+    def to_tensor(self, part: dict) -> torch.Tensor:
+        """Load a file part as the app does, varied if that is wanted."""
+        if not self.augment:
+            return self.processor.to_tensor(part)
+        kind = part["type"]
+        options = {key: value for key, value in part.items() if key not in ("type", "path", kind)}
+        if "path" in part:
+            sample = MODALITIES[kind].load(part["path"], **options)
+        else:
+            sample = from_memory(kind, part[kind], **options)
+        settings = self.processor.modalities[kind].get("input", {})
+        return vary_tensor(kind, MODALITIES[kind].to_tensor(vary_sample(sample), **settings))
+
+    def join(self, rows: list[Row]) -> dict:
+        """Join rows into a batch.
+
+        Returns:
+            `media` (kind -> tensors), `extracted`, `keys`, and either `input_ids`, `attention_mask` and `labels`
+            [B, L], padded on the left, or `word_labels` [B, M].
+        """
+        media: dict[str, list[torch.Tensor]] = {}
+        for row in rows:
+            for kind, tensor in row.files:
+                media.setdefault(kind, []).append(tensor)
+        batch = {"media": media, "extracted": any(row.extracted for row in rows), "keys": [row.key for row in rows]}
+        if self.objective == "anchor":
+            return {**batch, "word_labels": torch.stack([row.word_labels for row in rows])}
+        padded = self.processor.pad([row.ids for row in rows])
+        width = padded["input_ids"].shape[1]
+        labels = torch.tensor([[IGNORED] * (width - len(row.labels)) + row.labels for row in rows])
+        return {**batch, **padded, "labels": labels}

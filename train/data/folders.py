@@ -1,0 +1,59 @@
+"""A folder of files with captions beside them: `cat.jpg` and `cat.txt`; for several kinds `a.mp4`, `a.wav`, `a.txt`."""
+
+import os
+from pathlib import Path
+
+from onellm.modalities import MODALITIES
+from train.data.example import BLOCK, DataError, FileExamples, caption_messages, split_rows
+
+TABLES = ("metadata.csv", "metadata.jsonl", "captions.tsv", "captions.csv", "captions.jsonl", "metadata.parquet")
+
+
+class FolderExamples(FileExamples):
+    """Files anywhere below a folder, in the order of their names.
+
+    Args:
+        folder: where they are.
+        kinds: of the files of every example; each needs one file of every kind.
+        prompt: a question to ask of every caption; None asks none.
+
+    Raises:
+        DataError: there are no such files.
+    """
+
+    def __init__(self, folder: Path, kinds: tuple[str, ...], prompt: str | None = None):
+        self.folder, self.prompt = folder, prompt
+        groups: dict[str, list[str | None]] = {}
+        for path, folders, names in os.walk(folder):
+            folders.sort()
+            for name in sorted(names):
+                for place, kind in enumerate(kinds):
+                    suffix = next((s for s in MODALITIES[kind].suffixes if name.lower().endswith(s)), None)
+                    if suffix:
+                        file = os.path.relpath(os.path.join(path, name), folder)
+                        group = groups.setdefault(file[: -len(suffix)], [None] * len(kinds))
+                        group[place] = group[place] or file
+        self.items = list(groups.items())
+        if not self.items:
+            raise DataError(
+                f"{folder}: there are no files of kind {' and '.join(kinds)} in it, and none of {', '.join(TABLES)}; "
+                "expected files with captions beside them (cat.jpg, cat.txt); check the path and the kind."
+            )
+        super().__init__(folder.name, kinds, split_rows(len(self.items)))
+
+    def key(self, block: int, place: int) -> str:
+        """Name an example by its file."""
+        return f"{self.name}/{self.items[block * BLOCK + place][0]}"
+
+    def build(self, block: int, place: int) -> list[dict]:
+        """Build an example's messages, see `FileExamples`."""
+        stem, files = self.items[block * BLOCK + place]
+        missing = [kind for kind, file in zip(self.kinds, files, strict=True) if file is None]
+        if missing:
+            raise DataError(f"there is no {missing[0]} beside it; expected one of the same name; add it.")
+        try:
+            caption = (self.folder / f"{stem}.txt").read_text(encoding="utf-8", errors="replace").strip()
+        except OSError as error:
+            raise DataError(f"there is no {Path(stem).name}.txt beside it; expected a caption; write one.") from error
+        parts = [{"type": k, "path": self.folder / file} for k, file in zip(self.kinds, files, strict=True)]
+        return caption_messages(parts, caption, self.prompt)

@@ -1,0 +1,279 @@
+"""Running a recipe: transformers' Trainer on accelerate, on one process or many."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from torch import nn
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from onellm.errors import OneLLMError
+from train.build import build_model, save, start_folder
+from train.data.batches import Targets
+from train.data.collate import Collator
+from train.data.mixture import Mixture
+from train.data.streams import all_streams, file_streams
+from train.recipe import Recipe, RecipeError, Source
+from train.watch import Watch
+
+logger = logging.getLogger(__name__)
+SCHEDULES = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}
+EVALUATION_SEED = 1_000_003  # held-out batches are the same at every look, and another draw than training's
+
+
+class StageTrainer(Trainer):
+    """transformers' Trainer with batches that are whole items, checkpoints of what trains, and losses a source.
+
+    A checkpoint is written beside its place and moved there when it is whole, so a run that is killed, or whose disk
+    is full, always finds the last whole one.
+    """
+
+    def __init__(self, recipe: Recipe, watch: Watch, **kwargs):
+        super().__init__(callbacks=[watch], data_collator=lambda batch: batch[0], **kwargs)
+        self.recipe, self.watch = recipe, watch
+        if "tensorboard" in recipe.report and self.args.should_log:
+            from torch.utils.tensorboard import SummaryWriter
+            from transformers.integrations import TensorBoardCallback
+
+            self.add_callback(TensorBoardCallback(SummaryWriter(watch.out / "logs")))
+
+    def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
+        """Return the loss of a batch, and note what it was of."""
+        inputs = dict(inputs)
+        source, keys, skipped = inputs.pop("source"), inputs.pop("keys"), inputs.pop("skipped")
+        try:
+            loss = super().compute_loss(model, inputs, False, num_items_in_batch)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise RecipeError(_too_large(source, keys, inputs)) from error
+        self.watch.note_skipped(source, skipped)
+        if model.training:
+            self.watch.saw(source, loss, inputs, len(keys), num_items_in_batch)
+        return (loss, {}) if return_outputs else loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Return a held-out batch's loss."""
+        with torch.no_grad():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss.detach().mean(), None, None
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what was watched."""
+        if "loss" in logs:
+            logs = {**logs, **self.watch.figures()}
+        super().log(logs, start_time)
+
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        """Gather what trains, whole, on the main process: name -> tensor."""
+        names = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        state = self.accelerator.get_state_dict(self.model_wrapped)
+        return {name: tensor for name, tensor in state.items() if name in names}
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if self.args.should_save:
+            from safetensors.torch import save_file
+
+            names = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+            state = self.model.state_dict() if state_dict is None else state_dict
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items() if name in names}
+            save_file(tensors, Path(output_dir) / "model.safetensors", metadata={"format": "pt"})
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_fsdp_enabled:  # whose loading asks for the state of every parameter
+            complete(self.optimizer)
+        super()._save_optimizer_and_scheduler(output_dir)
+
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
+        final = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        partial = final.parent / "partial"
+        if self.args.should_save and partial.exists():
+            shutil.rmtree(partial)
+        self.accelerator.wait_for_everyone()
+        self._get_output_dir = lambda trial=None: str(partial)
+        try:
+            super()._save_checkpoint(model, trial)
+        except OSError as error:
+            raise OneLLMError(
+                f"The checkpoint of step {self.state.global_step} cannot be written to {final.parent} ({error}); free "
+                f"some space there and run again: {_goes_on(final.parent)}."
+            ) from error
+        finally:
+            del self._get_output_dir
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            shutil.rmtree(final, ignore_errors=True)
+            (partial / final.name).rename(final)
+            shutil.rmtree(partial, ignore_errors=True)
+            found = sorted(final.parent.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+            for old in found[: -self.recipe.keep]:
+                shutil.rmtree(old, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+
+def complete(optimizer: torch.optim.Optimizer) -> None:
+    """Give parameters that never had a gradient the state that they would start with; to be called between steps."""
+    optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+    rates = [group["lr"] for group in optimizer.param_groups]
+    fresh = []
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for parameter in group["params"]:
+            if parameter.requires_grad and parameter not in optimizer.state:
+                parameter.grad = torch.zeros_like(parameter)
+                fresh.append(parameter)
+    optimizer.step()
+    for parameter in fresh:
+        parameter.grad = None
+        if "step" in optimizer.state[parameter]:
+            optimizer.state[parameter]["step"].zero_()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def _goes_on(folder: Path) -> str:
+    last = get_last_checkpoint(str(folder)) if folder.exists() else None
+    return f"it goes on from {Path(last).name}" if last else "it starts anew"
+
+
+def _too_large(source: str, keys: list[str], inputs: dict) -> str:
+    """Say which batch did not fit, and what to change."""
+    files = {kind: tuple(max(tuple(value.shape) for value in values)) for kind, values in inputs["media"].items()}
+    shapes = ", ".join(f"{kind} {list(shape)}" for kind, shape in files.items())
+    longest = keys[0]
+    if "attention_mask" in inputs:
+        lengths = inputs["attention_mask"].sum(dim=1)
+        longest = f"{keys[int(lengths.argmax())]}, the longest of {len(keys)} with {int(lengths.max())} tokens"
+    return (
+        f"A batch of {len(keys)} examples of {source} does not fit into memory (files: {shapes or 'none'}; {longest}); "
+        "lower 'micro_batch' or 'max_tokens', or set 'gradient_checkpointing: true'."
+    )
+
+
+def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
+    """Train one stage, on every process that was launched.
+
+    Args:
+        recipe: what to do.
+        runs: folder of all stages; the stage's own is `runs / recipe.name`.
+        resume: go on from the newest checkpoint where there is one.
+
+    Returns:
+        The model folder.
+
+    Raises:
+        OneLLMError: something the recipe needs is missing, does not fit, or the disk is full.
+    """
+    out = runs / recipe.name
+    arguments = training_arguments(recipe, out)  # first: it brings the processes together
+    micro_batch, accumulated = split_batch(recipe, arguments.world_size)
+    arguments.gradient_accumulation_steps = accumulated
+    files = file_streams([*recipe.data, *recipe.evaluation], recipe.seed)
+    if PartialState().is_main_process and not resume:
+        shutil.rmtree(out, ignore_errors=True)
+    PartialState().wait_for_everyone()
+    model, processor = build_model(recipe, runs)
+    collator, held_out = _collator(recipe, processor, model, recipe.augment), _collator(recipe, processor, model, False)
+
+    def mixture(sources: list[Source], batches: int, collator: Collator, seed: int) -> Mixture:
+        streams = all_streams(sources, files, recipe.objective, seed, model, processor)
+        lockstep = recipe.lockstep or arguments.world_size
+        return Mixture(recipe, streams, collator, batches, micro_batch, lockstep, recipe.workers)
+
+    total = recipe.steps * accumulated * arguments.world_size
+    looks = recipe.evaluation_batches * arguments.world_size
+    trainer = StageTrainer(
+        recipe,
+        Watch(recipe, processor, out),
+        model=model,
+        args=arguments,
+        train_dataset=mixture(recipe.data, total, collator, recipe.seed),
+        eval_dataset={
+            source.label: mixture([source], looks, held_out, recipe.seed + EVALUATION_SEED)
+            for source in recipe.evaluation
+        }
+        or None,
+    )
+    last = get_last_checkpoint(arguments.output_dir) if resume and Path(arguments.output_dir).exists() else None
+    trainer.train(resume_from_checkpoint=last)
+    trained, start = trainer.trained_state(), start_folder(recipe, runs)
+    if PartialState().is_main_process:
+        save(out, recipe, start, trained)
+        (out / "losses.json").write_text(json.dumps(trainer.state.log_history, indent=1))
+        logger.info("saved %s", out)
+    PartialState().wait_for_everyone()
+    return out
+
+
+def _collator(recipe: Recipe, processor, model, augment: bool) -> Collator:
+    targets = None
+    if recipe.objective == "anchor":
+        if model.projector.anchor is None:
+            raise RecipeError("The objective 'anchor' needs a model with an anchor, such as the preset onellm-tiny.")
+        token_ids = model.projector.anchor.token_ids.tolist()
+        targets = Targets(processor.tokenizer, model.config.projector["queries"], token_ids=token_ids)
+    return Collator(processor, recipe.objective, recipe.max_tokens, targets, augment)
+
+
+def split_batch(recipe: Recipe, processes: int) -> tuple[int, int]:
+    """Return how many examples a process takes at once, and how many such batches make its share of a step.
+
+    Raises:
+        RecipeError: the batch cannot be shared out evenly.
+    """
+    if recipe.batch % processes:
+        raise RecipeError(f"'batch' ({recipe.batch}) cannot be shared by {processes} processes; choose a multiple.")
+    share = recipe.batch // processes
+    micro_batch = min(recipe.micro_batch or share, share)
+    if share % micro_batch:
+        raise RecipeError(
+            f"A process's share of the batch ({share}) is no multiple of 'micro_batch' ({micro_batch}); change one."
+        )
+    lockstep = recipe.lockstep or processes
+    if lockstep % processes:
+        raise RecipeError(f"'lockstep' ({lockstep}) is no multiple of the {processes} processes; choose one that is.")
+    return micro_batch, share // micro_batch
+
+
+def training_arguments(recipe: Recipe, out: Path) -> TrainingArguments:
+    """Put a recipe in the Trainer's terms; accelerate's launcher adds how processes share the work."""
+    cuda = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(out / "checkpoints"),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=1,  # the dataset's items are whole batches
+        per_device_eval_batch_size=1,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup,
+        lr_scheduler_type=SCHEDULES[recipe.schedule],
+        lr_scheduler_kwargs={"min_lr": recipe.min_learning_rate} if recipe.schedule == "cosine" else None,
+        weight_decay=recipe.weight_decay,
+        adam_beta1=recipe.betas[0],
+        adam_beta2=recipe.betas[1],
+        max_grad_norm=recipe.clip,
+        optim=recipe.optimizer,
+        bf16=recipe.precision == "bfloat16",
+        fp16=recipe.precision == "float16",
+        activation_checkpointing=recipe.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        logging_steps=min(recipe.log_every, recipe.steps),
+        eval_strategy="steps" if recipe.evaluation else "no",
+        eval_steps=recipe.evaluate_every,
+        save_steps=recipe.save_every,
+        report_to=[report for report in recipe.report if report != "tensorboard"] or "none",
+        run_name=recipe.name,
+        seed=recipe.seed,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_num_workers=recipe.workers,
+        dataloader_prefetch_factor=4 if recipe.workers else None,
+        dataloader_persistent_workers=recipe.workers > 0,
+        dataloader_pin_memory=cuda,
+        use_cpu=not cuda,
+        ddp_find_unused_parameters=True,  # a batch of one kind leaves the other kinds' parts out
+        # the order must not be shuffled away from the numbered batches
+        train_sampling_strategy="sequential",
+    )
