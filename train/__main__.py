@@ -1,6 +1,7 @@
 """python -m train: build the corpus, prepare data, run recipes, evaluate."""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -20,8 +21,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     run.add_argument("recipes", nargs="+", type=Path)
     run.add_argument("--runs", type=Path, default=Path("runs"), help="folder of results and checkpoints")
     run.add_argument("--restart", action="store_true", help="ignore what an earlier start has left")
+    run.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change keys of the recipes: steps=50")
     run.add_argument("--check", action="store_true", help="only check the recipes and what they need")
     data.add_commands(commands)
+    ablate = commands.add_parser("ablate", help="onellm-tiny's stages with one thing changed, as a table")
+    ablate.add_argument("--out", type=Path, default=Path("runs/ablations.json"), help="results; those in it are kept")
+    ablate.add_argument("--scale", type=float, default=0.25, help="share of the recipes' steps (default: 0.25)")
+    ablate.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one run each (default: 0 1)")
+    ablate.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="folder of the models")
+    ablate.add_argument("--variants", nargs="+", help="only these")
     evaluation.add_options(commands.add_parser("evaluate", help="measure answers on held-out files, or a benchmark"))
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         arguments = ["run", *arguments]
@@ -31,6 +39,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Run one command; 0 done, 1 an error in words, 2 usage."""
     options = parse(arguments)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("train").setLevel(logging.INFO)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that nothing here uses
     try:
         if options.command == "corpus":
             from train.corpus import build
@@ -40,6 +51,11 @@ def main(arguments: list[str]) -> int:
             return 0
         if options.command == "run":
             return run(options)
+        if options.command == "ablate":
+            from train.ablations import ablate
+
+            print(ablate(options.out, options.scale, options.seeds, options.runs, options.variants))
+            return 0
         return (data if options.command == "data" else evaluation).run(options)
     except OneLLMError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -52,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     """Check all recipes, then run one after the other."""
     from train.recipe import load_recipe
 
-    recipes = [load_recipe(path) for path in options.recipes]
+    recipes = [load_recipe(path, options.set) for path in options.recipes]
     if options.check:
         from train.plan import check
 

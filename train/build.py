@@ -15,6 +15,7 @@ from onellm.model.config import merge
 from onellm.model.quantize import quantization_config
 from train.data.batches import Targets
 from train.data.items import describe, read_items, read_lines
+from train.data.nouns import noun_vocabulary
 from train.parts import copy_from_image, freeze, load_encoder, load_language_model
 from train.recipe import Recipe, RecipeError
 
@@ -77,6 +78,9 @@ def new_config(recipe: Recipe) -> OneLLMConfig:
     else:
         config = OneLLMConfig.from_preset(recipe.preset, **recipe.config)
     config.adapter = recipe.adapter or config.adapter
+    for kind, settings in config.modalities.items():
+        if settings["tokenizer"].get("nouns") == []:  # those of the corpus
+            settings["tokenizer"]["nouns"] = noun_vocabulary(read_items(kind, "train"))
     return config
 
 
@@ -186,7 +190,7 @@ def save(model_folder: Path, recipe: Recipe, start: Path, trained: dict[str, tor
         model_folder: where to.
         recipe: of the stage.
         start: the folder it started from.
-        trained: name -> tensor of every trained parameter.
+        trained: name -> tensor of every parameter that changed.
 
     Raises:
         OneLLMError: the disk is full.

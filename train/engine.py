@@ -17,6 +17,7 @@ from train.data.batches import Targets
 from train.data.collate import Collator
 from train.data.mixture import Mixture
 from train.data.streams import all_streams, file_streams
+from train.parts import SOLVED, matches
 from train.recipe import Recipe, RecipeError, Source
 from train.watch import Watch
 
@@ -67,8 +68,12 @@ class StageTrainer(Trainer):
         super().log(logs, start_time)
 
     def trained_state(self) -> dict[str, torch.Tensor]:
-        """Gather what trains, whole, on the main process: name -> tensor."""
-        names = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        """Gather what was trained or solved, whole, on the main process: name -> tensor."""
+        names = {
+            name
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad or matches(name, SOLVED)
+        }
         state = self.accelerator.get_state_dict(self.model_wrapped)
         return {name: tensor for name, tensor in state.items() if name in names}
 

@@ -1,5 +1,6 @@
 """A recipe: one YAML file a stage. It says what trains, on what, how; everything else stays frozen."""
 
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -214,8 +215,12 @@ class Recipe:
             source.check()
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.
+
+    Args:
+        path: the file.
+        changes: keys set to other values: "steps=50", "config={projector: {experts: 5}}".
 
     Raises:
         RecipeError: the file is missing or no YAML mapping, has unknown, missing or mistyped keys, or asks for
@@ -223,12 +228,13 @@ def load_recipe(path: Path) -> Recipe:
     """
     try:
         values = yaml.safe_load(Path(path).read_text())
+        changed = {key: yaml.safe_load(value) for key, _, value in (change.partition("=") for change in changes)}
     except (OSError, yaml.YAMLError) as error:
         raise RecipeError(f"The recipe {path} cannot be read ({error}); give a YAML file.") from error
     if not isinstance(values, dict):
         raise RecipeError(f"The recipe {path} holds no mapping of keys to values; see train/recipes.")
     try:
-        recipe = build(Recipe, values)
+        recipe = build(Recipe, values | changed)
         recipe.check()
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error

@@ -118,15 +118,20 @@ class Audio(Modality):
         patches: int | None = None,
         short: str = "pad",
         frames: int = FBANK_FRAMES,
+        level: float | None = None,
+        delays_s: tuple[float, ...] = (0.0,),
     ) -> torch.Tensor:
         """Turn a sound into a spectrogram.
 
         Args:
             sample: what `load` returned.
             features: "fbank" for the published OneLLM's filter bank, "yamnet" for YAMNet's patches.
-            patches: yamnet: most patches, evenly kept; all if None.
+            patches: yamnet: most patches a delay, evenly kept; all if None.
             short: yamnet: "pad" a sound below 0.975 s with silence, or "repeat" it.
             frames: fbank: length it is cut or padded to, in steps of 10 ms.
+            level: yamnet: root mean square the sound is brought to, peaks beyond 1 cut; as it is if None.
+            delays_s: yamnet: silences of this length, in seconds, go before the sound, and the patches of all are
+                joined, since what YAMNet says of a short sound depends on where it lies in a patch.
 
         Returns:
             fbank: [1, 128, frames] float32. yamnet: [N, 1, 96, 64] float32, one patch each 0.48 s.
@@ -136,7 +141,10 @@ class Audio(Modality):
         if features == "fbank":
             return torch.from_numpy(_fbank(sample.array, frames))
         if features == "yamnet":
-            return torch.from_numpy(_yamnet(sample.array, patches, short))
+            waveform = sample.array if level is None else _levelled(sample.array, level)
+            silences = [np.zeros(round(delay * RATE_HZ), np.float32) for delay in delays_s]
+            delayed = [_yamnet(np.concatenate([silence, waveform]), patches, short) for silence in silences]
+            return torch.from_numpy(np.concatenate(delayed))
         raise ValueError(f"features is {features!r}; expected 'fbank' or 'yamnet'")
 
     def preview(self, sample: Sample) -> Preview:
@@ -185,6 +193,12 @@ def _fbank(waveform: np.ndarray, frames: int) -> np.ndarray:
     bank = mel.fbank(_at_least(waveform, mel.FRAME, "pad"))[:frames]
     bank = np.pad(bank, ((0, frames - len(bank)), (0, 0)))
     return ((bank - FBANK_MEAN) / (2 * FBANK_STD)).T[None].astype(np.float32)
+
+
+def _levelled(waveform: np.ndarray, level: float) -> np.ndarray:
+    """Bring a waveform to a root mean square; one that is silent stays so."""
+    loudness = float(np.sqrt(np.mean(np.square(waveform))))
+    return waveform if loudness < 1e-5 else np.clip(waveform * (level / loudness), -1, 1).astype(np.float32)
 
 
 def _yamnet(waveform: np.ndarray, patches: int | None, short: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from onellm.modalities.arrays import pick, read_arrays
 from onellm.modalities.base import Modality, Preview, Sample, refuse
 from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, beside, open_image, read_beside, size_text
 from onellm.modalities.plots import GREY, spread, style
+from onellm.modalities.shading import normals_of, shade, shrink
 
 if TYPE_CHECKING:
     import torch
@@ -136,8 +137,9 @@ class Depth(Modality):
         resize: int | None = None,
         mean: tuple[float, ...] = CLIP_MEAN,
         std: tuple[float, ...] = CLIP_STD,
+        looks: tuple[str, ...] = ("coded",),
     ) -> torch.Tensor:
-        """Encode depth as brightness, near bright and far dark, then resize, cut and normalise.
+        """Make pictures of depth, coded as brightness (near bright, far dark) or shaded; resize, cut and normalise.
 
         Args:
             sample: what `load` returned.
@@ -145,11 +147,16 @@ class Depth(Modality):
             resize: length of the shorter side before cutting; `size` if None.
             mean: mean a channel, in 0..1.
             std: standard deviation a channel, in 0..1.
+            looks: pictures made of the map: "coded" as above, "shaded" as if lit by a lamp.
 
         Returns:
-            [1, 3, size, size] float32, or [2, 3, size, size] with the picture first.
+            [looks, 3, size, size] float32, or [1 + looks, 3, size, size] with the picture first.
         """
-        return beside(sample, to_picture(sample.array), size, resize, mean, std)
+        pictures = {
+            "coded": lambda: to_picture(sample.array),
+            "shaded": lambda: shade(normals_of(shrink(sample.array, resize or size))),
+        }
+        return beside(sample, [pictures[look]() for look in looks], size, resize, mean, std)
 
     def preview(self, sample: Sample) -> Preview:
         """Show the map in colours with a scale in metres."""

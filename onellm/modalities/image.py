@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onellm.modalities.base import Modality, Preview, Sample
-from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, read_picture, size_text, to_pixels
+from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, framed, read_picture, size_text, to_pixels
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +44,7 @@ class Image(Modality):
         resize: int | None = None,
         mean: tuple[float, ...] = CLIP_MEAN,
         std: tuple[float, ...] = CLIP_STD,
+        whole: bool = False,
     ) -> torch.Tensor:
         """Resize the shorter side, cut the centre and normalise.
 
@@ -53,10 +54,13 @@ class Image(Modality):
             resize: length of the shorter side before cutting; `size` if None.
             mean: mean a channel, in 0..1.
             std: standard deviation a channel, in 0..1.
+            whole: add a second view, the whole picture in a frame and mirrored, so that nothing is cut off.
 
         Returns:
-            [3, size, size] float32.
+            [3, size, size] float32, or [2, 3, size, size].
         """
+        if whole:
+            return to_pixels([sample.array, framed(sample.array)[:, ::-1]], size, resize, mean, std)
         return to_pixels([sample.array], size, resize, mean, std)[0]
 
     def preview(self, sample: Sample) -> Preview:

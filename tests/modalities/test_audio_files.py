@@ -185,3 +185,20 @@ def test_playlists_are_not_followed(tmp_path, refused):
     soundfile.write(tmp_path / "secret.wav", tone(), 16000)
     (tmp_path / "a.m4a").write_text(f"#EXTM3U\n#EXTINF:1,\n{tmp_path / 'secret.wav'}\n")
     refused("audio", tmp_path / "a.m4a", "plain text")
+
+
+def test_yamnet_level_and_delays():
+    from onellm.modalities.base import Sample
+
+    def patches(waveform, **settings):
+        return AUDIO.to_tensor(Sample("audio", "a.wav", waveform, "", 16000.0), features="yamnet", **settings)
+
+    loud, quiet = tone(0.5).astype(np.float32), (0.01 * tone(0.5)).astype(np.float32)
+    assert float((patches(loud) - patches(quiet)).abs().max()) > 1
+    assert float((patches(loud, level=0.05) - patches(quiet, level=0.05)).abs().max()) < 1e-3
+    silent = np.zeros(8000, np.float32)
+    assert bool((patches(silent, level=0.05) == patches(silent)).all())
+    delayed = patches(loud, delays_s=(0.0, 0.2))
+    assert delayed.shape == (2, 1, 96, 64)
+    assert float((delayed[0, 0, :40] - delayed[1, 0, 20:60]).abs().max()) < 1e-3  # 20 steps of 10 ms later
+    assert patches(np.tile(loud, 20), patches=4, delays_s=(0.0, 0.2, 0.4)).shape == (12, 1, 96, 64)

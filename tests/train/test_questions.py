@@ -5,7 +5,7 @@ import random
 import pytest
 
 from train.data.items import Item, describe
-from train.data.questions import exchange, full_answer, with_article
+from train.data.questions import both, exchange, full_answer, verdict, whether, with_article
 from train.evaluation.naming import is_right, pick
 
 
@@ -33,8 +33,23 @@ def test_yes_and_no_are_balanced():
     choose = random.Random(0)
     answers = [exchange("image", "cat", "car", choose) for _ in range(2000)]
     verdicts = [answer.startswith("Yes") for _, answer in answers if answer.startswith(("Yes", "No"))]
-    assert len(verdicts) > 200
+    assert len(verdicts) > 600
     assert 0.4 < sum(verdicts) / len(verdicts) < 0.6
+
+
+def test_a_verdict_tells_what_it_is():
+    asked = [verdict("image", "dog, German shepherd", "car", random.Random(seed)) for seed in range(40)]
+    assert {answer for _, answer in asked} == {"No, it is a dog.", "Yes, it is a dog.", "Yes, it is a German shepherd."}
+    assert all(("car" in question) == answer.startswith("No") for question, answer in asked)
+    same = [verdict("imu", "walking", "walking", random.Random(seed))[1] for seed in range(9)]
+    assert set(same) == {"Yes, the person is walking."}
+    assert whether("fmri", "house") == "Is the person looking at a house?"
+
+
+def test_two_files_are_asked_about_in_one_question():
+    asked = {both("image", "audio", random.Random(seed)) for seed in range(30)}
+    assert "What is in the picture and what do you hear?" in asked
+    assert {both("point", "point", random.Random(seed)) for seed in range(30)} >= {"What are these?", "Describe both."}
 
 
 def test_a_right_answer_is_a_whole_word_and_not_a_rejected_one():

@@ -62,6 +62,13 @@ def test_a_number_that_yaml_takes_for_a_text_is_a_number(tmp_path):
     assert load_recipe(path).learning_rate == 0.001
 
 
+def test_keys_can_be_changed_for_one_run(tmp_path):
+    recipe = load_recipe(write(tmp_path), ["steps=7", "config={projector: {experts: 5}}"])
+    assert (recipe.steps, recipe.config) == (7, {"projector": {"experts": 5}})
+    with pytest.raises(RecipeError, match="The key 'step' is not known"):
+        load_recipe(write(tmp_path), ["step=7"])
+
+
 def test_a_file_that_is_no_recipe_is_refused(tmp_path):
     path = tmp_path / "no.yaml"
     for content in ("a: [", "- a list"):

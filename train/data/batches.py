@@ -5,6 +5,7 @@ import torch
 from onellm.errors import OneLLMError
 from train.data.classes import ImageClasses, SoundClasses
 from train.data.items import Item, extract_features, read_items
+from train.data.nouns import fit_nouns, noun_vocabulary
 from train.recipe import Source
 
 # few objects are easily memorised, so a training sample goes without a share of its stem's features and is often
@@ -12,7 +13,7 @@ from train.recipe import Source
 DROPPED = 0.4
 BLENDED = ("video", "point", "fmri", "depth", "normal")
 RARE = 0.3  # weight of a thing whose noun has no other
-CLASSES = {"efficientnet-lite0": ImageClasses, "yamnet": SoundClasses}
+CLASSES = {"efficientnet-lite2": ImageClasses, "yamnet": SoundClasses}
 
 
 def classes_of(model, kind: str) -> ImageClasses | SoundClasses | None:
@@ -30,23 +31,41 @@ class ClassSource:
     def __init__(self, model, source: Source):
         self.kind = source.kind
         self.classes = classes_of(model, source.kind)
+        nouns = getattr(model.tokenizer_for(source.kind), "nouns", None)
+        self.nouns = 0 if nouns is None else nouns.classifier.out_features
         if self.classes is None:
             raise OneLLMError(f"The kind {source.kind} has no stem whose classes could be mixed; use 'items'.")
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[list[torch.Tensor], list[str]]:
         """Draw features and texts."""
         features, labels = self.classes.draw(count, generator)
+        if self.nouns:  # a classifier that knows nothing of the thing says something nevertheless, less surely
+            doubts = torch.randn(count, 1, self.nouns, generator=generator)
+            sureness = 2 * torch.rand(count, 1, 1, generator=generator)
+            doubts = (sureness * doubts).softmax(dim=-1).expand(-1, features.shape[1], -1)
+            features = torch.cat([features, doubts], dim=-1)
         return list(features), [self.classes.texts[label] for label in labels]
 
 
 class ItemSource:
-    """Samples of the corpus, every text equally often, slightly disturbed."""
+    """Samples of the corpus, every text equally often, slightly disturbed.
+
+    Where the kind's tokenizer has a noun classifier, that is solved first, on training files alone, and a sample's
+    text is the noun it finds, right or wrong, in a file it was not solved on: to say that is all the projection can
+    learn without knowing by heart what the few files show.
+    """
 
     def __init__(self, model, processor, source: Source):
         self.kind = source.kind
         items = thin(read_items(source.kind, source.split))
         self.features = extract_features(model, processor, items, source.split)
         self.items = items
+        self.raw = self.features[0].shape[-1]  # what follows is the nouns' probabilities
+        self.nouns: list[str] = []
+        tokenizer = model.tokenizer_for(source.kind)
+        if getattr(tokenizer, "nouns", None) is not None and source.split == "train":
+            self.features = with_nouns(tokenizer, items, self.features)
+            self.nouns = noun_vocabulary(items)
         self.alike: dict[str, list[int]] = {}
         for index, item in enumerate(items):
             self.alike.setdefault(item.noun or item.name, []).append(index)
@@ -59,7 +78,11 @@ class ItemSource:
         """Draw features and texts."""
         chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator).tolist()
         pairs = [self._blend(index, generator) for index in chosen]
-        return [disturb(self.kind, features, generator) for features, _ in pairs], [text for _, text in pairs]
+        samples = [disturb(self.kind, features, self.raw, generator) for features, _ in pairs]
+        if self.nouns:
+            found = [int(features.view(-1, features.shape[-1])[0, self.raw :].argmax()) for features, _ in pairs]
+            return samples, [self.nouns[place] for place in found]
+        return samples, [text for _, text in pairs]
 
     def _blend(self, index: int, generator: torch.Generator) -> tuple[torch.Tensor, str]:
         """Return an item, or half of the time its mixture with another thing of the same noun, and their text."""
@@ -81,22 +104,33 @@ def thin(items: list[Item]) -> list[Item]:
     return items
 
 
-def disturb(kind: str, features: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Vary a sample as its kind may vary without changing its name."""
+def with_nouns(tokenizer, items: list[Item], features: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Solve the tokenizer's noun classifier and append what it says of each item to the item's features."""
+    pooled = torch.stack([tokenizer.pool(value) for value in features])
+    found = fit_nouns(tokenizer.nouns.classifier, pooled, [item.noun for item in items], [item.group for item in items])
+    rows = [row.expand(*value.shape[:-1], -1) for value, row in zip(features, found, strict=True)]
+    return [torch.cat(pair, dim=-1) for pair in zip(features, rows, strict=True)]
+
+
+def disturb(kind: str, features: torch.Tensor, raw: int, generator: torch.Generator) -> torch.Tensor:
+    """Vary a sample's first `raw` features as its kind may vary without changing its name."""
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
         return low + (high - low) * torch.rand(*shape, generator=generator)
 
-    if kind == "imu":
-        noise = 0.03 * torch.randn(features.shape, generator=generator)
-        return features * uniform(0.9, 1.1, 6, 1) + noise
-    if kind == "fmri":
-        return features + 0.5 * torch.randn(features.shape, generator=generator)
-    if kind in ("depth", "normal") and len(features) == 2 and torch.rand(1, generator=generator) < 0.7:
+    if kind in ("depth", "normal") and len(features) % 2 and torch.rand(1, generator=generator) < 0.7:
         features = features[1:]  # without the picture beside it
     if kind in ("video", "point"):  # any few frames or sides
         features = features[torch.randperm(len(features), generator=generator)[: len(features) - 2]]
-    return features * (torch.rand(features.shape[1], generator=generator) > DROPPED)
+    features, nouns = features.tensor_split([raw], dim=-1)
+    if kind == "imu":
+        noise = 0.03 * torch.randn(features.shape, generator=generator)
+        features = features * uniform(0.9, 1.1, 6, 1) + noise
+    elif kind == "fmri":
+        features = features + 0.5 * torch.randn(features.shape, generator=generator)
+    else:
+        features = features * (torch.rand(raw, generator=generator) > DROPPED)
+    return torch.cat([features, nouns], dim=-1)
 
 
 class Targets:

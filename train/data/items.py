@@ -1,5 +1,6 @@
 """The corpus on disk: items, their tensors as the model gets them, and what the frozen stems extract of these."""
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -107,7 +108,7 @@ def extract_features(model, processor, items: list[Item], split: str) -> list[to
         One float32 tensor an item.
     """
     kind = items[0].kind
-    kept = corpus_folder() / "features" / f"{kind}-{split}.pt"
+    kept = corpus_folder() / "features" / f"{kind}-{split}-{_fingerprint(model, kind)}.pt"
     features: dict[str, torch.Tensor] = torch.load(kept, weights_only=True) if kept.exists() else {}
     missing = [item for item in items if item.id not in features]
     settings = processor.modalities[kind].get("input", {})
@@ -128,3 +129,12 @@ def extract_features(model, processor, items: list[Item], split: str) -> list[to
             kept.parent.mkdir(parents=True, exist_ok=True)
             torch.save(features, kept)
     return [features[item.id].float() for item in items]
+
+
+def _fingerprint(model, kind: str) -> str:
+    """Name what the features of a kind depend on: its input and what its tokenizer does before it trains."""
+    settings = model.config.modalities[kind]
+    tokenizer = settings["tokenizer"]
+    tokenizer = model.config.modalities[tokenizer.get("share", kind)]["tokenizer"]
+    fixed = [settings.get("input"), *(tokenizer.get(key) for key in ("type", "stem", "views"))]
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:8]

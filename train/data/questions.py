@@ -62,6 +62,13 @@ SHORT = [
     "One word, please.",
     "In one word:",
 ]
+WHETHER = {
+    "image": ["Is this {}?", "Is it {}?", "Does the {kind} show {}?", "Is there {} in the {kind}?"],
+    "audio": ["Is this {}?", "Is it {}?", "Is this the sound of {}?", "Do you hear {}?", "Can you hear {}?"],
+    "imu": ["Is the person {}?", "Is this person {}?"],
+    "fmri": ["Is the person looking at {}?", "Does the person see {}?"],
+}
+IT = dict.fromkeys(WORDS, "it is") | {"imu": "the person is"}
 UNCOUNTED = "water music speech food rain thunder wind silence applause laughter fire hay coffee soup static noise"
 
 
@@ -86,6 +93,24 @@ def question(kind: str, choose: random.Random) -> str:
     return choose.choice(pool).format(WORDS[kind][0])
 
 
+def whether(kind: str, name: str, choose: random.Random | None = None) -> str:
+    """Ask whether a file shows a thing; in the first form, or in one by chance."""
+    forms = WHETHER.get(kind, WHETHER["image"])
+    form = forms[0] if choose is None else choose.choice(forms)
+    return form.format(with_article(name, kind), kind=WORDS[kind][0])
+
+
+def verdict(kind: str, text: str, other: str, choose: random.Random) -> tuple[str, str]:
+    """Make a question to be answered with yes or no, either half of the time."""
+    names = text.split(", ")
+    wrong = other.split(", ")[0]
+    yes = choose.random() < 0.5
+    if not yes and wrong not in names:
+        return whether(kind, wrong, choose), f"No, {IT[kind]} {with_article(names[0], kind)}."
+    name = choose.choice(names)
+    return whether(kind, name, choose), f"Yes, {IT[kind]} {with_article(name, kind)}."
+
+
 def exchange(kind: str, text: str, other: str, choose: random.Random) -> tuple[str, str]:
     """Make one question and its answer about one file.
 
@@ -97,23 +122,24 @@ def exchange(kind: str, text: str, other: str, choose: random.Random) -> tuple[s
     """
     basic = text.split(", ")[0]
     dice = choose.random()
-    if dice < 0.2:
+    if dice < 0.15:
         return f"{question(kind, choose)} {choose.choice(SHORT)}", basic[0].upper() + basic[1:]
-    if dice < 0.4:
-        wrong = other.split(", ")[0]
-        yes = choose.random() < 0.5 or wrong == basic
-        asked = with_article(basic if yes else wrong, kind)
-        if kind == "imu":
-            return f"Is the person {asked}?", "Yes." if yes else f"No, the person is {basic}."
-        if kind == "fmri":
-            return (
-                f"Is the person looking at {asked}?",
-                "Yes." if yes else f"No, it is {with_article(basic, kind)}.",
-            )
-        form = choose.choice(["Is this {}?", "Is it {}?", "Does the {kind} show {}?"])
-        asked = form.format(asked, kind=WORDS[kind][0])
-        return asked, "Yes." if yes else f"No, it is {with_article(basic, kind)}."
+    if dice < 0.6:
+        return verdict(kind, text, other, choose)
     return question(kind, choose), full_answer(text, kind)
+
+
+def both(kind: str, second: str, choose: random.Random) -> str:
+    """Ask about two files at once."""
+    first, then = WORDS[kind][2], WORDS[second][2]
+    if choose.random() < 0.6:
+        if kind == second:
+            return choose.choice(["What are these?", "What are these two?", "What do they show?"])
+        short = {"image": "in the picture", "video": "in the video"}
+        if kind in short and then.startswith("What is in"):
+            return f"What is {short[kind]} and {then.removeprefix('What is ')}"
+        return f"{first[:-1]} and {then[0].lower()}{then[1:]}"
+    return choose.choice([f"{first} {then}", "What are these?", "Describe both."])
 
 
 class Conversations:
@@ -136,12 +162,9 @@ class Conversations:
     def _messages(self, generator: torch.Generator, choose: random.Random, later: bool) -> list[dict]:
         part, text, other = self._file(generator)
         kind = part["type"]
-        if choose.random() < 0.15:  # two files in one question
+        if choose.random() < 0.2:  # two files in one question
             second, text2, _ = self._file(generator)
-            asked = f"{WORDS[kind][2]} {WORDS[second['type']][2]}" if choose.random() < 0.5 else "What are these?"
-            if {kind, second["type"]} == {"image", "audio"} and choose.random() < 0.5:
-                asked = "What is in the picture and what do you hear?"
-            content = [part, second, {"type": "text", "text": asked}]
+            content = [part, second, {"type": "text", "text": both(kind, second["type"], choose)}]
             answer = f"{full_answer(text, kind)} {full_answer(text2, second['type'])}"
             return _turn(content, answer)
         asked, answer = exchange(kind, text, other, choose)

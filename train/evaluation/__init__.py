@@ -1,5 +1,1 @@
-"""Measuring answers on held-out files, beside chance and a linear probe on the same frozen features."""
-
-from train.evaluation.naming import evaluate
-
-__all__ = ["evaluate"]
+"""Measuring answers: on the small corpus's held-out files (naming.py), and on the paper's benchmarks."""

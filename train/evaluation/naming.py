@@ -93,11 +93,10 @@ def answer_items(chat: onellm.Chat, items: list[Item]) -> list[str]:
     return answers
 
 
-def map_alone(items: list[Item], features: list[torch.Tensor]) -> list[torch.Tensor]:
+def map_alone(model, kind: str, features: list[torch.Tensor]) -> list[torch.Tensor]:
     """Drop the features of the picture beside a map, where kept features hold them: the map comes last."""
-    return [
-        value[-1:] if item.kind in ("depth", "normal") else value for item, value in zip(items, features, strict=True)
-    ]
+    tokenizer = model.tokenizer_for(kind)
+    return [value[-max(tokenizer.looks, 1) :] for value in features] if getattr(tokenizer, "picture", 0) else features
 
 
 def pooled(features: list[torch.Tensor]) -> np.ndarray:
@@ -127,8 +126,8 @@ def probe_accuracy(model, processor, items: list[Item], split: str) -> float | N
     train = [item for item in read_items(kind, source) if item.noun]
     if not train or source == split:
         return None
-    kept = map_alone(train, extract_features(model, processor, train, source))
-    found = map_alone(items, extract_features(model, processor, items, split))
+    kept = map_alone(model, kind, extract_features(model, processor, train, source))
+    found = map_alone(model, kind, extract_features(model, processor, items, split))
     place = pick(list(range(len(train))), 3000)
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
     probe.fit(pooled([kept[i] for i in place]), [train[i].noun for i in place])
@@ -141,7 +140,7 @@ def stem_accuracy(model, processor, items: list[Item], split: str) -> float | No
     classes = classes_of(model, items[0].kind)
     if classes is None:
         return None
-    features = map_alone(items, extract_features(model, processor, items, split))
+    features = map_alone(model, items[0].kind, extract_features(model, processor, items, split))
     guesses = [int(value.mean(dim=0)[: len(classes.texts)].argmax()) for value in features]
     pairs = zip(guesses, items, strict=True)
     return float(np.mean([is_right(classes.texts[guess], item) for guess, item in pairs]))

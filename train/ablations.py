@@ -1,0 +1,125 @@
+"""The paper's ablations that a small model can repeat (tables 7 and 8): onellm-tiny's stages with one thing changed.
+
+Every variant runs stages 1 to 3 at a share of their steps; what counts is the accuracy of the soft words, without the
+LLM, on the development split, a kind.
+"""
+
+import copy
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+
+from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
+from train.engine import run
+from train.evaluation.words import word_accuracy
+from train.recipe import Recipe, load_recipe
+
+logger = logging.getLogger(__name__)
+STAGES = ("tiny-1-image", "tiny-2-video-audio-point", "tiny-3-depth-normal-imu-fmri")
+KINDS = ("image", "video", "audio", "point", "fmri", "imu", "depth", "normal")
+DEFAULT = "3 experts, input-aware router, image first, joint"
+VARIANTS = {
+    DEFAULT: {},
+    "1 expert": {"experts": 1},
+    "5 experts": {"experts": 5},
+    "constant router": {"router": "constant"},
+    "sparse router": {"router": "sparse"},
+    "soft router": {"router": "softmax"},
+    "all kinds at once, no image first": {},
+    "a model a kind": {},
+}
+
+
+def recipes_of(variant: str, scale: float, seed: int) -> list[list[Recipe]]:
+    """Return the chains of stages of a variant, all of about the same number of steps in sum.
+
+    Args:
+        variant: a key of `VARIANTS`.
+        scale: share of the recipes' steps.
+        seed: of all of them.
+    """
+    stages = [load_recipe(Path(__file__).parent / "recipes" / f"{name}.yaml") for name in STAGES]
+    for stage in stages:
+        steps = max(1, round(stage.steps * scale))
+        changes = {"steps": steps, "seed": seed, "warmup": min(stage.warmup, steps // 10), "save_every": steps}
+        stage.__dict__ |= changes | {"log_every": steps}
+    stages[0].config = {"projector": VARIANTS[variant]} if VARIANTS[variant] else {}
+    if variant == "all kinds at once, no image first":
+        steps = sum(stage.steps for stage in stages)
+        return [[replace(stages[2], name="all", init=None, preset=stages[0].preset, from_image=[], steps=steps)]]
+    if variant == "a model a kind":
+        return [_alone(stages, kind) for kind in KINDS]
+    return [stages]
+
+
+def _alone(stages: list[Recipe], kind: str) -> list[Recipe]:
+    """Return a stage of one kind, of as many steps as the kind has in the joint stages."""
+    steps, data = 0.0, []
+    for stage in stages:
+        share = sum(source.weight for source in stage.data)
+        steps += stage.steps * sum(source.weight for source in stage.data if source.kind == kind) / share
+        data = [source for source in stage.data if source.kind == kind] or data
+    first = copy.deepcopy(stages[0])
+    return [
+        replace(first, name=kind, data=data, steps=max(1, round(steps)), warmup=min(first.warmup, round(steps / 10)))
+    ]
+
+
+def measure(variant: str, scale: float, seed: int, runs: Path) -> dict[str, float]:
+    """Train a variant and return its accuracy a kind.
+
+    Args:
+        variant: a key of `VARIANTS`.
+        scale: share of the recipes' steps.
+        seed: of all stages.
+        runs: folder for the models.
+    """
+    found = {}
+    for chain in recipes_of(variant, scale, seed):
+        folder = [run(recipe, runs) for recipe in chain][-1]
+        model = OneLLMForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+        processor = OneLLMProcessor.from_pretrained(folder)
+        kinds = KINDS if variant != "a model a kind" else [chain[0].name]
+        found |= {kind: word_accuracy(model, processor, kind) for kind in kinds}
+    return found
+
+
+def ablate(out: Path, scale: float, seeds: list[int], runs: Path, variants: list[str] | None = None) -> str:
+    """Measure variants, those that `out` does not hold yet, and return a Markdown table of all it holds.
+
+    Args:
+        out: JSON file of results, written after every run.
+        scale: share of the recipes' steps.
+        seeds: one run each.
+        runs: folder for the models.
+        variants: keys of `VARIANTS`; None: all.
+    """
+    results: dict = json.loads(out.read_text()) if out.exists() else {"scale": scale, "accuracy": {}}
+    for seed in seeds:
+        for variant in variants or VARIANTS:
+            done = results["accuracy"].setdefault(variant, {})
+            if str(seed) not in done:
+                place = runs / f"{variant.replace(' ', '-').replace(',', '')}-{seed}"
+                done[str(seed)] = measure(variant, scale, seed, place)
+                logger.info("%s, seed %d: %s", variant, seed, done[str(seed)])
+                out.write_text(json.dumps(results, indent=1))
+    return table(results["accuracy"])
+
+
+def table(accuracy: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Lay out variant -> seed -> kind -> accuracy, as means and, of several seeds, standard deviations."""
+    rows = [f"| variant | {' | '.join(KINDS)} | mean |", "|---" * (len(KINDS) + 2) + "|"]
+    for variant, seeds in accuracy.items():
+        columns = [[found[kind] for found in seeds.values()] for kind in KINDS]
+        columns.append([mean(found[kind] for kind in KINDS) for found in seeds.values()])
+        rows.append(f"| {variant} | {' | '.join(map(_cell, columns))} |")
+    return "\n".join(rows)
+
+
+def _cell(values: list[float]) -> str:
+    spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{mean(values):.2f}{spread}"

@@ -1,0 +1,114 @@
+"""The command `evaluate`: the small corpus's naming benchmark, or the paper's benchmarks."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from onellm.errors import OneLLMError
+
+NAMING_SPLITS = ("dev", "test")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `python -m train evaluate`."""
+    parser.add_argument("--model", default="onellm-tiny", help="name or model folder")
+    parser.add_argument("--quantize", help="none, 8bit, 4bit or int8; by default what suits the model and machine")
+    parser.add_argument("--split", help="naming: test (default) or dev; benchmarks: each one's own")
+    parser.add_argument("--limit", type=int, help="at most this many items a kind, or about so many a benchmark")
+    parser.add_argument("--json", type=Path, help="write every figure there, and the naming benchmark's answers")
+    naming = parser.add_argument_group("the naming benchmark (without --benchmark)")
+    naming.add_argument("--kinds", nargs="*", help="only these kinds")
+    paper = parser.add_argument_group("the paper's benchmarks")
+    paper.add_argument("--benchmark", metavar="B,B", help="names, or all; see --list")
+    paper.add_argument("--data", type=Path, default=Path("data"), help="folder of the benchmarks' files (data)")
+    paper.add_argument("--out", type=Path, default=Path("results"), help="folder of results (results)")
+    paper.add_argument("--batch-size", type=int, default=16, help="questions that are answered together (16)")
+    paper.add_argument("--decode", choices=("greedy", "paper"), default="greedy",
+                       help="paper: temperature 0.1, top-p 0.75, seed 1")  # fmt: skip
+    paper.add_argument("--new-tokens", type=int, default=128, help="longest answer, in tokens (128)")
+    paper.add_argument("--list", action="store_true", help="list the benchmarks, what they need and what is found")
+    paper.add_argument("--table", nargs="+", type=Path, metavar="JSON", help="print results as one table")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Follow the options.
+
+    Returns:
+        0 when all is done, 1 where a benchmark could not be run and the others were.
+
+    Raises:
+        OneLLMError: something is missing or wrong.
+    """
+    if options.table:
+        from train.evaluation.report import read_results, table
+
+        print(table(read_results(options.table)))
+    elif options.list:
+        from train.evaluation.benchmarks import find
+        from train.evaluation.report import overview
+
+        print(overview(find(options.benchmark or "all"), options.data))
+    elif options.benchmark:
+        return _run_benchmarks(options)
+    else:
+        split = options.split or "test"
+        if split not in NAMING_SPLITS:
+            raise OneLLMError(f"There is no split '{split}' of the naming benchmark; choose one of test, dev.")
+        from train.evaluation.naming import evaluate
+
+        print(evaluate(options.model, options.kinds, split, options.limit, options.json))
+    return 0
+
+
+def _run_benchmarks(options: argparse.Namespace) -> int:
+    """Run benchmarks and print their table; "all" takes those whose files are there.
+
+    A benchmark that fails after its questions were read (no file could be used, say) does not stop the others.
+    """
+    import onellm
+    from train.evaluation.benchmark import BenchmarkError
+    from train.evaluation.benchmarks import find
+    from train.evaluation.report import table
+    from train.evaluation.runner import ModelAnswerer, Settings, processes, run_benchmark
+
+    benchmarks = find(options.benchmark)
+    if options.benchmark == "all":
+        benchmarks = [b for b in benchmarks if not b.missing(options.data, b.split(None))]
+        if not benchmarks:
+            raise OneLLMError(f"The folder {options.data} holds no benchmark; see what each needs with --list.")
+    for benchmark in benchmarks:  # a wrong folder or split is told before a model is loaded
+        benchmark.questions(options.data, benchmark.split(options.split), options.limit)
+    state = processes()
+    spread = state.num_processes > 1 and state.device.type == "cuda"
+    chat = onellm.load(options.model, quantize=options.quantize, device_map={"": str(state.device)} if spread else None)
+    settings = Settings(options.decode, options.new_tokens, weights=weights_of(options.model))
+    results, failed = [], 0
+    for benchmark in benchmarks:
+        try:
+            result = run_benchmark(
+                benchmark, ModelAnswerer(chat, settings), options.data, options.out, options.split, options.limit,
+                options.batch_size, settings,
+            )  # fmt: skip
+        except BenchmarkError as error:
+            failed = 1
+            if state.is_main_process:
+                print(f"error: {error}", file=sys.stderr, flush=True)
+            continue
+        if result:
+            results.append(result)
+    if results:
+        print(table(results))
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    if state.num_processes > 1:
+        state.destroy_process_group()
+    return failed
+
+
+def weights_of(model: str) -> str:
+    """Name a model's weights: its name, or its folder with the time and size of what is in it."""
+    files = [file.stat() for file in sorted(Path(model).glob("*.safetensors"))]
+    if not files:
+        return model
+    return f"{Path(model).resolve()}, {sum(f.st_size for f in files)} bytes, {max(int(f.st_mtime) for f in files)}"

@@ -1,0 +1,34 @@
+"""What the soft words alone say, read off the anchor's vocabulary without the LLM: quick, for tuning and ablations."""
+
+import numpy as np
+import torch
+
+from train.data.items import extract_features, read_items
+from train.evaluation.naming import is_right, map_alone
+
+
+@torch.no_grad()
+def read_words(model, processor, kind: str, features: list[torch.Tensor]) -> list[str]:
+    """Return the likeliest words of files.
+
+    Args:
+        model: a OneLLM with an anchor.
+        processor: its processor.
+        kind: of the files.
+        features: what the kind's tokenizer extracted of each.
+    """
+    embedding, token_ids = model.get_input_embeddings().weight, model.projector.anchor.token_ids
+    texts = []
+    for value in features:
+        words = model.projector.words(model.encode(kind, value.unsqueeze(0)), kind)
+        best = model.projector.anchor.logits(words, embedding).argmax(dim=-1)[0]
+        texts.append(processor.tokenizer.decode(token_ids[best]).replace(".", "").strip())
+    return texts
+
+
+def word_accuracy(model, processor, kind: str, split: str = "dev") -> float:
+    """Return the share of a split's files whose words name them; of a map without the picture beside it."""
+    items = read_items(kind, split)
+    features = map_alone(model, kind, extract_features(model, processor, items, split))
+    texts = read_words(model, processor, kind, features)
+    return float(np.mean([is_right(text, item) for text, item in zip(texts, items, strict=True)]))
