@@ -87,6 +87,9 @@ class StageTrainer(Trainer):
             tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items() if name in names}
             save_file(tensors, Path(output_dir) / "model.safetensors", metadata={"format": "pt"})
 
+    def _issue_warnings_after_load(self, load_result) -> None:
+        """Say nothing of what a checkpoint lacks: it holds what trains."""
+
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_fsdp_enabled:  # whose loading asks for the state of every parameter
             complete(self.optimizer)
@@ -184,7 +187,8 @@ def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
     collator, held_out = _collator(recipe, processor, model, recipe.augment), _collator(recipe, processor, model, False)
 
     def mixture(sources: list[Source], batches: int, collator: Collator, seed: int) -> Mixture:
-        streams = all_streams(sources, files, recipe.objective, seed, model, processor)
+        with PartialState().main_process_first():  # which extracts the features that the others then find
+            streams = all_streams(sources, files, recipe.objective, seed, model, processor)
         lockstep = recipe.lockstep or arguments.world_size
         return Mixture(recipe, streams, collator, batches, micro_batch, lockstep, recipe.workers)
 

@@ -211,8 +211,12 @@ class Recipe:
             )
         if self.quantize != "none" and "language_model" in self.train:
             raise RecipeError("A quantised LLM cannot train; train its 'adapter', or set 'quantize: none'.")
+        labels = set()
         for source in [*self.data, *self.evaluation]:
             source.check()
+            if source.path and source.label in labels:
+                raise RecipeError(f"Two sources are called '{source.label}'; give each a 'name'.")
+            labels.add(source.label)
 
 
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:

@@ -40,6 +40,10 @@ def write(tmp_path, **changes):
         ({"data": [{"kind": "image", "sauce": "items"}]}, "The key 'sauce' is not known; choose one of kind, source"),
         ({"data": [{"kind": "image", "source": "captions"}]}, "has no path"),
         ({"data": [{"kind": "image", "source": "items", "weight": 0}]}, "weight 0.0; give a positive one"),
+        (
+            {"data": [{"kind": "image", "source": "captions", "path": f"{place}/a.tsv"} for place in "xy"]},
+            "Two sources are called 'image a.tsv'; give each a 'name'",
+        ),
         ({"data": []}, "There is no data"),
         ({"train": []}, "Nothing trains"),
         ({"steps": 0}, "'steps' is 0; give a positive number"),

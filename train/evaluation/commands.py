@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from onellm.errors import OneLLMError
@@ -19,6 +20,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, help="write every figure there, and the naming benchmark's answers")
     naming = parser.add_argument_group("the naming benchmark (without --benchmark)")
     naming.add_argument("--kinds", nargs="*", help="only these kinds")
+    naming.add_argument(
+        "--following", action="store_true", help="instead of naming: two files at once, yes or no, one word, a sentence"
+    )
     paper = parser.add_argument_group("the paper's benchmarks")
     paper.add_argument("--benchmark", metavar="B,B", help="names, or all; see --list")
     paper.add_argument("--data", type=Path, default=Path("data"), help="folder of the benchmarks' files (data)")
@@ -55,10 +59,23 @@ def run(options: argparse.Namespace) -> int:
         split = options.split or "test"
         if split not in NAMING_SPLITS:
             raise OneLLMError(f"There is no split '{split}' of the naming benchmark; choose one of test, dev.")
-        from train.evaluation.naming import evaluate
+        if options.following:
+            _run_following(options, split)
+        else:
+            from train.evaluation.naming import evaluate
 
-        print(evaluate(options.model, options.kinds, split, options.limit, options.json))
+            print(evaluate(options.model, options.kinds, split, options.limit, options.json, options.quantize))
     return 0
+
+
+def _run_following(options: argparse.Namespace, split: str) -> None:
+    import onellm
+    from train.evaluation.following import measure_following, table
+
+    figures = measure_following(onellm.load(options.model, quantize=options.quantize), split, options.kinds)
+    if options.json:
+        options.json.write_text(json.dumps({"model": options.model, "split": split, **asdict(figures)}, indent=1))
+    print(table(figures))
 
 
 def _run_benchmarks(options: argparse.Namespace) -> int:

@@ -7,12 +7,11 @@ import numpy as np
 
 import onellm
 from onellm.modalities import MODALITIES
-from train.data.items import Item, load_sample, read_items
+from train.data.items import Item, read_items
 from train.data.questions import WORDS, whether
+from train.evaluation.ask import ask_all
 from train.evaluation.naming import is_right, pick
 
-BATCH = 16
-NEW_TOKENS = 40
 ITEMS = 40  # a kind, evenly spread
 PAIRS = 60
 BOTH = "What is in the picture and what do you hear?"
@@ -41,44 +40,6 @@ class Following:
     one_word: float
     sentence: float
     shape_n: int
-
-
-def file_part(item: Item) -> dict:
-    """Return an item as a content part; it is loaded when its turn comes."""
-    return {"type": item.kind, "item": item}
-
-
-def ask_all(chat: onellm.Chat, questions: list[tuple[list[Item], str]]) -> list[str]:
-    """Answer questions about files, in batches; the files go the app's own way.
-
-    Args:
-        chat: a loaded model.
-        questions: the files and the text of each.
-
-    Returns:
-        One answer a question.
-    """
-
-    def to_tensor(part: dict):
-        settings = chat.processor.modalities[part["type"]].get("input", {})
-        return MODALITIES[part["type"]].to_tensor(load_sample(part["item"]), **settings)
-
-    tokenizer, answers = chat.processor.tokenizer, []
-    for start in range(0, len(questions), BATCH):
-        conversations = [
-            [{"role": "user", "content": [*map(file_part, items), {"type": "text", "text": text}]}]
-            for items, text in questions[start : start + BATCH]
-        ]
-        inputs = chat.processor.apply_chat_template(conversations, to_tensor=to_tensor)
-        new = chat.model.generate(
-            **inputs,
-            max_new_tokens=NEW_TOKENS,
-            do_sample=False,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )[:, inputs["input_ids"].shape[1] :]
-        answers += [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
-    return answers
 
 
 def wrong_name(item: Item, others: list[Item], choose: random.Random) -> str:

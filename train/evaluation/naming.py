@@ -7,16 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import onellm
 from onellm.modalities import MODALITIES
 from train.data.batches import classes_of
-from train.data.items import Item, extract_features, load_sample, read_items
+from train.data.items import Item, extract_features, read_items
 from train.data.questions import WORDS
+from train.evaluation.ask import ask_all
 
-BATCH = 16
-NEW_TOKENS = 24
 LIMIT = 300  # items a kind, evenly spread; enough for a standard error below 0.03
 
 
@@ -58,39 +56,6 @@ def pick(items: list[Item], limit: int) -> list[Item]:
     if len(items) <= limit:
         return items
     return [items[int(place)] for place in np.linspace(0, len(items) - 1, limit)]
-
-
-def answer_items(chat: onellm.Chat, items: list[Item]) -> list[str]:
-    """Ask every item its kind's question; the files go the app's own way, in batches."""
-    answers = []
-    for start in tqdm(range(0, len(items), BATCH), desc=f"{items[0].kind} answers"):
-        batch = items[start : start + BATCH]
-        conversations = [
-            [
-                {
-                    "role": "user",
-                    "content": [{"type": i.kind, "item": i}, {"type": "text", "text": WORDS[i.kind][2]}],
-                }
-            ]
-            for i in batch
-        ]
-        settings = chat.processor.modalities[batch[0].kind].get("input", {})
-        inputs = chat.processor.apply_chat_template(
-            conversations,
-            to_tensor=lambda part, settings=settings: MODALITIES[part["type"]].to_tensor(
-                load_sample(part["item"]), **settings
-            ),
-        )
-        tokenizer = chat.processor.tokenizer
-        new = chat.model.generate(
-            **inputs,
-            max_new_tokens=NEW_TOKENS,
-            do_sample=False,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )[:, inputs["input_ids"].shape[1] :]
-        answers += [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
-    return answers
 
 
 def map_alone(model, kind: str, features: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -146,7 +111,14 @@ def stem_accuracy(model, processor, items: list[Item], split: str) -> float | No
     return float(np.mean([is_right(classes.texts[guess], item) for guess, item in pairs]))
 
 
-def evaluate(name: str, kinds: list[str] | None, split: str, limit: int | None = None, out: Path | None = None) -> str:
+def evaluate(
+    name: str,
+    kinds: list[str] | None,
+    split: str,
+    limit: int | None = None,
+    out: Path | None = None,
+    quantize: str | None = None,
+) -> str:
     """Measure a model; depth and normal maps are shown alone, without the picture that may lie beside them.
 
     Args:
@@ -155,16 +127,17 @@ def evaluate(name: str, kinds: list[str] | None, split: str, limit: int | None =
         split: "test", or "dev" while tuning.
         limit: at most this many items a kind.
         out: write every figure and answer there, as JSON.
+        quantize: how the model's weights are kept; as it would be in the app if None.
 
     Returns:
         A Markdown table.
     """
-    chat = onellm.load(name)
+    chat = onellm.load(name, quantize=quantize)
     model, processor = chat.model, chat.processor
     results = []
     for kind in kinds or list(MODALITIES):
         items = [replace(item, picture=None) for item in pick(read_items(kind, split), limit or LIMIT)]
-        answers = answer_items(chat, items)
+        answers = ask_all(chat, [([item], WORDS[kind][2]) for item in items])
         verdicts = [is_right(answer, item) for answer, item in zip(answers, items, strict=True)]
         nouns = [item.noun or item.name for item in items]
         results.append(

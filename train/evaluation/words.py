@@ -18,11 +18,16 @@ def read_words(model, processor, kind: str, features: list[torch.Tensor]) -> lis
         features: what the kind's tokenizer extracted of each.
     """
     embedding, token_ids = model.get_input_embeddings().weight, model.projector.anchor.token_ids
-    texts = []
-    for value in features:
-        words = model.projector.words(model.encode(kind, value.unsqueeze(0)), kind)
-        best = model.projector.anchor.logits(words, embedding).argmax(dim=-1)[0]
-        texts.append(processor.tokenizer.decode(token_ids[best]).replace(".", "").strip())
+    shapes: dict[tuple, list[int]] = {}
+    for index, value in enumerate(features):
+        shapes.setdefault(tuple(value.shape), []).append(index)
+    texts = [""] * len(features)
+    for indices in shapes.values():
+        batch = torch.stack([features[index] for index in indices])
+        words = model.projector.words(model.encode(kind, batch), kind)
+        best = model.projector.anchor.logits(words, embedding).argmax(dim=-1)
+        for index, places in zip(indices, best, strict=True):
+            texts[index] = processor.tokenizer.decode(token_ids[places]).replace(".", "").strip()
     return texts
 
 
