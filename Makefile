@@ -62,3 +62,4 @@ tiny: setup ## build the corpus and train onellm-tiny from nothing
 	$(BIN)/python -m train corpus
 	$(BIN)/python -m train $(RECIPES) --runs $(RUNS)
 	$(BIN)/python -m train evaluate --model $(RUNS)/tiny-4-instruct
+	$(BIN)/python -m train evaluate --model $(RUNS)/tiny-4-instruct --following

@@ -57,6 +57,15 @@ def recipe(settings, tmp_path):
     return path
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_understands_every_configuration(path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    found = load_config_from_file(str(path))
+    assert found.num_processes > 1
+    assert found.mixed_precision == "no"  # the recipe says
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [DDP, FSDP], ids=["ddp", "fsdp"])
 def test_two_processes_give_the_losses_of_one(recipe, tmp_path, how):
