@@ -14,7 +14,7 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from onellm.errors import OneLLMError
-from onellm.modalities import MODALITIES
+from onellm.modalities import MODALITIES, Sample
 from onellm.modalities import load as load_file
 from onellm.modalities.memory import from_memory
 
@@ -62,7 +62,13 @@ class OneLLMProcessor(ProcessorMixin):
         return cls(tokenizer, modalities, config.media_length, config.media_position)
 
     def to_tensor(self, part: dict) -> torch.Tensor:
-        """Load the file of one content part, or take what lies in memory, and turn it into the model's tensor.
+        """Turn the file of one content part, or what lies in memory, into the model's tensor, see `load`."""
+        kind = part["type"]
+        return MODALITIES[kind].to_tensor(self.load(part), **self.modalities[kind].get("input", {}))
+
+    @staticmethod
+    def load(part: dict) -> Sample:
+        """Load the file of one content part, or take what lies in memory.
 
         Raises:
             FileError: the file is not what its kind expects.
@@ -76,8 +82,7 @@ class OneLLMProcessor(ProcessorMixin):
                 f"(a file) or '{kind}' (data in memory); add one of them."
             )
         options = {key: part[key] for key in part if key not in ("type", "path", kind)}
-        load = load_file if isinstance(value, str | os.PathLike) else from_memory
-        return MODALITIES[kind].to_tensor(load(kind, value, **options), **self.modalities[kind].get("input", {}))
+        return (load_file if isinstance(value, str | os.PathLike) else from_memory)(kind, value, **options)
 
     def apply_chat_template(
         self,

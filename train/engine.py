@@ -69,22 +69,20 @@ class StageTrainer(Trainer):
 
     def trained_state(self) -> dict[str, torch.Tensor]:
         """Gather what was trained or solved, whole, on the main process: name -> tensor."""
-        names = {
-            name
-            for name, parameter in self.model.named_parameters()
-            if parameter.requires_grad or matches(name, SOLVED)
-        }
-        state = self.accelerator.get_state_dict(self.model_wrapped)
+        return self._changed(self.accelerator.get_state_dict(self.model_wrapped))
+
+    def _changed(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Keep of a state what was trained or solved."""
+        names = {n for n, value in self.model.named_parameters() if value.requires_grad or matches(n, SOLVED)}
         return {name: tensor for name, tensor in state.items() if name in names}
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self.args.should_save:
             from safetensors.torch import save_file
 
-            names = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-            state = self.model.state_dict() if state_dict is None else state_dict
+            state = self._changed(self.model.state_dict() if state_dict is None else state_dict)
             Path(output_dir).mkdir(parents=True, exist_ok=True)
-            tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items() if name in names}
+            tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
             save_file(tensors, Path(output_dir) / "model.safetensors", metadata={"format": "pt"})
 
     def _issue_warnings_after_load(self, load_result) -> None:

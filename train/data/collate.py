@@ -6,7 +6,6 @@ import torch
 
 from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES
-from onellm.modalities.memory import from_memory
 from train.data.augment import vary_sample, vary_tensor
 from train.data.example import Example
 
@@ -133,13 +132,9 @@ class Collator:
         if not self.augment:
             return self.processor.to_tensor(part)
         kind = part["type"]
-        options = {key: value for key, value in part.items() if key not in ("type", "path", kind)}
-        if "path" in part:
-            sample = MODALITIES[kind].load(part["path"], **options)
-        else:
-            sample = from_memory(kind, part[kind], **options)
+        sample = vary_sample(self.processor.load(part))
         settings = self.processor.modalities[kind].get("input", {})
-        return vary_tensor(kind, MODALITIES[kind].to_tensor(vary_sample(sample), **settings))
+        return vary_tensor(kind, MODALITIES[kind].to_tensor(sample, **settings))
 
     def join(self, rows: list[Row]) -> dict:
         """Join rows into a batch.

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from onellm.errors import OneLLMError
-from onellm.modalities import MODALITIES, Preview, load
-from onellm.modalities.memory import from_memory
+from onellm.modalities import MODALITIES, Preview
 from train.data.collate import IGNORED, encode_conversation
 from train.data.example import DataError, Example, Places
 from train.data.formats import open_examples
@@ -156,8 +155,7 @@ def look(example: Example, processor, objective: str, full: bool = True) -> Show
 def _file(part: dict, processor, full: bool) -> File | None:
     """Load a file as training does, and make its preview."""
     kind = part["type"]
-    options = {key: value for key, value in part.items() if key not in ("type", "path", kind)}
-    sample = load(kind, part["path"], **options) if "path" in part else from_memory(kind, part[kind], **options)
+    sample = processor.load(part)
     tensor = MODALITIES[kind].to_tensor(sample, **processor.modalities[kind].get("input", {}))
     if not full:
         return None

@@ -1,12 +1,13 @@
 """The sources of a recipe as streams: files on disk, and what the small corpus makes up."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
 from onellm.errors import OneLLMError
 from train.data.batches import ClassSource, ItemSource
-from train.data.example import Example
+from train.data.example import Example, caption_messages
 from train.data.formats import open_examples
 from train.data.mixture import FileStream, Place, Stream
 from train.data.questions import Conversations
@@ -18,8 +19,8 @@ class MadeStream:
 
     size = None
 
-    def __init__(self, seed: int):
-        self.seed = seed
+    def __init__(self, seed: int, draw: Callable[[int, torch.Generator], list[list[dict]]]):
+        self.seed, self.draw = seed, draw
 
     def examples(self, place: Place, count: int) -> Iterator[Example]:
         """Yield the examples of a batch; none can be bad, so none are spare."""
@@ -27,35 +28,11 @@ class MadeStream:
         for index, messages in enumerate(self.draw(count, generator)):
             yield Example(f"batch {place.number}, {index}", messages)
 
-    def draw(self, count: int, generator: torch.Generator) -> list[list[dict]]:
-        """Draw chat messages."""
-        raise NotImplementedError
 
-
-class Names(MadeStream):
-    """Files and their names."""
-
-    def __init__(self, source: ClassSource | ItemSource, seed: int):
-        super().__init__(seed)
-        self.source = source
-
-    def draw(self, count: int, generator: torch.Generator) -> list[list[dict]]:
-        """Draw messages that show a file and answer with its name."""
-        return [
-            [
-                {"role": "user", "content": [{"type": self.source.kind, "features": features}]},
-                {"role": "assistant", "content": [{"type": "text", "text": text}]},
-            ]
-            for features, text in zip(*self.source.draw(count, generator), strict=True)
-        ]
-
-
-class Talks(MadeStream):
-    """Conversations about files of several sources."""
-
-    def __init__(self, conversations: Conversations, seed: int):
-        super().__init__(seed)
-        self.draw = conversations.draw
+def draw_names(source: ClassSource | ItemSource, count: int, generator: torch.Generator) -> list[list[dict]]:
+    """Draw messages that show a file and answer with its name."""
+    drawn = zip(*source.draw(count, generator), strict=True)
+    return [caption_messages([{"type": source.kind, "features": features}], text) for features, text in drawn]
 
 
 def file_streams(sources: list[Source], seed: int) -> dict[str, Stream]:
@@ -108,9 +85,11 @@ def all_streams(
         if source.source in MADE
     ]
     if objective != "chat":
-        return streams + [(source.label, source.weight, Names(drawn, seed)) for source, drawn in made]
+        return streams + [
+            (source.label, source.weight, MadeStream(seed, partial(draw_names, drawn))) for source, drawn in made
+        ]
     if made:
         weights = [source.weight for source, _ in made]
-        talks = Talks(Conversations([drawn for _, drawn in made], weights), seed)
+        talks = MadeStream(seed, Conversations([drawn for _, drawn in made], weights).draw)
         streams.append(("conversations", sum(weights), talks))
     return streams
