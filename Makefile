@@ -41,7 +41,7 @@ packages:
 	$(call debian,$(shell cat packages.txt))
 
 browser:
-	$(call debian,chromium fonts-noto-color-emoji)
+	$(call debian,chromium fonts-noto-color-emoji fonts-wqy-microhei)
 
 setup: packages $(VENV)/.ready ## make a working .venv
 

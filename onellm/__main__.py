@@ -1,4 +1,4 @@
-"""The shell: `python -m onellm ask | serve | models | convert | bench`.
+"""The shell: `python -m onellm ask | chat | serve | models | convert | bench`.
 
 Exit codes: 0 answered, 1 a user-facing error (one line on standard error), 2 usage.
 """
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onellm.errors import OneLLMError
-from onellm.limits import LIMITS
 from onellm.modalities import MODALITIES
 
 WITH_PICTURE = tuple(kind for kind, modality in MODALITIES.items() if "picture" in modality.options)
@@ -30,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "ask":
             return _ask(parser, options)
+        if options.command == "chat":
+            return _chat(options)
         if options.command == "models":
             return _models()
         if options.command == "convert":
@@ -56,10 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     """Describe the commands."""
     from onellm.models import add_options as add_model_options
+    from onellm.options import add_sampling
     from onellm.web.serve import add_options
 
     parser = argparse.ArgumentParser(prog="python -m onellm", description=sys.modules["onellm"].__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="ask | serve | models | convert | bench")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="ask | chat | serve | models | convert | bench"
+    )
 
     ask = commands.add_parser("ask", help="ask one question, about files or not", description=_ask.__doc__)
     ask.add_argument("question", nargs="?", default="", help='with files and without it: "What is this?"')
@@ -74,9 +78,10 @@ def _parser() -> argparse.ArgumentParser:
             help=f"the picture beside the {kind} map; the first belongs to the first map",
         )
     add_model_options(ask)
-    ask.add_argument("--max-new-tokens", type=_tokens, default=128, metavar="N", help="longest answer, in tokens")
-    ask.add_argument("--temperature", type=_temperature, default=0.0, metavar="T", help="0: the likeliest answer")
-    ask.add_argument("--seed", type=_seed, metavar="N", help="makes drawn answers repeatable")
+    add_sampling(ask)
+    chat = commands.add_parser("chat", help="chat in the terminal", description=_chat.__doc__)
+    add_model_options(chat)
+    add_sampling(chat)
 
     serve = commands.add_parser("serve", help="start the web app, as app.py does")
     add_options(serve)
@@ -115,14 +120,13 @@ def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             MODALITIES[kind].check(item["path"])  # before seconds go into loading the model
     _silence()
     from onellm.models import load
+    from onellm.options import SAMPLING
 
     chat = load(options.model, quantize=options.quantize, device_map="auto" if options.offload else None)
     begun = False
     for piece in chat.stream(
         options.question,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        seed=options.seed,
+        **{name: getattr(options, name) for name in SAMPLING},
         **{kind: items for kind, items in files.items() if items},
     ):
         piece = piece if begun else piece.lstrip()
@@ -130,6 +134,17 @@ def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         print(piece, end="", flush=True)
     print(flush=True)
     return 0
+
+
+def _chat(options: argparse.Namespace) -> int:
+    """Chat in the terminal: questions and files in, streamed answers out; /help lists the commands."""
+    _silence()
+    from onellm import terminal
+    from onellm.options import SAMPLING
+
+    settings = {name: getattr(options, name) for name in SAMPLING}
+    device_map = "auto" if options.offload else None
+    return terminal.start(options.model, settings, quantize=options.quantize, device_map=device_map)
 
 
 def _models() -> int:
@@ -188,30 +203,6 @@ def _silence() -> None:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-
-
-def _tokens(text: str) -> int:
-    """Read a number of tokens."""
-    count = int(text)
-    if not 1 <= count <= LIMITS.new_tokens:
-        raise argparse.ArgumentTypeError(f"expected 1 to {LIMITS.new_tokens}, not {text}")
-    return count
-
-
-def _seed(text: str) -> int:
-    """Read a seed."""
-    seed = int(text)
-    if not 0 <= seed < 2**32:
-        raise argparse.ArgumentTypeError(f"expected 0 to {2**32 - 1}, not {text}")
-    return seed
-
-
-def _temperature(text: str) -> float:
-    """Read a temperature."""
-    value = float(text)
-    if not 0 <= value <= 10:
-        raise argparse.ArgumentTypeError(f"expected 0 to 10, not {text}")
-    return value
 
 
 if __name__ == "__main__":

@@ -1,14 +1,20 @@
 """Chat: a conversation with a model about files. The web app, the shell and Python all speak through it."""
 
+import copy
 import json
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 from onellm.errors import ModelError, OneLLMError
 from onellm.limits import LIMITS
 from onellm.modalities import MODALITIES
+from onellm.trace import FileTrace, Timings, Trace, is_file, name_of, segments
+from onellm.writer import Encoded, Here, Past, Request, Settings, Writer
 
 DEFAULT_QUESTION = "What is this?"
 
@@ -19,25 +25,81 @@ class Chat:
     Attributes:
         messages: transformers' chat messages; a file is `{"type": kind, "path": ...}` with its options.
         name: the model's name.
+        origin: what it was loaded from: a name of `models.MODELS` or a folder.
+        quantize: how its weights are kept.
+        trace: what the model did for the last answer; None before the first.
     """
 
-    def __init__(self, model: Any, processor: Any, name: str, lock: "threading.Lock | None" = None):
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        name: str,
+        *,
+        origin: str = "",
+        quantize: str = "none",
+        writer: Writer | None = None,
+    ):
         self.model, self.processor, self.name = model, processor, name
+        self.origin, self.quantize = origin or name, quantize
         self.messages: list[dict] = []
-        self._lock = lock or threading.Lock()  # one generation at a time a model
+        self.trace: Trace | None = None
+        self._writer = writer or Writer(model, processor)  # one a model
         self._stop = threading.Event()
+        self._forget()
+
+    def _forget(self) -> None:
         self._tensors: dict[str, Any] = {}  # of files read but not yet encoded
         self._words: dict[str, Any] = {}  # what the LLM reads of a file: encoded once a conversation
-        self._past: tuple[list, Any] = ([], None)  # what the key-value cache holds, and the cache
+        self._seen: dict[str, FileTrace] = {}
+        self._past = Past()
 
     @property
     def description(self) -> str:
         """Which model answers and what it is good for."""
-        return f"{self.name}: {self.model.config.description}"
+        return f"{self.name}: {self._writer.description}"
 
-    def new(self) -> "Chat":
-        """Open a fresh conversation with the same model."""
-        return Chat(self.model, self.processor, self.name, self._lock)
+    @property
+    def inputs(self) -> dict[str, dict]:
+        """What the model takes of a file: kind -> settings of the kind's `to_tensor`."""
+        return {kind: settings.get("input", {}) for kind, settings in self.processor.modalities.items()}
+
+    @property
+    def busy(self) -> bool:
+        """Whether the model writes an answer, to whomever."""
+        return self._writer.lock.locked()
+
+    @property
+    def closed(self) -> bool:
+        """Whether this conversation gave its model back, and cannot go on."""
+        return self.model is None
+
+    def new(self, messages: list[dict] | None = None) -> "Chat":
+        """Open another conversation with the same model.
+
+        Args:
+            messages: what was said in it so far; files are read when the next question comes.
+
+        Raises:
+            ModelError: this conversation is closed.
+        """
+        self._check_open()
+        kept = {"origin": self.origin, "quantize": self.quantize, "writer": self._writer}
+        chat = Chat(self.model, self.processor, self.name, **kept)
+        chat.messages = [_with_parts(message) for message in messages or []]
+        return chat
+
+    def close(self) -> None:
+        """Give the model back, as soon as a running answer has ended; the messages stay."""
+        self._writer.close()
+        self.model = None
+        self._forget()
+
+    def _check_open(self) -> None:
+        if self.closed or self._writer.closed:
+            raise ModelError(
+                f"{self.name} was unloaded; go on in a new conversation with the model that is loaded now."
+            )
 
     def ask(self, text: str = "", **options: Any) -> str:
         """Ask and return the whole answer; arguments as for `stream`."""
@@ -51,6 +113,7 @@ class Chat:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
+        system: str = "",
         **files: Any,
     ) -> Iterator[str]:
         """Ask, and yield the answer piece by piece.
@@ -61,6 +124,7 @@ class Chat:
             temperature: 0 answers with the likeliest words; higher is freer.
             top_p: only the likeliest words that make up this share are drawn.
             seed: makes drawn answers repeatable.
+            system: a message before the conversation that tells the model how to answer.
             **files: kind -> a path, a dict of `path` and the kind's load options, or a list of these.
 
         Yields:
@@ -69,22 +133,24 @@ class Chat:
         Raises:
             OneLLMError: the message or a file is not acceptable; the conversation is as it was before.
         """
+        settings = Settings(max_new_tokens, temperature, top_p, seed, system)
+        self._begin()
         message = self._message(text, files)
         self.messages.append(message)
         try:
-            yield from self._answer(max_new_tokens, temperature, top_p, seed)
+            yield from self._answer(settings)
         finally:
             if self.messages and self.messages[-1] is message:  # no answer came
                 self.messages.pop()
 
     def retry(self, **options: Any) -> Iterator[str]:
         """Answer the last question again; options as for `stream`."""
+        self._begin()
         if not self.messages:
             raise OneLLMError("There is no question to answer again; ask one first.")
         dropped = self.messages.pop()
-        settings = {"max_new_tokens": 128, "temperature": 0.0, "top_p": 1.0, "seed": None} | options
         try:
-            yield from self._answer(**settings)
+            yield from self._answer(Settings(**options))
         finally:
             if self.messages[-1]["role"] == "user":
                 self.messages.append(dropped)
@@ -96,13 +162,17 @@ class Chat:
     def clear(self) -> None:
         """Forget the conversation and its files."""
         self.messages.clear()
-        self._tensors.clear()
-        self._words.clear()
-        self._past = ([], None)
+        self.trace = None
+        self._forget()
 
     def stop(self) -> None:
         """End a running answer within one token; what was said stays."""
         self._stop.set()
+
+    def _begin(self) -> None:
+        """Get ready for an answer: from now on `stop` means this one."""
+        self._check_open()
+        self._stop = threading.Event()
 
     def _message(self, text: str, files: dict[str, Any]) -> dict:
         """Check a question and its files and make a chat message of them."""
@@ -131,117 +201,89 @@ class Chat:
         content.append({"type": "text", "text": text or DEFAULT_QUESTION})
         return {"role": "user", "content": content}
 
-    def _read(self, part: dict) -> None:
-        """Read the file of a content part, unless this conversation has read it."""
+    def _read(self, part: dict) -> str:
+        """Read the file of a content part, unless this conversation has read it; return its key."""
         key = _key(part)
         if key not in self._words and key not in self._tensors:
-            self._tensors[key] = self.processor.to_tensor(part)
+            begun_s = time.perf_counter()
+            tensor = self.processor.to_tensor(part)
+            took_s = time.perf_counter() - begun_s
+            self._tensors[key] = tensor
+            self._seen[key] = FileTrace(part["type"], name_of(part), list(tensor.shape), read_s=took_s)
+        return key
 
-    def _encoded(self, part: dict) -> Any:
-        """Return the soft words [M + 2, D_llm] of a file."""
-        key = _key(part)
-        if key not in self._words:
-            self._read(part)
-            self._words[key] = self.model.soft_words(part["type"], [self._tensors.pop(key)])[0]
-        return self._words[key]
+    def _runs(self, messages: list[dict]) -> list[tuple[str | dict, list[int]]]:
+        """Lay messages out: pieces of the prompt with their token ids."""
+        from jinja2 import TemplateError
 
-    def _inputs(self) -> tuple[dict[str, Any], list]:
-        """Lay out the conversation for `generate`, with a cache that holds what it shares with the last prompt.
-
-        Returns:
-            Arguments for `generate`, and the prompt as a list in which a file's key stands for its placeholders.
-        """
-        from onellm.model.cache import GrowingCache
-
-        ids, files = self.processor.encode(self.messages)
-        media: dict[str, list] = {}
-        for part in files:
-            media.setdefault(part["type"], []).append(self._encoded(part))
-        prompt: list = list(ids)
-        placeholders = {settings["token_id"] for settings in self.model.config.modalities.values()}
-        starts = [place for place, token in enumerate(ids) if token in placeholders][:: self.model.config.media_length]
-        for start, part in zip(starts, files, strict=True):
-            prompt[start : start + self.model.config.media_length] = [_key(part)] * self.model.config.media_length
-        known, cache = self._past
-        self._past = ([], None)  # until this answer has come
-        most = min(len(known), len(prompt) - 1)  # the last token always runs
-        shared = next((place for place in range(most) if known[place] != prompt[place]), most)
-        if any(isinstance(token, str) for token in known) != bool(files):  # then the adapter was off, or on
-            shared = 0
-        if cache is None or not shared:
-            cache = GrowingCache()
-        else:
-            cache.crop(shared - cache.get_seq_length())
-        inputs = {name: value.to(self.model.device) for name, value in self.processor.pad([ids]).items()}
-        return {**inputs, "media": media, "words": True, "past_key_values": cache}, prompt
-
-    def _answer(self, max_new_tokens: int, temperature: float, top_p: float, seed: int | None) -> Iterator[str]:
-        """Generate the answer to the messages so far in a thread of its own, and append it to them."""
-        import torch
-        from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer, set_seed
-
-        class Stopped(StoppingCriteria):
-            def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-                return torch.full((input_ids.shape[0],), stop.is_set(), device=input_ids.device)
-
-        stop = self._stop = threading.Event()
-        tokenizer = self.processor.tokenizer
-        streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature > 0 else {}
-        failure: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                with self._lock:
-                    if seed is not None:
-                        set_seed(seed)
-                    inputs, prompt = self._inputs()
-                    output = self.model.generate(
-                        **inputs,
-                        max_new_tokens=min(max_new_tokens, LIMITS.new_tokens),
-                        eos_token_id=tokenizer.eos_token_id,
-                        pad_token_id=tokenizer.pad_token_id,
-                        tokenizer=tokenizer,  # for stop strings
-                        streamer=streamer,
-                        stopping_criteria=StoppingCriteriaList([Stopped()]),
-                        **({"do_sample": False} | sampling),
-                    )
-                    cache = inputs["past_key_values"]
-                    answered = prompt + output[0, len(prompt) :].tolist()
-                    self._past = (answered[: cache.get_seq_length()], cache)
-            except BaseException as error:  # told to the reader of the stream
-                failure.append(error)
-                streamer.end()
-
-        worker = threading.Thread(target=run, daemon=True)
-        worker.start()
-        pieces: list[str] = []
         try:
-            for piece in _until(streamer, self.model.generation_config.stop_strings or []):
-                if piece:
-                    pieces.append(piece)
-                    yield piece
+            return self.processor.runs(self.processor.render(messages))
+        except TemplateError as error:
+            raise ModelError(
+                f"The prompt of {self.name} cannot hold this conversation ({error}); leave the system message out, or "
+                "start a new conversation."
+            ) from error
+
+    def _answer(self, settings: Settings) -> Iterator[str]:
+        """Write the answer to the messages so far, append it to them, and leave a trace."""
+        stop = self._stop
+        system = {"role": "system", "content": [{"type": "text", "text": settings.system}]}
+        messages = [system] * bool(settings.system.strip()) + self.messages
+        runs = self._runs(messages)
+        trace = Trace(self.name, settings=asdict(settings), stopped=True)
+        events = self._writer.stream(
+            self._request(runs, settings), Here(stop, self._past) if self._writer.here else None
+        )
+        pieces: list[str] = []
+        done = False
+        try:
+            with closing(events):
+                for piece in _until(self._texts(events, stop, trace, runs, messages), self._writer.stop_strings):
+                    if piece:
+                        pieces.append(piece)
+                        yield piece
+                trace.stopped, done = stop.is_set(), True
         finally:
-            stop.set()
-            worker.join()
-            if pieces:
+            if pieces or done:
                 answer = "".join(pieces).strip()
                 self.messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-        if failure:
-            raise self._in_words(failure[0]) from failure[0]
-        if not pieces:
-            self.messages.append({"role": "assistant", "content": [{"type": "text", "text": ""}]})
+                self.trace = trace
 
-    @staticmethod
-    def _in_words(error: BaseException) -> OneLLMError:
-        """Say what went wrong inside the model."""
-        import torch
+    def _request(self, runs: list, settings: Settings) -> Request:
+        """Gather what the writer needs; files of a conversation that goes on from messages are read here."""
+        files = [(piece["type"], self._read(piece)) for piece, _ in runs if is_file(piece)]
+        known = {key: self._words[key] for _, key in files if key in self._words}
+        tensors = {key: self._tensors[key] for _, key in files if key not in known}
+        traces = {key: self._seen[key] for key in tensors}
+        return Request([token for _, ids in runs for token in ids], files, tensors, traces, known, settings)
 
-        if isinstance(error, OneLLMError):
-            return error
-        if isinstance(error, MemoryError | torch.OutOfMemoryError):
-            return ModelError("The memory was not enough for this answer; ask with fewer or smaller files.")
-        return ModelError(f"The model failed ({type(error).__name__}: {error}); ask again or start a new conversation.")
+    def _texts(
+        self, events: Iterable, stop: threading.Event, trace: Trace, runs: list, messages: list[dict]
+    ) -> Iterator[str]:
+        """Pass the text of what the writer says on, and note the rest."""
+        begun_s = 0.0
+        for event in events:
+            if isinstance(event, OneLLMError):
+                raise event
+            if isinstance(event, Encoded):
+                self._words |= event.words
+                self._seen |= event.traces
+                for key in event.words:
+                    self._tensors.pop(key, None)
+                trace.files = [self._seen[_key(piece)] for piece, _ in runs if is_file(piece)]
+                roles = {id(part): message["role"] for message in messages for part in message["content"]}
+                trace.segments = segments(runs, roles, event.cached)
+                read_s = sum(self._seen[key].read_s for key in event.words)
+                trace.timings = Timings(event.wait_s, read_s, event.encode_s)
+                begun_s = event.at_s
+            else:
+                if not trace.new_tokens:
+                    trace.timings.prefill_s, begun_s = event.at_s - begun_s, event.at_s
+                trace.timings.generate_s = event.at_s - begun_s
+                trace.new_tokens += event.tokens
+                yield event.text
+            if stop.is_set():
+                return
 
 
 def _until(pieces: Iterable[str], stops: list[str]) -> Iterator[str]:
@@ -257,6 +299,13 @@ def _until(pieces: Iterable[str], stops: list[str]) -> Iterator[str]:
         yield held[: len(held) - kept]
         held = held[len(held) - kept :]
     yield held
+
+
+def _with_parts(message: dict) -> dict:
+    """Copy a message; a content that is only text becomes a part."""
+    content = message["content"]
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else copy.deepcopy(content)
+    return {**message, "content": parts}
 
 
 def _key(part: dict) -> str:

@@ -48,6 +48,7 @@ class Limits:
     load_seconds: float = 20.0
     files_per_turn: int = 8
     turn_bytes: int = 200 * MEGA
+    import_bytes: int = 500 * MEGA  # a zip of a conversation, unpacked
     message_characters: int = 8_000
     chat_characters: int = 32_000
     chat_turns: int = 100

@@ -1,25 +1,58 @@
 """Which models there are, which one suits this machine, and how one is loaded."""
 
 import argparse
-import copy
+import functools
 import json
 import sys
-import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from onellm import gpu, weights
 from onellm.errors import ModelError, OneLLMError
+from onellm.model import base_parts
 from onellm.model import quantize as quantization
+from onellm.progress import Report
 
 if TYPE_CHECKING:
     from onellm.chat import Chat
     from onellm.model.config import OneLLMConfig
 
 PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What people should know of a model; as text it is the description.
+
+    Attributes:
+        description: what it is.
+        trained_on: what it was trained on.
+        cannot: what not to expect of it.
+    """
+
+    description: str
+    trained_on: str
+    cannot: str
+
+    def __str__(self) -> str:
+        return self.description
+
+
 MODELS = {
-    "onellm-tiny": "trained and shipped with this package; names the main thing in a file",
-    "onellm-7b": "the published OneLLM, csuhan/OneLLM-7B",
+    "onellm-tiny": Card(
+        "trained and shipped with this package; names the main thing in a file",
+        "a frozen SmolLM2-135M, EfficientNet-Lite2 and YAMNet, joined by training on photographs, recordings, rendered "
+        "objects, motion and brain recordings from freely licensed packages",
+        "it does not count, read, reason or recognise people, and knows few objects beyond a household's",
+    ),
+    "onellm-7b": Card(
+        "the published OneLLM, csuhan/OneLLM-7B",
+        "LLaMA2-7B and CLIP's ViT-L, joined by its authors by training on about a billion files with captions, of "
+        "eight kinds, and two million instructions",
+        "it invents details at times, and is not meant for recognising people or for medical use",
+    ),
 }
 # what runs on a CPU unless another mode is asked for: measured to answer alike, and faster (docs/performance.md)
 MEASURED_ON_CPU = {"onellm-tiny": "int8"}
@@ -82,6 +115,7 @@ def load(
     max_memory: dict | None = None,
     random_weights: bool = False,
     plain: bool = False,
+    progress: Report | None = None,
 ) -> "Chat":
     """Load a model and open a conversation with it.
 
@@ -96,6 +130,8 @@ def load(
         random_weights: build the model from its configuration alone (`name` may also be a config.json), with random
             weights drawn one tensor at a time where they are to stay: for measuring speed and memory.
         plain: leave the layers as transformers runs them, for comparing.
+        progress: is told how far it is, some times a second; it ends the loading by raising `progress.Cancelled`,
+            and nothing of the model stays in memory. By default bars are drawn on standard error.
 
     Returns:
         A fresh conversation; `Chat.new` opens further ones on the same model. With random weights it may lack a
@@ -120,22 +156,25 @@ def load(
     if folder is None and not random_weights:
         from onellm.model import published
 
-        folder = published.fetch(name)
+        folder = published.fetch(name, progress)
         config = _read_config(folder / "config.json")
     if device == "cpu" and mode in ("8bit", "4bit"):
         print(f"--quantize {mode} is very slow on a CPU; int8 is faster there.", file=sys.stderr, flush=True)
-    model = _build(config, folder, mode, device, device_map, max_memory, random_weights)
+    for part in {} if random_weights else config.base_parts.values():
+        base_parts.fetch(part, progress)
+    model = weights.build(config, folder, mode, device, device_map, max_memory, random_weights, progress)
     if device == "cpu" and own and mode in ("none", "int8"):
         import torch
 
         if torch.backends.mkldnn.is_available():
             from onellm.model.cpu import optimise
 
-            model = optimise(model, int8=mode == "int8")
+            model = optimise(model, mode == "int8", progress)
     from onellm.chat import Chat
 
     notes = [note for note, holds in ((mode, mode != "none"), ("random weights", random_weights)) if holds]
-    return Chat(model, _processor(folder, random_weights), f"{label} ({', '.join(notes)})" if notes else label)
+    label += f" ({', '.join(notes)})" if notes else ""
+    return Chat(model, weights.processor(folder, random_weights), label, origin=name, quantize=mode)
 
 
 def folder_of(name: str) -> Path:
@@ -150,26 +189,89 @@ def folder_of(name: str) -> Path:
     return _find(name, False)[1] or published.fetch(name)
 
 
+@dataclass(frozen=True)
+class Option:
+    """A model and a way to keep its weights, on this machine.
+
+    Attributes:
+        name: a name of `MODELS` or a folder.
+        quantize: how its weights are kept.
+        memory_bytes: what it needs; 0 where the way is not possible at all.
+        free_bytes: what there is for it.
+        why: why it cannot be loaded: "memory", "weights" (nowhere to be found) or "device"; empty if it can.
+        reason: the same in words.
+        slow: it works, but very slowly.
+    """
+
+    name: str
+    quantize: str
+    memory_bytes: int
+    free_bytes: int
+    why: str = ""
+    reason: str = ""
+    slow: bool = False
+
+    @property
+    def able(self) -> bool:
+        """Whether it can be loaded."""
+        return not self.why
+
+
+def choices(*folders: str) -> list[Option]:
+    """List what can be loaded on this machine and what cannot, with the memory that is free now.
+
+    Args:
+        *folders: model folders to be listed behind `MODELS`.
+    """
+    device = _device()
+    free = quantization.free_bytes(device)
+    at_hand = functools.cache(_weights_at_hand)  # asks the hub once
+    return [
+        _option(name, mode, device, free, at_hand) for name in (*MODELS, *folders) for mode in quantization.CPU_MODES
+    ]
+
+
+def _option(name: str, mode: str, device: str, free: int, at_hand: Callable[[str], bool]) -> Option:
+    """Describe one way to load a model."""
+    slow = device == "cpu" and mode in ("8bit", "4bit")
+    try:
+        config = _preset(name) if name in MODELS else _find(name, False)[0]
+        quantization.mode_for(mode, device)
+    except ModelError as error:
+        return Option(name, mode, 0, free, "device", str(error).partition(";")[0], slow)
+    needed = quantization.estimate(config, mode, quantization.dtype_for(device)).total
+    try:
+        quantization.check_fits(name, config, mode, device, free)
+    except ModelError as error:
+        reason = str(error).partition(";")[0].removeprefix(f"{name} ")
+        return Option(name, mode, needed, free, "memory", reason, slow)
+    if name in MODELS and not at_hand(name):
+        reason = "its weights are not in the cache and the hub does not answer"
+        return Option(name, mode, needed, free, "weights", reason, slow)
+    return Option(name, mode, needed, free, slow=slow)
+
+
 def can_run(name: str) -> tuple[bool, str]:
     """Tell whether a model of `MODELS` can run here: yes or no, and how or why not, with the memory it needs."""
-    device, config = _device(), _preset(name)
+    device = _device()
     default = quantization.mode_for(_default_mode(name, device), device)
-    reasons = []
-    for mode in dict.fromkeys((default, *(quantization.CPU_MODES if device == "cpu" else quantization.MODES))):
-        try:
-            needed = quantization.check_fits(name, config, quantization.mode_for(mode, device), device)
-        except ModelError as error:
-            reasons.append(str(error).partition(";")[0].removeprefix(f"{name} "))
-            continue
-        how = f"{needed} of memory" + ("" if mode == default else f" with --quantize {mode}")
-        if not _weights_at_hand(name):
-            return False, f"{how}; its weights are not in the cache and the hub does not answer"
-        return True, how + (", very slowly" if device == "cpu" and mode in ("8bit", "4bit") else "")
-    return False, reasons[-1]
+    free = quantization.free_bytes(device)
+    modes = sorted(quantization.CPU_MODES, key=lambda mode: mode != default)
+    at_hand = functools.cache(_weights_at_hand)
+    options = [_option(name, mode, device, free, at_hand) for mode in modes]
+    best = next((option for option in options if option.able or option.why == "weights"), None)
+    if best is None:
+        return False, [option.reason for option in options if option.why == "memory"][-1]
+    how = f"{best.memory_bytes / 1e9:.1f} GB of memory"
+    how += "" if best.quantize == default else f" with --quantize {best.quantize}"
+    if not best.able:
+        return False, f"{how}; {best.reason}"
+    return True, how + (", very slowly" if best.slow else "")
 
 
 def _device() -> str:
     """Return the device a model runs on."""
+    gpu.prepare()
     import torch
 
     return "cuda:0" if torch.cuda.is_available() else "cpu"
@@ -250,81 +352,3 @@ def _read_config(file: Path) -> "OneLLMConfig":
         raise
     except Exception as error:  # whatever a wrong field leads to
         raise ModelError(f"{file} is no OneLLM configuration ({error}); copy or convert the model again.") from error
-
-
-def _build(
-    config: "OneLLMConfig",
-    folder: Path | None,
-    mode: str,
-    device: str,
-    device_map: str | dict | None,
-    max_memory: dict | None,
-    random_weights: bool,
-) -> Any:
-    """Build a model and give it its weights."""
-    import torch
-    from safetensors import SafetensorError
-
-    from onellm.auto import OneLLMForConditionalGeneration
-    from onellm.model.random_weights import random_state
-
-    dtype, offload = quantization.dtype_for(device), tempfile.TemporaryDirectory(prefix="onellm-")
-    if mode == "int8" and (random_weights or not config.base_parts):
-        # made from 16 bits layer by layer, so that the model never has to fit in 32; base parts differ in precision
-        dtype = torch.bfloat16 if random_weights else "auto"
-    weights: dict[str, Any] = {"pretrained_model_name_or_path": folder}
-    if random_weights:
-        config = copy.deepcopy(config)
-        config.base_parts = {}
-        where = device if device_map is None else "cpu"
-        weights = {"pretrained_model_name_or_path": None, "state_dict": random_state(config, dtype, where)}
-    try:
-        model, found = OneLLMForConditionalGeneration.from_pretrained(
-            **weights,
-            config=config,
-            dtype=dtype,
-            device_map=device_map or {"": device},
-            max_memory=max_memory,
-            offload_folder=offload.name,
-            quantization_config=quantization.quantization_config(mode, device),
-            output_loading_info=True,
-        )
-    except OneLLMError:
-        raise
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise ModelError(
-            "The memory ran out while the model was loaded; close other programs, or use --quantize 4bit, --offload "
-            "or --model onellm-tiny."
-        ) from error
-    except ValueError as error:
-        if "dispatched on the CPU" not in str(error):
-            raise
-        raise ModelError(
-            f"Not all of the model fits on the GPU with --quantize {mode}, and quantised weights cannot be offloaded; "
-            "use --offload without --quantize, or --model onellm-tiny."
-        ) from error
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise ModelError(f"The weights in {folder} cannot be read ({reason}); copy or convert them again.") from error
-    missing = sorted(found["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"The weights in {folder} lack {len(missing)} tensors that config.json asks for, {missing[0]} for example; "
-            "copy or convert them again."
-        )
-    model.offload_folder = offload  # lives as long as the model
-    return model.eval()
-
-
-def _processor(folder: Path | None, random_weights: bool) -> Any:
-    """Load the processor of a model folder; a model with random weights may have none."""
-    from onellm.auto import OneLLMProcessor
-
-    if random_weights and (folder is None or not (folder / "tokenizer_config.json").exists()):
-        return None
-    try:
-        return OneLLMProcessor.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"The folder {folder} has no readable tokenizer; convert the model again with --tokenizer tokenizer.model."
-        ) from error

@@ -17,6 +17,7 @@ from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES, Sample
 from onellm.modalities import load as load_file
 from onellm.modalities.memory import from_memory
+from onellm.trace import is_file
 
 # Private-use characters stand for the parts while the chat template is rendered. Text a user types is encoded apart
 # and with special tokens taken literally, so that it never becomes a placeholder or a tag.
@@ -117,7 +118,7 @@ class OneLLMProcessor(ProcessorMixin):
         batch = [conversation] if one else conversation
         kwargs |= {"chat_template": chat_template, "add_generation_prompt": add_generation_prompt}
         if not tokenize:
-            texts = ["".join(map(self._as_text, self._render(messages, **kwargs))) for messages in batch]
+            texts = ["".join(map(self._as_text, self.render(messages, **kwargs))) for messages in batch]
             return texts[0] if one else texts
         inputs = self._collect([self.encode(messages, **kwargs) for messages in batch], to_tensor)
         return inputs if return_dict else inputs["input_ids"]
@@ -188,9 +189,9 @@ class OneLLMProcessor(ProcessorMixin):
             messages: chat messages.
             **kwargs: as for the tokenizer's `apply_chat_template`; a generation prompt is added by default.
         """
-        return self.lay_out(self._render(messages, **kwargs))
+        return self.lay_out(self.render(messages, **kwargs))
 
-    def _render(self, messages: list[dict], **kwargs: Any) -> Iterable[str | dict]:
+    def render(self, messages: list[dict], **kwargs: Any) -> Iterable[str | dict]:
         """Render the chat template: pieces of its text, and content parts where they belong."""
         parts: list[dict] = []
         rendered = []
@@ -226,31 +227,43 @@ class OneLLMProcessor(ProcessorMixin):
 
     def lay_out(self, pieces: Iterable[str | dict]) -> tuple[list[int], list[dict]]:
         """Turn template text and content parts into token ids with placeholders, and the file parts in their order."""
-        at_start = self.media_position == "start"
-        ids: list[int] = []
-        files: list[dict] = []
-        placeholders: list[int] = []
+        runs = self.runs(pieces)
+        files = [piece for piece, _ in runs if is_file(piece)]
+        return [token for _, ids in runs for token in ids], files
+
+    def runs(self, pieces: Iterable[str | dict]) -> list[tuple[str | dict, list[int]]]:
+        """Turn template text and content parts into token ids: each piece with its ids, in the order of the prompt."""
+        runs: list[tuple[str | dict, list[int]]] = []
         space = ""  # one that ends template text belongs to the word that follows it
         for piece in pieces:
             if isinstance(piece, str):
-                piece = space + piece
-                bare = piece.removesuffix(" ")
-                ids, space = ids + self._tokenize(bare), piece[len(bare) :]
+                text = space + piece
+                bare = text.removesuffix(" ")
+                runs.append((piece, self._tokenize(bare)))
+                space = text[len(bare) :]
             elif piece["type"] == "text":
-                ids, space = ids + self._tokenize(space + piece["text"], literal=True), ""
+                runs.append((piece, self._tokenize(space + piece["text"], literal=True)))
+                space = ""
             else:
                 settings = self._settings(piece["type"])
-                files.append(piece)
-                run = [settings["token_id"]] * self.media_length
-                if at_start:
-                    placeholders += run
+                placeholders = (piece, [settings["token_id"]] * self.media_length)
+                if self.media_position == "start":
+                    runs.append(placeholders)
                 else:
-                    ids += self._tokenize(space + settings.get("before", "")) + run
-                    ids, space = ids + self._tokenize(settings.get("after", "")), ""
-        ids += self._tokenize(space)
-        if at_start:
-            ids = ids[:1] + placeholders + ids[1:]
-        return ids, files
+                    before, after = settings.get("before", ""), settings.get("after", "")
+                    runs += [(before, self._tokenize(space + before)), placeholders, (after, self._tokenize(after))]
+                    space = ""
+        runs.append(("", self._tokenize(space)))
+        return self._files_first(runs) if self.media_position == "start" else runs
+
+    @staticmethod
+    def _files_first(runs: list) -> list:
+        """Put the files behind the first token of a prompt."""
+        files = [run for run in runs if is_file(run[0])]
+        others = [run for run in runs if not is_file(run[0])]
+        first = next((index for index, (_, ids) in enumerate(others) if ids), 0)
+        piece, ids = others[first]
+        return [*others[:first], (piece, ids[:1]), *files, (piece, ids[1:]), *others[first + 1 :]]
 
     def _settings(self, kind: str) -> dict:
         if kind not in self.modalities:

@@ -1,7 +1,20 @@
-"""A tiny random OneLLM built in memory: all eight kinds, hidden size 32, two layers."""
+"""A tiny random OneLLM built in memory (all eight kinds, hidden size 32, two layers), and the running app."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
 
 import pytest
 import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = os.environ.get("ONELLM_TEST_MODEL", "onellm-tiny")
 
 
 def tiny_config(**changes):
@@ -109,3 +122,65 @@ def tensors():
     """One random tensor a kind, of the tiny model's shapes."""
     generator = torch.Generator().manual_seed(1)
     return {kind: torch.rand(shape, generator=generator) for kind, shape in SHAPES.items()}
+
+
+@pytest.fixture(scope="session")
+def example_files() -> dict[str, Path]:
+    """One bundled file a kind."""
+    folder = ROOT / "examples"
+    files: dict[str, Path] = {}
+    for entry in json.loads((folder / "examples.json").read_text(encoding="utf-8")):
+        for kind, given in entry["files"].items():
+            path = given["path"] if isinstance(given, dict) else given
+            files.setdefault(kind, next(p for p in (folder / path, ROOT / path) if p.exists()))
+    return files
+
+
+@pytest.fixture(scope="session")
+def app_folder(tmp_path_factory) -> Path:
+    """Where the running app keeps its log, its uploads and its visitors' thumbs."""
+    return tmp_path_factory.mktemp("app")
+
+
+@pytest.fixture(scope="session")
+def app_url(app_folder):
+    """Address of app.py, started as a user starts it, on a free port."""
+    folder = app_folder
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    environment = os.environ | {
+        "GRADIO_TEMP_DIR": str(folder / "uploads"),
+        "ONELLM_FEEDBACK": str(folder / "feedback.jsonl"),
+    }
+    with open(folder / "log.txt", "wb") as log:
+        app = subprocess.Popen(
+            [sys.executable, "app.py", "--port", str(port), "--model", MODEL],
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            for _ in range(720):
+                with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
+                    break
+                assert app.poll() is None, (folder / "log.txt").read_text()
+                time.sleep(0.25)
+            else:
+                pytest.fail(f"no page after three minutes: {(folder / 'log.txt').read_text()}")
+            yield url
+        finally:
+            app.terminate()
+            app.wait(20)
+
+
+@pytest.fixture(scope="session")
+def ready_url(app_url):
+    """Address of the running app once its model answers."""
+    for _ in range(720):
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{app_url}/ready", timeout=5):
+            return app_url
+        time.sleep(0.25)
+    pytest.fail("the model was not ready after three minutes")

@@ -10,6 +10,7 @@ from PIL import Image
 from onellm.chat import Chat, _until
 from onellm.errors import FileError, ModelError, OneLLMError
 from onellm.limits import LIMITS
+from onellm.writer import Past
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_the_cache_does_not_change_answers(make_model, processor, picture, adapt
         chat = Chat(model, processor, "toy")
         for text, files in (("w3", {}), ("w4", {"image": picture}), ("w5", {}), ("w6", {"image": [picture, picture]})):
             if forget:
-                chat._past = ([], None)
+                chat._past = Past()
             answers.append(chat.ask(text, max_new_tokens=4, **files))
     assert answers[:4] == answers[4:]
 
@@ -147,6 +148,73 @@ def test_new_is_another_conversation_with_the_same_model(chat):
     assert other.messages == [] and other.model is chat.model
 
 
+def test_a_conversation_goes_on_from_messages(chat, picture):
+    chat.ask("w3", image=picture, max_new_tokens=3)
+    kept = [{"role": "user", "content": "w9"}, {"role": "assistant", "content": "w8"}, *chat.messages]
+    other = chat.new(kept)
+    other.ask("w4", max_new_tokens=3)
+    assert len(other.messages) == 6 and len(chat.messages) == 2
+    assert other.messages[0]["content"] == [{"type": "text", "text": "w9"}]
+    assert [file.name for file in other.trace.files] == ["dot.png"]
+    picture.unlink()
+    gone = chat.new(kept)
+    with pytest.raises(FileError, match="dot.png"):
+        gone.ask("w4")
+    assert len(gone.messages) == 4
+
+
+def test_a_system_message_stands_first_and_is_not_part_of_the_conversation(chat):
+    chat.ask("w3", max_new_tokens=2)
+    plain = chat.trace.prompt_tokens
+    list(chat.retry(max_new_tokens=2, system="w40 w41"))
+    assert chat.trace.prompt_tokens > plain
+    assert [s.text for s in chat.trace.segments if s.kind == "system"] == ["w40 w41"]
+    assert [message["role"] for message in chat.messages] == ["user", "assistant"]
+
+
+def test_a_template_without_a_place_for_a_system_message_is_told(chat):
+    refuse = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    chat.processor.chat_template = refuse + chat.processor.tokenizer.chat_template
+    chat.ask("w3", max_new_tokens=2)
+    with pytest.raises(ModelError, match="no system role.*leave the system message out"):
+        chat.ask("w4", system="w5")
+    assert len(chat.messages) == 2
+
+
+def test_a_closed_conversation_gives_its_model_back_and_says_so(make_model, processor):
+    import gc
+    import weakref
+
+    chat = Chat(make_model(), processor, "toy")
+    other = chat.new()
+    chat.ask("w3", max_new_tokens=2)
+    seen = weakref.ref(chat.model)
+    chat.close()
+    other.close()
+    gc.collect()
+    assert seen() is None and chat.closed and len(chat.messages) == 2
+    for act in (lambda: chat.ask("w4"), lambda: list(chat.retry()), chat.new):
+        with pytest.raises(ModelError, match="toy was unloaded; go on in a new conversation"):
+            act()
+    assert len(chat.messages) == 2
+
+
+def test_closing_waits_for_a_running_answer(chat):
+    steps = threading.Semaphore(3)
+    slow(chat, steps)
+    stream = chat.stream("w3", max_new_tokens=20)
+    said = [next(stream)]
+    closing = threading.Thread(target=chat.close)
+    closing.start()
+    closing.join(0.2)
+    assert closing.is_alive() and chat.busy
+    steps.release(100)
+    said += list(stream)
+    closing.join(5)
+    assert not closing.is_alive() and not chat.busy
+    assert chat.messages[-1]["content"][0]["text"] == "".join(said).strip()
+
+
 def slow(chat, steps):
     """Make every step of the model wait until told to go on."""
     forward, seen = chat.model.forward, []
@@ -171,6 +239,14 @@ def test_stop_ends_within_one_token(chat):
     list(stream)
     assert len(seen) <= 5
     assert chat.messages[-1]["role"] == "assistant"
+
+
+def test_stop_counts_while_files_are_read(chat, picture, monkeypatch):
+    seen = slow(chat, threading.Semaphore(100))
+    read = chat.processor.to_tensor
+    monkeypatch.setattr(chat.processor, "to_tensor", lambda part: (chat.stop(), read(part))[1])
+    assert chat.ask("w3", image=picture, max_new_tokens=50) == ""
+    assert len(seen) <= 1 and chat.trace.stopped
 
 
 def test_a_closed_stream_frees_the_model(chat):

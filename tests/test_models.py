@@ -1,13 +1,17 @@
 """Which model is chosen, and how one is loaded: names, folders, quantised, offloaded, random weights."""
 
+import gc
+
 import pytest
 import torch
+from transformers.utils.logging import set_tqdm_hook
 
 import onellm
 from onellm import models
 from onellm.errors import ModelError
 from onellm.model import quantize
-from onellm.models import Choice, can_run, choose, load
+from onellm.models import MODELS, Choice, can_run, choices, choose, load
+from onellm.progress import Cancelled
 
 WIDE = {  # on a CPU 4bit wants widths that 64 divides
     "text_config": {"hidden_size": 64, "intermediate_size": 128},
@@ -198,6 +202,70 @@ def test_what_can_run(gpu):
     gpu["free"] = 4_000_000_000
     able, why = can_run("onellm-7b")
     assert not able and "but the GPU has 4.0 GB free" in why
+
+
+def test_what_can_be_loaded_and_why_not(gpu, folder):
+    table = {(option.name, option.quantize): option for option in choices(str(folder))}
+    assert len(table) == 3 * len(quantize.CPU_MODES)
+    assert table["onellm-7b", "4bit"].able and table["onellm-7b", "4bit"].memory_bytes == pytest.approx(6.4e9, rel=0.01)
+    assert table["onellm-tiny", "none"].able and table[str(folder), "none"].able
+    int8 = table["onellm-7b", "int8"]
+    assert (int8.able, int8.why) == (False, "device") and "cannot be quantised as 'int8' on a GPU" in int8.reason
+    gpu["free"], gpu["available"] = 8_000_000_000, False
+    table = {(option.name, option.quantize): option for option in choices()}
+    none, four = table["onellm-7b", "none"], table["onellm-7b", "4bit"]
+    assert (none.why, none.free_bytes) == ("memory", 8_000_000_000)
+    assert none.reason == "with --quantize none needs 16.4 GB, but the GPU has 8.0 GB free"
+    assert (four.why, four.memory_bytes > 6e9) == ("weights", True) and "hub does not answer" in four.reason
+
+
+def test_on_a_cpu_bitsandbytes_is_slow(monkeypatch):
+    monkeypatch.setattr(models, "_device", lambda: "cpu")
+    monkeypatch.setattr(models, "_weights_at_hand", lambda name: True)
+    slow = {option.quantize: option.slow for option in choices() if option.name == "onellm-tiny"}
+    assert slow == {"none": False, "int8": False, "8bit": True, "4bit": True}
+
+
+def test_cards_are_written_for_every_model():
+    for card in MODELS.values():
+        assert card.description and card.trained_on and card.cannot and f"{card}" == card.description
+
+
+def test_loading_is_told_step_by_step(folder, capfd):
+    told = []
+    chat = load(str(folder), quantize="int8", progress=told.append)
+    reading = [step for step in told if step.what == "read"]
+    assert (reading[0].done, reading[-1].done) == (0, reading[-1].total) and reading[-1].unit == "tensors"
+    assert [(step.done, step.total) for step in told if step.what == "optimise"] == [(0, 2), (1, 2)]
+    assert "it/s" not in capfd.readouterr().err
+    assert chat.origin == str(folder) and chat.quantize == "int8"
+
+
+def test_what_is_read_names_its_shard(model, processor, tmp_path):
+    model.save_pretrained(tmp_path / "toy", max_shard_size="20KB")
+    processor.save_pretrained(tmp_path / "toy")
+    shards = {path.name for path in (tmp_path / "toy").glob("model-*.safetensors")}
+    told = []
+    load(str(tmp_path / "toy"), progress=told.append)
+    assert len(shards) > 2 and [step.detail for step in told if step.what == "read"][-1] in shards
+
+
+@pytest.mark.parametrize("what", ["read", "optimise"])
+def test_a_cancelled_load_leaves_nothing(folder, what):
+    from onellm.auto import OneLLMForConditionalGeneration
+
+    def cancel(progress):
+        if progress.what == what:
+            raise Cancelled("Loading was cancelled.")
+
+    with pytest.raises(Cancelled) as told:
+        load(str(folder), quantize="int8", progress=cancel)
+    assert set_tqdm_hook(None) is None
+    del told
+    gc.collect()
+    found = [thing for thing in gc.get_objects() if type(thing) is OneLLMForConditionalGeneration]
+    assert [model.device.type for model in found if model.device.type != "meta"] == ["cpu"]  # the fixture's
+    assert load(str(folder), quantize="int8").name == "toy (int8)"
 
 
 def test_the_app_loads_what_it_was_asked_for(folder):

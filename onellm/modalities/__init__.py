@@ -4,7 +4,7 @@ import os
 
 from onellm.errors import FileError
 from onellm.modalities.audio import Audio
-from onellm.modalities.base import Modality, Preview, Sample
+from onellm.modalities.base import Modality, Preview, Sample, Seen
 from onellm.modalities.depth import Depth
 from onellm.modalities.fmri import Fmri
 from onellm.modalities.image import Image
@@ -13,7 +13,7 @@ from onellm.modalities.normal import Normal
 from onellm.modalities.point import Point
 from onellm.modalities.video import Video
 
-__all__ = ["MODALITIES", "Modality", "Preview", "Sample", "kinds_of", "load"]
+__all__ = ["MODALITIES", "Modality", "Preview", "Sample", "Seen", "kinds_of", "load"]
 
 MODALITIES: dict[str, Modality] = {
     modality.name: modality for modality in (Image(), Video(), Audio(), Point(), Fmri(), Imu(), Depth(), Normal())

@@ -5,14 +5,62 @@ from __future__ import annotations
 import math
 import os
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from onellm.modalities.base import Damaged, megabytes, refuse
 
-__all__ = ["pick", "read_arrays"]
+__all__ = ["Header", "pick", "read_arrays", "read_headers"]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an array's header says of it.
+
+    Attributes:
+        shape: the array's shape.
+        dtype: the type of its values.
+        start: its first values [N], in the order of the file.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    start: np.ndarray
+
+
+def read_headers(path: Path, expects: str, count: int = 30_000) -> dict[str, Header]:
+    """Read the headers and first values of the arrays of an .npy or .npz file.
+
+    Args:
+        path: the file; its content, not its suffix, tells which of the two it is.
+        expects: what is expected, for the error.
+        count: most values to read of each.
+
+    Returns:
+        Name to header, in the file's order; an .npy file's only array is called "".
+
+    Raises:
+        FileError: if an array is not numeric.
+    """
+
+    def read(file: BinaryIO) -> Header:
+        shape, dtype = _header(path, file, expects)
+        data = file.read(min(count, math.prod(shape)) * dtype.itemsize)
+        return Header(shape, dtype, np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype))
+
+    if not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            return {"": read(file)}
+    headers = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(".npy"):
+                with archive.open(name) as file:
+                    headers[name[:-4]] = read(file)
+    return headers
 
 
 def read_arrays(path: Path, limit_bytes: int, expects: str) -> dict[str, np.ndarray]:
@@ -87,7 +135,7 @@ def _check_whole(path: Path, promised_bytes: int, present_bytes: int, expects: s
         raise refuse(path, "an array without values", expects, "save it with its values")
 
 
-def pick(arrays: dict[str, np.ndarray], *names: str) -> np.ndarray | None:
-    """Return the first array that has one of the names (in any case), or None."""
+def pick(arrays: dict[str, Any], *names: str) -> Any:
+    """Return the first array (or header) that has one of the names (in any case), or None."""
     lower = {key.lower(): value for key, value in arrays.items()}
     return next((lower[name] for name in names if name in lower), None)

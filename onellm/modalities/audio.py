@@ -10,8 +10,8 @@ import numpy as np
 
 from onellm.limits import LIMITS
 from onellm.modalities import mel, sound
-from onellm.modalities.base import Modality, Preview, Sample, refuse
-from onellm.modalities.plots import COLOURS, spread, style
+from onellm.modalities.base import Modality, Preview, Sample, Seen, refuse
+from onellm.modalities.plots import COLOURS, spread, style, veil
 from onellm.modalities.sound import Track
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 RATE_HZ = mel.RATE_HZ
 PATCH_FRAMES = 96  # YAMNet looks at 0.96 s at a time
 PATCH_HOP = 48
+PATCH_SAMPLES = (PATCH_FRAMES - 1) * mel.HOP + mel.FRAME
 FBANK_FRAMES = 1024
 # Mean and standard deviation of AudioSet's filter banks (AST, ImageBind, OneLLM); the latter counts twice.
 FBANK_MEAN = -4.2677393
@@ -27,7 +28,7 @@ FBANK_STD = 4.5689974
 
 
 class Audio(Modality):
-    """Sound files, read with librosa; m4a and what librosa cannot read, with PyAV.
+    """Sound files, read with librosa; m4a, webm (browsers record it) and what librosa cannot read, with PyAV.
 
     Canonical array: [S] float32 at 16 kHz, the mean of all channels, about -1..1, at most 60 s.
     """
@@ -35,8 +36,8 @@ class Audio(Modality):
     name = "audio"
     title = "Audio"
     icon = "🔊"
-    suffixes = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
-    expects = "a sound (wav, flac, mp3, ogg or m4a) of up to 25 MB"
+    suffixes = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".webm")
+    expects = "a sound (wav, flac, mp3, ogg, m4a or webm) of up to 25 MB"
 
     def read(self, path: Path) -> Sample:
         """Read a sound of any rate and channel count.
@@ -87,7 +88,8 @@ class Audio(Modality):
             notes.append(f"cut to the first {LIMITS.audio_seconds:g} s")
         channels = {1: "mono", 2: "stereo"}.get(track.channels, f"{track.channels} channels")
         summary = f"{duration_s:.1f} s, {track.rate_hz / 1000:g} kHz, {channels}"
-        return Sample(self.name, path.name, samples.astype(np.float32), summary, float(RATE_HZ), notes=notes)
+        array = samples.astype(np.float32)
+        return Sample(self.name, path.name, array, summary, float(RATE_HZ), notes=notes, duration_s=duration_s)
 
     def _decode(self, path: Path) -> Track:
         """Decode at most the longest sound allowed, at its own rate."""
@@ -147,8 +149,48 @@ class Audio(Modality):
             return torch.from_numpy(np.concatenate(delayed))
         raise ValueError(f"features is {features!r}; expected 'fbank' or 'yamnet'")
 
-    def preview(self, sample: Sample) -> Preview:
-        """Show the waveform over seconds, and a mel spectrogram below."""
+    def seen(self, sample: Sample, **settings) -> Seen:
+        """Say how many seconds of the sound the model takes."""
+        return Seen.seconds(sum(end - start for start, end in self.heard(sample, **settings)), sample.seconds)
+
+    def heard(
+        self,
+        sample: Sample,
+        features: str = "fbank",
+        patches: int | None = None,
+        frames: int = FBANK_FRAMES,
+        delays_s: tuple[float, ...] = (0.0,),
+        **settings,
+    ) -> list[tuple[float, float]]:
+        """List which parts of a sound `to_tensor` takes.
+
+        Args:
+            sample: what `load` returned.
+            features: see `to_tensor`.
+            patches: see `to_tensor`.
+            frames: see `to_tensor`.
+            delays_s: see `to_tensor`.
+            **settings: do not matter here.
+
+        Returns:
+            Start and end of each part in seconds, in order, without overlap.
+        """
+        length = len(sample.array)
+        if features == "fbank":
+            windows = [(0, 0, min(frames, mel.count_steps(max(length, mel.FRAME))))]
+        else:
+            delays = [round(delay * RATE_HZ) for delay in delays_s]
+            windows = [(d, start, PATCH_FRAMES) for d in delays for start in _patch_starts(d + length, patches)]
+        parts: list[tuple[float, float]] = []
+        for start, end in sorted(_span(*window, length) for window in windows):
+            if parts and start <= parts[-1][1]:
+                start, end = parts[-1][0], max(end, parts.pop()[1])
+            if end > start:
+                parts.append((start, end))
+        return parts
+
+    def preview(self, sample: Sample, **settings) -> Preview:
+        """Show the waveform over seconds, a mel spectrogram below; what the model does not take is veiled."""
         from plotly import graph_objects
         from plotly.subplots import make_subplots
 
@@ -185,7 +227,8 @@ class Audio(Modality):
         figure.update_yaxes(title="kHz", type="log", tickvals=[0.25, 0.5, 1, 2, 4], showgrid=False, row=2, col=1)
         figure.update_xaxes(range=[0, len(sample.array) / RATE_HZ])
         figure.update_xaxes(title="seconds", showgrid=False, row=2, col=1)
-        return Preview("plot", figure, f"{sample.name}: {sample.summary}")
+        veiled = veil(figure, self.heard(sample, **settings) if settings else [], len(sample.array) / RATE_HZ)
+        return Preview("plot", figure, f"{sample.name}: {sample.summary}", veiled=veiled)
 
 
 def _fbank(waveform: np.ndarray, frames: int) -> np.ndarray:
@@ -205,15 +248,26 @@ def _yamnet(waveform: np.ndarray, patches: int | None, short: str) -> np.ndarray
     """Return [N, 1, 96, 64] float32; a rest of half a hop or more gets a last patch of its own."""
     if short not in ("pad", "repeat"):
         raise ValueError(f"short is {short!r}; expected 'pad' or 'repeat'")
-    needed = (PATCH_FRAMES - 1) * mel.HOP + mel.FRAME
-    spectrum = mel.yamnet_log_mel(_at_least(waveform, needed, short))
-    starts = list(range(0, len(spectrum) - PATCH_FRAMES + 1, PATCH_HOP))
-    rest = len(spectrum) - PATCH_FRAMES - starts[-1]
+    starts = _patch_starts(len(waveform), patches)
+    spectrum = mel.yamnet_log_mel(_at_least(waveform, PATCH_SAMPLES, short))
+    return np.stack([spectrum[start : start + PATCH_FRAMES] for start in starts])[:, None]
+
+
+def _patch_starts(length: int, patches: int | None) -> list[int]:
+    """Return the first step of each of YAMNet's patches of a waveform of `length` samples."""
+    steps = mel.count_steps(max(length, PATCH_SAMPLES))
+    starts = list(range(0, steps - PATCH_FRAMES + 1, PATCH_HOP))
+    rest = steps - PATCH_FRAMES - starts[-1]
     if rest >= PATCH_HOP // 2:
         starts.append(starts[-1] + rest)
-    if patches is not None:
-        starts = [starts[i] for i in spread(len(starts), patches)]
-    return np.stack([spectrum[start : start + PATCH_FRAMES] for start in starts])[:, None]
+    return starts if patches is None else [starts[i] for i in spread(len(starts), patches)]
+
+
+def _span(delay: int, start: int, steps: int, length: int) -> tuple[float, float]:
+    """Return which seconds of a waveform of `length` samples the steps from `start` cover, `delay` samples later."""
+    first = start * mel.HOP - delay
+    last = first + (steps - 1) * mel.HOP + mel.FRAME
+    return max(0, first) / RATE_HZ, min(length, last) / RATE_HZ
 
 
 def _at_least(waveform: np.ndarray, length: int, short: str) -> np.ndarray:

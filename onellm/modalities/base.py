@@ -21,7 +21,7 @@ from onellm.limits import LIMITS
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Damaged", "Modality", "Preview", "Sample", "megabytes", "refuse"]
+__all__ = ["Damaged", "Modality", "Preview", "Sample", "Seen", "check_file", "megabytes", "refuse"]
 
 
 @dataclass
@@ -36,6 +36,9 @@ class Sample:
         rate_hz: samples, rows or frames a second, for kinds that run in time.
         picture: [H, W, 3] uint8, the optional picture beside a depth or normal map.
         notes: what the person should know about how the file was read.
+        duration_s: how long a sound or video lasts, with what lies beyond the array's end; None if that is all.
+        times_s: [T] when a video's frames are shown; None if that is unknown.
+        size: width and height of a picture in its file, in pixels; None if they are the array's.
     """
 
     kind: str
@@ -45,6 +48,40 @@ class Sample:
     rate_hz: float | None = None
     picture: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
+    duration_s: float | None = None
+    times_s: np.ndarray | None = None
+    size: tuple[int, int] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long the file lasts, for kinds that run in time."""
+        return self.duration_s or len(self.array) / self.rate_hz
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How much of a file reaches a model: "5" of "121" "frames".
+
+    Attributes:
+        used: what `to_tensor` takes.
+        of: what the file holds.
+        unit: of both: "pixels", "frames", "seconds", "points" or "voxels".
+    """
+
+    used: str
+    of: str
+    unit: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left out."""
+        return self.used == self.of
+
+    @classmethod
+    def seconds(cls, used_s: float, of_s: float) -> Seen:
+        """Return it for what runs in time."""
+        digits = 1 if of_s >= 1 else 2
+        return cls(f"{used_s:.{digits}f}", f"{of_s:.{digits}f}", "seconds")
 
 
 @dataclass
@@ -55,11 +92,17 @@ class Preview:
         kind: ``"image"`` (a Pillow image), ``"gallery"`` (a list of them) or ``"plot"`` (a plotly figure).
         content: the thing itself.
         caption: one line to set below it.
+        labels: what to set below each picture of a gallery.
+        legend: a small Pillow image that explains the colours, or None.
+        veiled: what the model does not take is there, under a grey veil.
     """
 
     kind: Literal["image", "gallery", "plot"]
     content: Any
     caption: str
+    labels: tuple[str, ...] = ()
+    legend: Any = None
+    veiled: bool = False
 
 
 class Damaged(ValueError):
@@ -144,22 +187,14 @@ class Modality(ABC):
         Raises:
             FileError: if it is not a file of this kind's size and suffixes.
         """
-        path = Path(path)
-        try:
-            status = path.stat()
-        except (OSError, ValueError) as error:
-            raise refuse(path, "there is no such file", self.expects, "check the path") from error
-        if not stat.S_ISREG(status.st_mode):
-            found = "this is a folder" if stat.S_ISDIR(status.st_mode) else "this is not a regular file"
-            raise refuse(path, found, self.expects, "choose a file")
+        path, size_bytes = check_file(path, self.expects)
         if not path.name.lower().endswith(self.suffixes):
-            ending = path.suffix.lower() or "no suffix"
-            raise refuse(path, f"the name ends in {ending}" if path.suffix else "the name has no suffix",
-                         self.expects, _suggest(self.name, path))  # fmt: skip
-        if status.st_size == 0:
+            found = f"the name ends in {path.suffix.lower()}" if path.suffix else "the name has no suffix"
+            raise refuse(path, found, self.expects, _suggest(self.name, path))
+        if size_bytes == 0:
             raise refuse(path, "the file is empty", self.expects, "save or download it again")
-        if status.st_size > self.limit_bytes:
-            found = f"the file has {megabytes(status.st_size)}"
+        if size_bytes > self.limit_bytes:
+            found = f"the file has {megabytes(size_bytes)}"
             raise refuse(path, found, f"at most {megabytes(self.limit_bytes)}", "use a smaller or shorter one")
         return path
 
@@ -172,8 +207,36 @@ class Modality(ABC):
         """Turn a sample into what a model's tokenizer takes; the settings come from the model's config."""
 
     @abstractmethod
-    def preview(self, sample: Sample) -> Preview:
-        """Turn a sample into something to look at."""
+    def seen(self, sample: Sample, **settings) -> Seen:
+        """Say how much of a sample `to_tensor` takes with the same settings; it raises the same errors."""
+
+    @abstractmethod
+    def preview(self, sample: Sample, **settings) -> Preview:
+        """Turn a sample into something to look at; where `to_tensor`'s settings are given, show what it takes."""
+
+
+def check_file(path: str | os.PathLike, expects: str) -> tuple[Path, int]:
+    """Check that a path names a file that can be opened without waiting.
+
+    Args:
+        path: the file.
+        expects: what is expected, for the error.
+
+    Returns:
+        The same path as a `Path`, and the file's size in bytes.
+
+    Raises:
+        FileError: if there is nothing, or no regular file.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise refuse(path, "there is no such file", expects, "check the path") from error
+    if not stat.S_ISREG(status.st_mode):
+        found = "this is a folder" if stat.S_ISDIR(status.st_mode) else "this is not a regular file"
+        raise refuse(path, found, expects, "choose a file")
+    return path, status.st_size
 
 
 def refuse(path: str | os.PathLike, found: str, expected: str, advice: str) -> FileError:

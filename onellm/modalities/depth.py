@@ -9,8 +9,8 @@ import numpy as np
 
 from onellm.limits import LIMITS
 from onellm.modalities.arrays import pick, read_arrays
-from onellm.modalities.base import Modality, Preview, Sample, refuse
-from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, beside, open_image, read_beside, size_text
+from onellm.modalities.base import Modality, Preview, Sample, Seen, refuse
+from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, beside, open_image, read_beside, seen_pixels, size_text
 from onellm.modalities.plots import GREY, spread, style
 from onellm.modalities.shading import normals_of, shade, shrink
 
@@ -158,7 +158,11 @@ class Depth(Modality):
         }
         return beside(sample, [pictures[look]() for look in looks], size, resize, mean, std)
 
-    def preview(self, sample: Sample) -> Preview:
+    def seen(self, sample: Sample, **settings) -> Seen:
+        """Say how many pixels of the map the model takes."""
+        return seen_pixels(sample, **settings)
+
+    def preview(self, sample: Sample, **settings) -> Preview:
         """Show the map in colours with a scale in metres."""
         from plotly import graph_objects
 
@@ -180,11 +184,12 @@ class Depth(Modality):
         )  # fmt: skip
         style(figure, 360)
         figure.update_layout(margin={"l": 8, "r": 8, "t": 12, "b": 12})
-        figure.update_xaxes(showticklabels=False, ticks="", showgrid=False, constrain="domain")
+        figure.update_xaxes(showticklabels=False, ticks="", showgrid=False, showline=False, constrain="domain")
         figure.update_yaxes(
             showticklabels=False,
             ticks="",
             showgrid=False,
+            showline=False,
             autorange="reversed",
             scaleanchor="x",
             constrain="domain",

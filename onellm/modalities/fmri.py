@@ -11,7 +11,7 @@ import numpy as np
 
 from onellm.limits import LIMITS
 from onellm.modalities.arrays import pick, read_arrays
-from onellm.modalities.base import Damaged, Modality, Preview, Sample, megabytes, refuse
+from onellm.modalities.base import Damaged, Modality, Preview, Sample, Seen, megabytes, refuse
 from onellm.modalities.plots import COLOURS, GREY, spread, style
 
 if TYPE_CHECKING:
@@ -183,6 +183,15 @@ class Fmri(Modality):
         """
         import torch
 
+        return torch.from_numpy(self._average(sample, voxels, grid))
+
+    def seen(self, sample: Sample, voxels: int | None = None, grid: tuple[int, ...] | None = None) -> Seen:
+        """Say how many voxels the model takes: all, or it refuses."""
+        count = f"{self._average(sample, voxels, grid).size:,}"
+        return Seen(count, count, "voxels")
+
+    def _average(self, sample: Sample, voxels: int | None, grid: tuple[int, ...] | None) -> np.ndarray:
+        """Return [V] float32, see `to_tensor`."""
         mean = sample.array.mean(axis=0, dtype=np.float32)
         if grid is not None and mean.ndim == 3 and tuple(mean.shape) != tuple(grid):
             found = f"a volume of {' × '.join(map(str, mean.shape))} voxels"
@@ -191,9 +200,9 @@ class Fmri(Modality):
         if voxels is not None and mean.size != voxels:
             expected = f"{voxels:,}, the number this model was trained on"
             raise refuse(sample.name, f"{mean.size:,} voxels", expected, "give the model's own region of the brain")
-        return torch.from_numpy(np.ascontiguousarray(mean.reshape(-1)))
+        return np.ascontiguousarray(mean.reshape(-1))
 
-    def preview(self, sample: Sample) -> Preview:
+    def preview(self, sample: Sample, **settings) -> Preview:
         """Show three planes with a slider; a flat volume's plane; a vector's voxels and their spread."""
         mean = sample.array.mean(axis=0)
         caption = f"{sample.name}: {sample.summary}"
@@ -231,13 +240,14 @@ def _levels(values: np.ndarray) -> tuple[np.ndarray, dict]:
     signed = values.min() < 0
     top = max(float(np.percentile(np.abs(values[values != 0]), 99.5)), 1e-12) if (values != 0).any() else 1.0
     levels = np.clip(np.round(values / top * 100), -127, 127).astype(np.int8)
-    ticks = [-100, -50, 0, 50, 100] if signed else [0, 50, 100]
+    ticks = [-100, 0, 100] if signed else [0, 50, 100]
     colours = {
         "zmin": -100 if signed else 0,
         "zmax": 100,
         "colorscale": _DIVERGING if signed else _RISING,
         "colorbar": {
-            "thickness": 10, "outlinewidth": 0, "tickvals": ticks,
+            "orientation": "h", "thickness": 10, "len": 0.7, "y": -0.04, "yanchor": "top", "outlinewidth": 0,
+            "tickvals": ticks, "tickangle": 0,
             "ticktext": [f"{tick * top / 100:.3g}" for tick in ticks], "tickfont": {"color": GREY},
         },
     }  # fmt: skip
@@ -252,7 +262,7 @@ def _plot_planes(volume: np.ndarray):
     steps = [spread(side, _SIDE) for side in volume.shape]
     levels, colours = _levels(volume)
     planes = (("y, z", 0, 1, 2), ("x, z", 1, 0, 2), ("x, y", 2, 0, 1))
-    figure = make_subplots(rows=1, cols=3, horizontal_spacing=0.04, subplot_titles=[p[0] for p in planes])
+    figure = make_subplots(rows=1, cols=3, horizontal_spacing=0.03, subplot_titles=[p[0] for p in planes])
     count = min(_SLICES, max(volume.shape))
     for position in range(count):
         for column, (_, through, across, up) in enumerate(planes):
@@ -274,12 +284,12 @@ def _plot_planes(volume: np.ndarray):
         }
         for position in range(count)
     ]
-    style(figure, 330).update_layout(
-        margin={"l": 12, "r": 12, "t": 30, "b": 12},
+    style(figure, 280).update_layout(
+        margin={"l": 8, "r": 8, "t": 30, "b": 48},
         sliders=[
             {
                 "active": count // 2, "steps": slider, "currentvalue": {"prefix": "position: "},
-                "pad": {"t": 28},
+                "pad": {"t": 64},
                 "bgcolor": "rgba(138,143,152,0.35)", "activebgcolor": COLOURS[2], "borderwidth": 0,
                 "tickcolor": GREY, "font": {"color": GREY, "size": 11}, "minorticklen": 0, "ticklen": 0,
             }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onellm.modalities.base import Modality, Preview, Sample
-from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, framed, read_picture, size_text, to_pixels
+from onellm.modalities.base import Modality, Preview, Sample, Seen
+from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, framed, read_picture, seen_pixels, size_text, to_pixels
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ class Image(Modality):
             A sample whose array is [H, W, 3] uint8.
         """
         array, (width, height), notes = read_picture(path)
-        return Sample(self.name, path.name, array, size_text(width, height), notes=notes)
+        return Sample(self.name, path.name, array, size_text(width, height), notes=notes, size=(width, height))
 
     def to_tensor(
         self,
@@ -63,7 +63,11 @@ class Image(Modality):
             return to_pixels([sample.array, framed(sample.array)[:, ::-1]], size, resize, mean, std)
         return to_pixels([sample.array], size, resize, mean, std)[0]
 
-    def preview(self, sample: Sample) -> Preview:
+    def seen(self, sample: Sample, **settings) -> Seen:
+        """Say how many of its pixels the model takes."""
+        return seen_pixels(sample, **settings)
+
+    def preview(self, sample: Sample, **settings) -> Preview:
         """Show the picture, at most 1,024 pixels wide and high."""
         from PIL import Image as PillowImage
 

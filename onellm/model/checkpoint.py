@@ -17,13 +17,13 @@ import torch
 from filelock import FileLock, Timeout
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
-from tqdm import tqdm
 from transformers import GenerationConfig
 
 from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
 from onellm.errors import ModelError
 from onellm.model.layout import PREFIX, Tensor, plan
 from onellm.model.llama_tokenizer import STOP, load_tokenizer
+from onellm.progress import Report, bar
 
 SHARD_BYTES = 1_000_000_000
 
@@ -34,6 +34,7 @@ def convert(
     tokenizer: str | Path | None = None,
     params: str | Path | Mapping | None = None,
     progress: bool = True,
+    report: Report | None = None,
 ) -> Path:
     """Turn a published checkpoint into a model folder.
 
@@ -44,6 +45,7 @@ def convert(
         params: what shapes do not tell, or a JSON file of it; by default `params.json` beside the checkpoint, where
             there is one. See `layout.read_config`.
         progress: show a progress bar on standard error.
+        report: is told how far it is, instead.
 
     Returns:
         `out`.
@@ -78,7 +80,7 @@ def convert(
             stop_strings=[STOP] if tokenizer else None,
         ).save_pretrained(folder)
         del published
-        _write_shards(checkpoint, tensors, folder, progress)
+        _write_shards(checkpoint, tensors, folder, progress, report)
     return out
 
 
@@ -144,7 +146,9 @@ def _folder(out: Path) -> Iterator[Path]:
         raise ModelError(f"Another process is making {out} just now; wait for it or give another folder.") from error
 
 
-def _write_shards(checkpoint: Path, tensors: dict[str, Tensor], folder: Path, progress: bool) -> None:
+def _write_shards(
+    checkpoint: Path, tensors: dict[str, Tensor], folder: Path, progress: bool, report: Report | None
+) -> None:
     """Write our tensors in files of about `SHARD_BYTES`."""
     published = _read(checkpoint)
     ours = {}
@@ -159,12 +163,14 @@ def _write_shards(checkpoint: Path, tensors: dict[str, Tensor], folder: Path, pr
             "make room or give a folder on another disk."
         )
     split = split_torch_state_dict_into_shards(ours, max_shard_size=SHARD_BYTES)
-    with tqdm(total=total, unit="B", unit_scale=True, desc="Converting", disable=not progress) as bar:
+    with bar(
+        report, "convert", total=total, unit="B", unit_scale=True, desc="Converting", disable=not progress
+    ) as told:
         for file, names in split.filename_to_tensors.items():
             published = _read(checkpoint)  # anew, which gives back the memory of the pages read for the last file
             shard = {name: tensors[name].build(published) for name in names}
             save_file(shard, folder / file, metadata={"format": "pt"})
-            bar.update(sum(value.nbytes for value in shard.values()))
+            told.update(sum(value.nbytes for value in shard.values()))
             del published, shard
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}

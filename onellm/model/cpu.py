@@ -14,6 +14,7 @@ from open_clip.transformer import QuickGELU
 from torch import nn
 
 from onellm.model.encoder import Attention
+from onellm.progress import Progress, Report
 
 SMALL = 65_536  # weights below which packing a linear costs more than it gains
 WIDE = 512  # width of an encoder from which 8-bit products pay
@@ -204,12 +205,13 @@ def base(module: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def optimise(model: nn.Module, int8: bool = False) -> nn.Module:
+def optimise(model: nn.Module, int8: bool = False, report: Report | None = None) -> nn.Module:
     """Replace the layers of a loaded model by faster ones, in place.
 
     Args:
         model: a `OneLLMForConditionalGeneration` on the CPU, in any precision; what is left of it becomes float32.
         int8: keep the LLM's weights in 8 bits, and multiply in 8 bits where the encoder is large.
+        report: told of every layer of the LLM.
 
     Returns:
         The same model, for inference only.
@@ -219,7 +221,10 @@ def optimise(model: nn.Module, int8: bool = False) -> nn.Module:
     llm = model.language_model
     linear = Int8Linear if int8 else PackedLinear
     if _plain_llama(llm.config):
+        count = len(llm.model.layers)
         for index, layer in enumerate(llm.model.layers):
+            if report is not None:
+                report(Progress("optimise", "", index, count, "layers"))
             llm.model.layers[index] = DecoderLayer(layer, linear)
         llm.model.rotary_emb = Rotary(llm.model.rotary_emb)
     _replace(llm, linear)

@@ -106,6 +106,7 @@ class Anchor(nn.Module):
     def __init__(self, size: int, scale: float):
         super().__init__()
         self.scale = scale
+        self.softmax = nn.Softmax(dim=-1)  # a module, so that a hook sees the weights
         self.register_buffer("token_ids", torch.zeros(size, dtype=torch.long))
 
     def logits(self, words: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
@@ -115,7 +116,7 @@ class Anchor(nn.Module):
 
     def forward(self, words: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Map [B, M, D_llm] to [B, M, D_llm] inside the span of the vocabulary."""
-        weights = self.logits(words, embedding).softmax(dim=-1).to(embedding.dtype)
+        weights = self.softmax(self.logits(words, embedding)).to(embedding.dtype)
         return weights @ embedding[self.token_ids]
 
     def loss(self, words: torch.Tensor, embedding: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

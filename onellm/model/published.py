@@ -5,15 +5,18 @@ are downloaded here, with its own `http_get`. `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB
 """
 
 import errno
+import functools
 import hashlib
 import re
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from onellm.errors import ModelError, OneLLMError
 from onellm.model.base_parts import cache_folder
+from onellm.progress import Bar, Progress, Report, bar
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,12 @@ def available(name: str) -> bool:
         return False
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, report: Report | None = None) -> Path:
     """Return the model's folder; download, check and convert the published files where the cache has none.
 
     Args:
         name: a name of `PUBLISHED`.
+        report: told how far it is; by default bars are drawn on standard error.
 
     Raises:
         ModelError: the name is unknown, the hub cannot be reached, the disk is too small, or a file is not the
@@ -76,11 +80,11 @@ def fetch(name: str) -> Path:
         lock.acquire(timeout=0)
     except Timeout:
         print(f"Another process is fetching {name}; waiting for it", file=sys.stderr)
-        lock.acquire()
+        _wait_for(lock, name, report)
     try:
         if found := folder(name):
             return found
-        return _convert(name, *(_obtain(name, file) for file in PUBLISHED[name].files))
+        return _convert(name, report, *(_obtain(name, file, report) for file in PUBLISHED[name].files))
     except OneLLMError:
         raise
     except Exception as error:  # versions of the hub's library differ in their transport, and so in its errors
@@ -89,22 +93,36 @@ def fetch(name: str) -> Path:
         lock.release()
 
 
-def _convert(name: str, params: Path, tokenizer: Path, checkpoint: Path) -> Path:
+def _wait_for(lock: Any, name: str, report: Report | None) -> None:
+    """Wait for another process, telling so: whoever is told may give up."""
+    from filelock import Timeout
+
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            if report is not None:
+                report(Progress("wait", name))
+
+
+def _convert(name: str, report: Report | None, params: Path, tokenizer: Path, checkpoint: Path) -> Path:
     """Convert the files, then remove what was downloaded here (what lies in the hub's own cache is not ours)."""
     from onellm.model.checkpoint import convert
 
-    out = convert(checkpoint, cache_folder() / "models" / name, tokenizer, params)
+    out = convert(checkpoint, cache_folder() / "models" / name, tokenizer, params, report=report)
     shutil.rmtree(cache_folder() / "downloads" / name, ignore_errors=True)
     return out
 
 
-def _obtain(name: str, file: str) -> Path:
+def _obtain(name: str, file: str, report: Report | None) -> Path:
     """Return a file that is the published one."""
     path = _cached(name, file)
     if path is None:
-        return _download(name, file)
+        return _download(name, file, report)
     blob = path.resolve()
-    _check(blob, blob.name, PUBLISHED[name], file)  # the hub's cache names files by their hash, and never looks again
+    _check(
+        blob, blob.name, PUBLISHED[name], file, report
+    )  # the hub's cache names files by their hash, and never looks again
     return path
 
 
@@ -120,7 +138,7 @@ def _cached(name: str, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _download(name: str, file: str) -> Path:
+def _download(name: str, file: str, report: Report | None) -> Path:
     """Download a file, from where an earlier try stopped, and check it."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.file_download import http_get
@@ -140,28 +158,28 @@ def _download(name: str, file: str) -> Path:
                 f"{file} of {source.repository} needs {(copies * size - done) / 1e9:.1f} GB in {cache_folder()} and "
                 f"{free / 1e9:.1f} GB are free; make room or set ONELLM_CACHE to a folder on another disk."
             )
-        headers = build_hf_headers()
-        http_get(url, stream, resume_size=done, headers=headers, expected_size=metadata.size, displayed_filename=file)
-    _check(part, metadata.etag, source, file)
+        options = {"tqdm_class": functools.partial(Bar, report, "download")} if report else {}
+        options |= {"resume_size": done, "expected_size": metadata.size, "displayed_filename": file}
+        http_get(url, stream, headers=build_hf_headers(), **options)
+    _check(part, metadata.etag, source, file, report)
     return part.replace(here / file)
 
 
-def _check(path: Path, etag: str, source: Published, file: str) -> None:
+def _check(path: Path, etag: str, source: Published, file: str, report: Report | None = None) -> None:
     """Compare a file with the hash the hub has of it: SHA-256 of large files, git's SHA-1 of others.
 
     Raises:
         ModelError: they differ; the file is removed.
     """
-    from tqdm import tqdm
-
     if not re.fullmatch("[0-9a-f]{64}|[0-9a-f]{40}", etag):  # a mirror with names of its own
         return
     size = path.stat().st_size
     found = hashlib.sha256() if len(etag) == 64 else hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as stream, tqdm(total=size, unit="B", unit_scale=True, desc=f"Checking {file}") as bar:
+    told = bar(report, "check", total=size, unit="B", unit_scale=True, desc=file if report else f"Checking {file}")
+    with path.open("rb") as stream, told:
         while block := stream.read(1 << 22):
             found.update(block)
-            bar.update(len(block))
+            told.update(len(block))
     if found.hexdigest() != etag:
         path.unlink()
         raise ModelError(

@@ -6,8 +6,10 @@ linear layers of the LLM and of the experts are quantised; encoder, projections,
 """
 
 import importlib.util
+import json
 import logging
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,10 +151,7 @@ def estimate(
     import torch
 
     dtype = dtype or torch.bfloat16
-    with torch.device("meta"):
-        from onellm.auto import OneLLMForConditionalGeneration
-
-        model = OneLLMForConditionalGeneration(config)
+    model = _without_weights(config.to_json_string(use_diff=False))
     linears = {f"{name}.weight" for name, module in model.named_modules() if _quantised(name, module, quantize)}
     weights: dict[str, int] = {}
     largest = 0
@@ -181,6 +180,17 @@ def estimate(
     stored = torch.float32 if config.base_parts else getattr(config, "dtype", None) or torch.bfloat16
     loading = stored.itemsize * sum(tensor.numel() for tensor in model.parameters()) if quantize == "int8" else 0
     return Estimate(weights, cache, int(working), loading)
+
+
+@lru_cache(maxsize=4)  # each mode asks
+def _without_weights(config: str) -> Any:
+    """Build a model that has shapes alone from its configuration in JSON."""
+    import torch
+
+    from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration
+
+    with torch.device("meta"):
+        return OneLLMForConditionalGeneration(OneLLMConfig.from_dict(json.loads(config)))
 
 
 def cache_bytes(text: Any, context: int, dtype: "torch.dtype") -> int:

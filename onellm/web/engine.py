@@ -1,38 +1,71 @@
-"""The one model of a running app, loaded in the background while the page is already there."""
+"""The one model of a running app: loaded in the background, exchanged for another one, and asked by all."""
 
+import gc
 import logging
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from onellm.errors import ModelError, OneLLMError
+from onellm.limits import LIMITS
+from onellm.models import MODELS
+from onellm.progress import Cancelled, Progress
+from onellm.web.line import Line
+
+if TYPE_CHECKING:
+    from onellm.models import Option
 
 logger = logging.getLogger(__name__)
 
+LOOK_EVERY_S = 0.05  # at an answer that has to end before its model goes
+
 
 class Engine:
-    """Loads a model once and opens conversations with it.
+    """Loads a model, opens conversations with it, and puts another one in its place.
 
     Args:
         name: the model to load; None for the one that suits the machine.
-        load: turns the name into a `Chat`; `onellm.load` by default.
+        load: turns a name into a `Chat`; `onellm.load` by default.
+        choices: lists what can be loaded here; `models.choices` by default.
+        quantize: how its weights are kept; None for what suits it.
         **options: further arguments of `load`.
 
     Attributes:
+        line: where all wait who want an answer.
+        name: of the model that answers or is being loaded.
+        quantize: how its weights are kept; None until that is known.
+        origin: what it was loaded from: a name of `models.MODELS` or a folder; None until that is known.
         description: which model answers and what it is good for; empty until the model is there.
-        error: why the model could not be loaded, in words; empty if all is well.
+        error: why a model could not be loaded, in words; empty if all is well. Another one may answer nevertheless.
+        progress: how far loading is; None while nothing is known.
+        options: what can be loaded here; empty until loading began.
     """
 
-    def __init__(self, name: str | None, load: Callable[..., Any] | None = None, **options: Any):
-        self.name = name or "OneLLM"
-        self._asked, self._options = name, options
-        self.description = ""
-        self.error = ""
-        self._load = load
+    def __init__(
+        self,
+        name: str | None,
+        load: Callable[..., Any] | None = None,
+        choices: Callable[..., "list[Option]"] | None = None,
+        *,
+        quantize: str | None = None,
+        **options: Any,
+    ):
+        self.line = Line(LIMITS.queue)
+        self.name, self.quantize, self.origin = _label(name), quantize, name
+        self.description = self.error = ""
+        self.progress: Progress | None = None
+        self.options: list[Option] = []
+        self._wanted = name, quantize
+        self._load, self._choices, self._load_options = load, choices, options
+        self._folders = [name] if name and name not in MODELS and Path(name).is_dir() else []
         self._chat: Any = None
-        self._done = threading.Event()
+        self._chats: weakref.WeakSet = weakref.WeakSet()
         self._lock = threading.Lock()
+        self._done, self._cancelled = threading.Event(), threading.Event()
         self._started_s = 0.0
 
     @property
@@ -42,7 +75,7 @@ class Engine:
 
     @property
     def loading(self) -> bool:
-        """Whether the model is being loaded."""
+        """Whether a model is being loaded."""
         return self._started_s > 0 and not self._done.is_set()
 
     @property
@@ -50,50 +83,162 @@ class Engine:
         """Seconds since loading began."""
         return time.monotonic() - self._started_s
 
+    @property
+    def inputs(self) -> dict[str, dict] | None:
+        """What the model takes of a file: kind -> settings of the kind's `to_tensor`; None until it is there."""
+        chat = self._chat
+        return None if chat is None else chat.inputs
+
     def start(self) -> None:
         """Begin to load the model, unless that has begun; a failed load is tried again."""
         with self._lock:
-            if self.ready or self.loading:
-                return
-            self._done.clear()
-            self.error = ""
-            self._started_s = time.monotonic()
-            threading.Thread(target=self._run, name="load-model", daemon=True).start()
+            if not self.ready and not self.loading:
+                self._begin(*self._wanted)
 
     def wait(self) -> None:
         """Wait until the model is loaded or has failed to."""
         self.start()
         self._done.wait()
 
-    def new_chat(self) -> Any:
+    def new_chat(self, messages: list[dict] | None = None) -> Any:
         """Open a conversation; waits until the model is loaded.
 
+        Args:
+            messages: what was said in it so far.
+
         Returns:
-            A fresh `Chat`.
+            A `Chat`. It is `closed` once another model was loaded.
 
         Raises:
             ModelError: the model cannot be loaded.
         """
         self.wait()
-        if not self.ready:
-            raise ModelError(self.error)
-        return self._chat.new()
+        chat = self._chat
+        if chat is None:
+            raise ModelError(self.error or f"{self.name} is being loaded; ask again in a few seconds.")
+        opened = chat.new(messages)
+        self._chats.add(opened)
+        return opened
 
-    def _run(self) -> None:
-        """Load the model and remember it, or say why not."""
+    def switch(self, name: str, quantize: str | None) -> None:
+        """Begin to load another model in the present one's place; `loading` tells when it is over.
+
+        A running answer ends first. If the new model cannot be loaded, the old one is loaded again.
+
+        Args:
+            name: a model of `options`.
+            quantize: how its weights are to be kept.
+
+        Raises:
+            ModelError: it cannot be loaded here, or another one is just being loaded.
+        """
+        with self._lock:
+            if self.loading:
+                raise ModelError(f"{self.name} is just being loaded; wait for it, or cancel it, and choose again.")
+            if self.ready and (name, quantize) == (self.origin, self.quantize):
+                return
+            option = next((item for item in self.options if (item.name, item.quantize) == (name, quantize)), None)
+            if option is None:
+                raise ModelError(f"There is no choice '{name}' with --quantize {quantize}; take one of the list.")
+            if not option.able:
+                raise ModelError(f"{name} cannot be loaded: {option.reason}.")
+            self._begin(name, quantize)
+
+    def cancel(self) -> None:
+        """Give up what is being loaded; `loading` tells when that is over, and `error` what answers then."""
+        if self.loading:
+            self._cancelled.set()
+
+    def _begin(self, name: str | None, quantize: str | None) -> None:
+        """Start the thread that loads; the lock is held."""
+        self._done.clear()
+        self._cancelled.clear()
+        self._started_s = time.monotonic()
+        self.error, self.progress = "", None
+        kept, self._chat = self._chat, None
+        before = (self.origin, self.quantize, self.name)
+        self.name, self.origin, self.quantize = _label(name), name, quantize
+        threading.Thread(target=self._run, args=(kept, before), name="load-model", daemon=True).start()
+
+    def _run(self, kept: Any, before: tuple) -> None:
+        """Load what is wanted now; if that fails, go back to what was before."""
         try:
-            load = self._load
-            if load is None:
-                from onellm.models import load
-            chat = load(self._asked, **self._options)
-            self.name, self.description = chat.name, chat.description
-            self._chat = chat
-        except OneLLMError as error:
-            self.error = str(error)
-        except MemoryError:
-            self.error = f"{self.name} needs more memory than there is; close other programs or start a smaller model."
+            if kept is not None:
+                self._drop(kept)
+            self.options = self._look()
+            self._put()
         except Exception as error:
-            logger.exception("could not load %s", self.name)
-            self.error = f"{self.name} could not be loaded ({type(error).__name__}); the app's log says more."
-        finally:
-            self._done.set()
+            self.error = self._in_words(error)
+        if self._chat is None and kept is not None:  # outside of `except`: its frames hold what was half loaded
+            self.origin, self.quantize, self.name = before
+            if not kept.closed:
+                self._chat = kept
+            else:
+                self._put_back()
+        self._wanted = self.origin, self.quantize
+        self.progress = None
+        gc.collect()
+        self._done.set()
+
+    def _look(self) -> "list[Option]":
+        """List what can be loaded; nothing is, meanwhile."""
+        choices = self._choices
+        if choices is None:
+            from onellm.models import choices
+        return choices(*self._folders)
+
+    def _drop(self, kept: Any) -> None:
+        """Take the model away from all conversations and free its memory, once a running answer has ended."""
+        while kept.busy:
+            self._tell(Progress("answer"))
+            time.sleep(LOOK_EVERY_S)
+        self._tell(None)
+        for chat in [kept, *self._chats]:
+            chat.close()
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _put(self) -> None:
+        """Load the model and remember it."""
+        load = self._load
+        if load is None:
+            from onellm.models import load
+        chat = load(self.origin, quantize=self.quantize, progress=self._tell, **self._load_options)
+        self.name, self.description = chat.name, chat.description
+        self.origin, self.quantize = chat.origin, chat.quantize
+        self._chat = chat
+
+    def _put_back(self) -> None:
+        """Load what answered before once more."""
+        self._cancelled.clear()
+        try:
+            self._put()
+            self.error += f" {self.name} answers again."
+        except Exception as error:
+            self.error += f" {self._in_words(error)}"
+
+    def _tell(self, progress: Progress | None) -> None:
+        """Note how far loading is.
+
+        Raises:
+            Cancelled: somebody wants it to end.
+        """
+        self.progress = progress
+        if self._cancelled.is_set():
+            raise Cancelled(f"Loading {self.name} was cancelled.")
+
+    def _in_words(self, error: Exception) -> str:
+        """Say why the model could not be loaded."""
+        if isinstance(error, OneLLMError):
+            return str(error)
+        if isinstance(error, MemoryError):
+            return f"{self.name} needs more memory than there is; close other programs or start a smaller model."
+        logger.error("could not load %s", self.name, exc_info=error)
+        return f"{self.name} could not be loaded ({type(error).__name__}); the app's log says more."
+
+
+def _label(name: str | None) -> str:
+    """Return a model's name for people."""
+    return Path(name).name if name else "OneLLM"

@@ -10,16 +10,9 @@ from pathlib import Path
 from onellm.modalities import MODALITIES
 from onellm.web import icons
 from onellm.web.session import Attachment
+from onellm.web.texts import say
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples"
-
-# Runs in the page: a click on a card tells Python which one it was.
-ON_LOAD = """
-element.addEventListener('click', (event) => {
-  const card = event.target.closest('[data-example]');
-  if (card) trigger('click', {example: Number(card.dataset.example)});
-});
-"""
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ def read(folder: Path = FOLDER) -> list[Example]:
     return examples
 
 
-def cards(examples: list[Example]) -> str:
+def cards(examples: list[Example], language: str) -> str:
     """Return the examples as HTML: a button each, one of every kind first."""
     seen: Counter = Counter()
     ranked = []
@@ -61,12 +54,14 @@ def cards(examples: list[Example]) -> str:
         kinds = tuple(file.kind for file in example.files)
         ranked.append((seen[kinds], index))
         seen[kinds] += 1
-    return f'<div class="examples">{"".join(_card(index, examples[index]) for _, index in sorted(ranked))}</div>'
+    return (
+        f'<div class="examples">{"".join(_card(index, examples[index], language) for _, index in sorted(ranked))}</div>'
+    )
 
 
-def _card(index: int, example: Example) -> str:
+def _card(index: int, example: Example, language: str) -> str:
     pictures = "".join(icons.svg(file.kind) for file in example.files)
-    kinds = " + ".join(MODALITIES[file.kind].title for file in example.files)
+    kinds = " + ".join(say(language, f"kind.{file.kind}") for file in example.files)
     names = ", ".join(Path(file.path).name for file in example.files)
     return (
         f'<button type="button" class="example" data-example="{index}" title="{html.escape(names)}">'

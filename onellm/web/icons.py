@@ -3,6 +3,7 @@
 import html
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import quote
 
 from onellm.modalities import MODALITIES
 
@@ -16,3 +17,18 @@ def svg(kind: str) -> str:
     if path.exists():
         return f'<span class="icon" aria-hidden="true">{path.read_text(encoding="utf-8").strip()}</span>'
     return f'<span class="icon" aria-hidden="true">{html.escape(MODALITIES[kind].icon)}</span>'
+
+
+def css() -> str:
+    """Return rules that put the icons on the upload buttons, which hold text alone.
+
+    Given to Gradio as files they would lie in its cache, which any app on this machine empties when it ends.
+    """
+    rules = []
+    for name in (*MODALITIES, "add"):
+        path = FOLDER / f"{name}.svg"
+        if path.exists():
+            url = f'url("data:image/svg+xml,{quote(path.read_text(encoding="utf-8").strip())}")'
+            rules.append(f":root {{ --icon-{name}: {url}; }}")
+            rules.append(f"#add-{name}::before {{ content: var(--icon-{name}); }}" * (name in MODALITIES))
+    return "\n".join(rules)

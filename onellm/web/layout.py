@@ -1,95 +1,134 @@
-"""The page: the conversation on the left, a tray with a card a kind of file on the right."""
+"""The page: the conversation and its form on the left; files, conversations and settings on the right."""
 
 import functools
-import html
-import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
 from onellm.limits import LIMITS
 from onellm.modalities import MODALITIES
+from onellm.web import conversations, endpoints, wiring
 from onellm.web import examples as example_cards
-from onellm.web import icons
 from onellm.web.engine import Engine
-from onellm.web.handlers import WITH_PICTURE, Handlers
+from onellm.web.markup import button
+from onellm.web.page import Page
 from onellm.web.session import Session
+from onellm.web.settings import DEFAULTS
+from onellm.web.texts import DEFAULT, LANGUAGES, say
 
 TITLE = "OneLLM"
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
-LOGO = """<svg class="logo" viewBox="0 0 40 40" width="36" height="36" aria-hidden="true">
-<g stroke-width="1.6" stroke="currentColor" opacity=".55"><path d="M20 20 20 5M20 20 30.6 9.4M20 20
-35 20M20 20 30.6 30.6M20 20 20 35M20 20 9.4 30.6M20 20 5 20M20 20 9.4 9.4"/></g>
-<circle cx="20" cy="5" r="3.4" fill="#2f7fd6"/><circle cx="30.6" cy="9.4" r="3.4" fill="#7a5fd0"/>
-<circle cx="35" cy="20" r="3.4" fill="#c2548f"/><circle cx="30.6" cy="30.6" r="3.4" fill="#d05a4e"/>
-<circle cx="20" cy="35" r="3.4" fill="#b9770e"/><circle cx="9.4" cy="30.6" r="3.4" fill="#4f7f2d"/>
-<circle cx="5" cy="20" r="3.4" fill="#0f8f86"/><circle cx="9.4" cy="9.4" r="3.4" fill="#3f6fb5"/>
-<circle cx="20" cy="20" r="7" fill="#117a70"/></svg>"""
-WELCOME = """<div class="hello"><h2>Ask about a file</h2>
-<p>Add a picture, a video, a sound, a point cloud, a brain scan, motion data, a depth or a normal map,
-and ask what it is. Several files and further questions are fine.</p>{invitation}</div>"""
-FOOTER = """<div class="foot">Answers may be wrong: check what matters. The model names the main thing in a
-file; it does not read text, count, or recognise people, and brain scans are not read for medical use.
-Files stay on the machine that runs this page and are deleted after an hour.</div>"""
+LOGO = (Path(__file__).parent / "icons" / "logo.svg").read_text(encoding="utf-8")
 
 
-def build(engine: Engine) -> gr.Blocks:
+def build(engine: Engine, fixed_model: bool = False) -> gr.Blocks:
     """Lay out the page and connect its events.
 
     Args:
         engine: the model, possibly still loading.
+        fixed_model: visitors cannot load another one.
 
     Returns:
         The page, to be launched.
     """
-    found = example_cards.read()
-    parts: dict = {"files": {}, "pictures": {}, "previews": {}, "plots": {}}
-    on = Handlers(engine, found, parts)
-    with gr.Blocks(
+    page = Page(engine, example_cards.read(), can_switch=not fixed_model)
+    parts = page.parts
+    with endpoints.Blocks(
         title=TITLE, analytics_enabled=False, delete_cache=(600, LIMITS.upload_lifetime_s), fill_width=True
-    ) as page:
+    ) as blocks:
         session = gr.State(Session())
-        with gr.Row(elem_id="top"):
-            gr.HTML(f'<div class="title">{LOGO}<h1>{TITLE}</h1></div>', elem_id="title")
-            status = gr.HTML(on.status(), elem_id="status")
-            parts["clear"] = gr.Button("New chat", scale=0, min_width=104, size="md", visible=False, elem_id="clear")
+        parts["bus"] = gr.HTML("", html_template="", js_on_load=wiring.BUS, elem_id="bus")
+        keep = "watch('value', () => onellm.keep(props.value))"
+        parts["kept"] = gr.HTML("", html_template="", js_on_load=keep, elem_id="kept")
+        save = "watch('value', () => onellm.download(props.value))"
+        parts["link"] = gr.HTML("", html_template="", js_on_load=save, elem_id="link")
+        _top(page)
         with gr.Row(elem_id="main", equal_height=False):
             with gr.Column(elem_id="left", scale=7, min_width=320):
-                _conversation(parts, found)
+                _conversation(page)
             with gr.Column(elem_id="right", scale=5, min_width=320):
-                _tray(parts)
-        gr.HTML(FOOTER)
-        page.load(on.follow, None, status, show_progress="hidden", concurrency_limit=None, api_visibility="private")
-        _connect_files(on, session)
-        _connect_conversation(on, session)
-        _endpoint(on)
-    return page.queue(max_size=LIMITS.queue, default_concurrency_limit=4)
+                _files(page)
+                _history(page)
+                _settings(page)
+        _said(page, gr.HTML, lambda language: {"value": f'<div class="foot">{say(language, "foot")}</div>'})
+        wiring.connect(blocks, page, session)
+        endpoints.add(engine)
+    return blocks.queue(max_size=None, default_concurrency_limit=4)
 
 
-def _conversation(parts: dict, found: list) -> None:
-    """Lay out the conversation and the message box."""
-    invitation = "<p><strong>Try an example</strong></p>" if found else ""
+def _said(page: Page, component: Callable, words: Callable[[str], dict], **fixed: Any) -> Any:
+    """Make a component that holds words, and remember how they read in each language."""
+    made = component(**words(DEFAULT), **fixed)
+    page.translated.append((made, words))
+    return made
+
+
+def _top(page: Page) -> None:
+    """Lay out the line with the name, the model's state, and what concerns the whole page."""
+    with gr.Row(elem_id="top"):
+        gr.HTML(f'<div class="title">{LOGO}<h1>{TITLE}</h1></div>', elem_id="title")
+        page.parts["status"] = gr.HTML(page.status(Session()), elem_id="status")
+        _said(page, gr.HTML, _switches, elem_id="switches")
+        page.parts["new"] = _said(
+            page,
+            gr.Button,
+            lambda language: {"value": say(language, "new")},
+            scale=0,
+            min_width=104,
+            size="md",
+            elem_id="new",
+        )
+
+
+def _switches(language: str) -> dict:
+    """Return the choice of language and of light or dark as HTML."""
+    languages = "".join(
+        button("language", name, pressed=code == language, lang=code, language=code) for code, name in LANGUAGES.items()
+    )
+    return {"value": f'<div class="switches">{languages}{button("dark", say(language, "dark"), "dark")}</div>'}
+
+
+def _conversation(page: Page) -> None:
+    """Lay out the conversation and the form."""
+    parts = page.parts
     with gr.Column(elem_id="welcome") as parts["welcome"]:
-        gr.HTML(WELCOME.format(invitation=invitation))
-        parts["examples"] = gr.HTML(example_cards.cards(found), js_on_load=example_cards.ON_LOAD, elem_id="examples")
+        _said(page, gr.HTML, lambda language: {"value": _welcome(language, bool(page.examples))})
+        _said(
+            page,
+            gr.HTML,
+            lambda language: {"value": example_cards.cards(page.examples, language)},
+            elem_id="examples",
+        )
     with gr.Column(elem_id="talk", visible=False) as parts["talk"]:
         parts["conversation"] = gr.Chatbot(
             elem_id="conversation",
-            label="Conversation",
             show_label=False,
             height=None,
             layout="bubble",
-            buttons=["copy"],
+            buttons=[],
             render_markdown=False,
             latex_delimiters=[],
             allow_tags=False,
             feedback_options=None,
         )
+    parts["attached"] = gr.HTML("", elem_id="attached")
     with gr.Row(elem_id="ask", equal_height=True):
-        parts["message"] = gr.Textbox(
-            label="Question",
+        parts["any"] = _said(
+            page,
+            gr.UploadButton,
+            lambda language: {"label": say(language, "files.any")},
+            file_count="multiple",
+            scale=0,
+            min_width=52,
+            elem_id="any",
+        )
+        parts["message"] = _said(
+            page,
+            gr.Textbox,
+            lambda language: {"label": say(language, "question"), "placeholder": say(language, "question.hint")},
             show_label=False,
             container=False,
-            placeholder="Ask a question…",
             lines=1,
             max_lines=6,
             max_length=LIMITS.message_characters,
@@ -98,88 +137,139 @@ def _conversation(parts: dict, found: list) -> None:
             min_width=120,
             elem_id="message",
         )
-        parts["send"] = gr.Button("Ask", variant="primary", scale=0, min_width=88, elem_id="send")
-        parts["stop"] = gr.Button("Stop", variant="stop", scale=0, min_width=88, visible=False, elem_id="stop")
+        button = {"scale": 0, "min_width": 88}
+        parts["send"] = _said(
+            page,
+            gr.Button,
+            lambda language: {"value": say(language, "send")},
+            variant="primary",
+            elem_id="send",
+            **button,
+        )
+        parts["stop"] = _said(
+            page,
+            gr.Button,
+            lambda language: {"value": say(language, "stop")},
+            variant="stop",
+            visible=False,
+            elem_id="stop",
+            **button,
+        )
 
 
-def _tray(parts: dict) -> None:
-    """Lay out a card a kind: what it takes, the upload, the preview."""
-    gr.HTML(
-        '<div class="tray-head"><h2>Files for your question</h2><span>Click a card or drop a file on it.</span></div>'
+def _welcome(language: str, with_examples: bool) -> str:
+    invitation = f"<p><strong>{say(language, 'welcome.examples')}</strong></p>" if with_examples else ""
+    title, text = say(language, "welcome.title"), say(language, "welcome.text")
+    return f'<div class="hello"><h2>{title}</h2><p>{text}</p>{invitation}</div>'
+
+
+def _files(page: Page) -> None:
+    """Lay out a widget a kind, and what records."""
+    parts = page.parts
+    _said(
+        page,
+        gr.HTML,
+        lambda language: {
+            "value": f'<div class="tray-head"><h2>{say(language, "tray")}</h2>'
+            f"<span>{say(language, 'tray.how')}</span></div>"
+        },
     )
     with gr.Column(elem_id="tray"):
-        for kind, modality in MODALITIES.items():
+        for kind in MODALITIES:
             with gr.Column(elem_classes="card", elem_id=f"card-{kind}", min_width=120):
-                suffixes = " ".join(suffix.lstrip(".") for suffix in modality.suffixes)
-                gr.HTML(
-                    f'<div class="card-head" title="{html.escape(modality.expects)}">{icons.svg(kind)}<span>'
-                    f'<span class="card-title">{html.escape(modality.title)}</span>'
-                    f'<span class="card-suffixes">{html.escape(suffixes)}</span></span></div>'
+                parts[f"add-{kind}"] = _said(
+                    page,
+                    gr.UploadButton,
+                    lambda language, kind=kind: {"label": say(language, f"kind.{kind}")},
+                    file_count="multiple",
+                    elem_id=f"add-{kind}",
                 )
-                parts["files"][kind] = gr.File(
-                    label=modality.title, show_label=False, container=False, elem_classes="drop", height=64
-                )
-                parts["previews"][kind] = gr.HTML(visible=False, elem_classes="look")
-                parts["plots"][kind] = gr.Plot(visible=False, show_label=False, container=False, elem_classes="plot")
-                if kind in WITH_PICTURE:
-                    parts["pictures"][kind] = gr.File(
-                        label=f"Picture beside the {kind} map (optional)",
-                        elem_classes="beside",
-                        height=64,
-                    )
+                _said(page, gr.HTML, functools.partial(_card, page, kind))
+    parts["beside"] = gr.UploadButton("Picture beside a map", elem_id="beside", elem_classes="unseen")
+    with _said(
+        page,
+        gr.Accordion,
+        lambda language: {"label": say(language, "record")},
+        open=False,
+        elem_id="record",
+    ):
+        for name, make, options in (
+            ("mic", gr.Audio, {"sources": ["microphone"], "type": "filepath"}),
+            ("camera", gr.Image, {"sources": ["webcam"], "type": "filepath"}),
+            ("film", gr.Video, {"sources": ["webcam"]}),
+        ):
+            parts[name] = _said(
+                page,
+                make,
+                lambda language, name=name: {"label": say(language, f"record.{name}")},
+                elem_id=name,
+                **options,
+            )
 
 
-def _connect_files(on: Handlers, session: gr.State) -> None:
-    """Show a preview whenever a card's file changes."""
-    parts = on.parts
-    for kind in MODALITIES:
-        inputs = [parts[group][kind] for group in ("files", "pictures") if kind in parts[group]]
-        gr.on(
-            [component.change for component in inputs],
-            functools.partial(on.show, kind),
-            [session, *inputs],
-            [parts["previews"][kind], parts["plots"][kind]],
-            show_progress="minimal",
-            show_progress_on=parts["previews"][kind],
-            concurrency_id="files",
-            concurrency_limit=2,
-            api_visibility="private",
+def _card(page: Page, kind: str, language: str) -> dict:
+    """Return what stands below a kind's upload button: what it takes, and an example to try."""
+    suffixes = " ".join(suffix.lstrip(".") for suffix in MODALITIES[kind].suffixes)
+    example = ""
+    if any(file.kind == kind for example in page.examples for file in example.files):
+        name = say(language, "sample.of", kind=say(language, f"kind.{kind}"))
+        example = button("sample", say(language, "sample"), name=name, kind=kind)
+    return {
+        "value": f'<div class="card-foot"><span class="card-expects">{say(language, f"kind.{kind}.expects")}</span>'
+        f'<span class="card-suffixes">{suffixes}</span>{example}</div>'
+    }
+
+
+def _history(page: Page) -> None:
+    """Lay out the conversations the browser keeps."""
+    parts = page.parts
+    with _said(page, gr.Accordion, lambda language: {"label": say(language, "history")}, open=False, elem_id="history"):
+        _said(
+            page,
+            gr.HTML,
+            lambda language: {key: say(language, f"history.{key}") for key in ("empty", "remove")},
+            html_template='<ul class="history" data-empty="${empty}" data-remove="${remove}"></ul>',
+            js_on_load="onellm.list(element); watch(['empty', 'remove'], () => onellm.list(element))",
+            elem_id="conversations",
+        )
+        _said(page, gr.HTML, _exports)
+        parts["import"] = _said(
+            page,
+            gr.UploadButton,
+            lambda language: {"label": say(language, "history.import")},
+            file_types=[".json", ".zip"],
+            size="sm",
+            elem_id="import",
         )
 
 
-def _connect_conversation(on: Handlers, session: gr.State) -> None:
-    """Connect asking, answering, stopping and taking back."""
-    parts = on.parts
-    form = [parts["message"], *parts["files"].values(), *parts["pictures"].values()]
-    page = [parts[name] for name in ("welcome", "talk", "conversation", "send", "stop", "clear")]
-    model = QUIET | {"concurrency_id": "model", "concurrency_limit": 1, "trigger_mode": "multiple"}
-
-    asked = gr.on([parts["send"].click, parts["message"].submit], on.begin, [session, *form], page + form, **QUIET)
-    chosen = parts["examples"].click(on.begin_example, session, page + form, **QUIET)
-    again = parts["conversation"].retry(on.begin_again, session, page + form, **QUIET)
-    for begun in (asked, chosen, again):
-        begun.success(on.answer, session, page + form, **model)
-    # No `cancels`: a page forgets a cancelled event's successor until the event's last step is over.
-    parts["stop"].click(on.halt, session, page, queue=False, **QUIET)
-    parts["clear"].click(on.clear, session, page, queue=False, **QUIET)
-    parts["conversation"].undo(on.undo, session, page + form, **QUIET)
+def _exports(language: str) -> dict:
+    """Return the buttons that download the conversation as HTML."""
+    buttons = "".join(button("export", say(language, f"history.{form}"), format=form) for form in conversations.FORMATS)
+    return {"value": f'<div class="exports"><span>{say(language, "history.export")}</span>{buttons}</div>'}
 
 
-def _endpoint(on: Handlers) -> None:
-    """Add what gradio_client calls: /ask with a message and up to one file a kind."""
-    with gr.Row(visible=False):
-        message = gr.Textbox(label="message")
-        files = [gr.File(label=kind) for kind in MODALITIES]
-        answer = gr.Textbox(label="answer")
+def _settings(page: Page) -> None:
+    """Lay out the settings: the model, and how it answers."""
+    parts = page.parts
 
-        def ask(*inputs: str | None) -> str:
-            """Ask one question, about up to one file of each kind; returns the answer."""
-            return on.ask(*inputs)
-
-        # gradio_client's names and defaults of the arguments come from the signature.
-        named = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        ask.__signature__ = inspect.Signature(
-            [inspect.Parameter("message", named)]
-            + [inspect.Parameter(kind, named, default=None) for kind in MODALITIES]
+    def words(name: str, **more: Any) -> Callable[[str], dict]:
+        return lambda language: (
+            {"label": say(language, f"set.{name}"), "info": say(language, f"set.{name}.info")} | more
         )
-        gr.Button().click(ask, [message, *files], answer, api_name="ask", concurrency_id="model", concurrency_limit=1)
+
+    with _said(page, gr.Accordion, lambda language: {"label": say(language, "set")}, open=False, elem_id="settings"):
+        parts["models"] = gr.HTML(page.models(Session()), elem_id="models")
+        temperature, top_p, length, seed, frames, system = DEFAULTS
+        most = LIMITS.new_tokens
+        parts["settings"] = [
+            _said(page, gr.Slider, words("temperature"), minimum=0, maximum=2, step=0.05, value=temperature),
+            _said(page, gr.Slider, words("top_p"), minimum=0.05, maximum=1, step=0.05, value=top_p),
+            _said(page, gr.Slider, words("length"), minimum=8, maximum=most, step=8, value=length),
+            _said(page, gr.Number, words("seed"), value=seed, precision=0),
+            _said(
+                page, gr.Slider, words("frames"), minimum=0, maximum=LIMITS.video_sampled_frames, step=1, value=frames
+            ),
+            _said(page, gr.Textbox, words("system"), value=system, lines=2, max_length=LIMITS.message_characters),
+        ]
+        parts["reset"] = _said(page, gr.Button, lambda language: {"value": say(language, "set.reset")}, size="sm")

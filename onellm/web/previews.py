@@ -1,20 +1,36 @@
-"""Previews as the page shows them: HTML for pictures, plotly for everything that is turned or zoomed."""
+"""Previews as the page shows them, in the form and in the conversation: HTML alone.
 
-import base64
+What is heavy (pictures, the data of plots) lies in files the page fetches once: a stream sends all messages at every
+step. `js/viewer.js` draws the plots.
+"""
+
 import html
 import io
+import secrets
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from onellm.modalities import MODALITIES
+from onellm.errors import FileError
+from onellm.limits import LIMITS
+from onellm.modalities import MODALITIES, Preview, Sample, Seen
 from onellm.modalities import load as load_file
+from onellm.modalities.base import megabytes
 from onellm.web import icons
+from onellm.web.texts import say
 
 if TYPE_CHECKING:
     import PIL.Image
 
 SIDE = 640  # pixels of a preview picture's longer side
-FRAME_SIDE = 240  # of one frame of a gallery
+FRAME_SIDE = 240  # of one frame of a video
+AXES = (  # what a normal along each axis looks like
+    ("preview.axis_x", "#ff8080"),
+    ("preview.axis_y", "#80ff80"),
+    ("preview.axis_z", "#8080ff"),
+)
 
 
 @dataclass(frozen=True)
@@ -22,23 +38,26 @@ class Look:
     """How a file looks.
 
     Attributes:
-        html: pictures and caption.
-        plot: a plot as `gr.Plot` sends it, or None.
-        parts: both as content of a `gr.Chatbot` message.
+        html: its name, what is in it, and how much of it the model takes.
+        summary: what is in it, in one line.
+        error: why the model cannot take the file although it is whole; empty if it can.
     """
 
     html: str
-    plot: Any
-    parts: tuple
+    summary: str
+    error: str = ""
 
 
-def look_at(kind: str, path: str, options: dict) -> Look:
+def look_at(kind: str, path: str, options: dict, inputs: dict | None = None, language: str = "en") -> Look:
     """Read a file and make its preview.
 
     Args:
         kind: name of the modality.
-        path: the file.
+        path: the file, an upload or one of the examples.
         options: the kind's load options.
+        inputs: settings of the kind's `to_tensor`, which tell how much of the file the model takes; None if no model
+            is loaded.
+        language: of the words around it.
 
     Returns:
         What to show.
@@ -46,26 +65,22 @@ def look_at(kind: str, path: str, options: dict) -> Look:
     Raises:
         FileError: the file cannot be used as that kind.
     """
-    from gradio.components.plot import PlotData
-
+    modality = MODALITIES[kind]
     sample = load_file(kind, path, **options)
-    preview = MODALITIES[kind].preview(sample)
-    pictures = ""
-    if preview.kind == "image":
-        pictures = f'<div class="pictures">{_img(preview.content, SIDE, sample.name)}</div>'
-    elif preview.kind == "gallery":
-        frames = [_img(f, FRAME_SIDE, f"{sample.name}, frame {i}") for i, f in enumerate(preview.content, 1)]
-        pictures = f'<div class="pictures frames">{"".join(frames)}</div>'
-    plot = PlotData(type="plotly", plot=preview.content.to_json()) if preview.kind == "plot" else None
-    summary = html.escape(preview.caption.removeprefix(f"{sample.name}: "))
-    notes = "".join(f'<div class="hint">{html.escape(_sentence(line))}</div>' for line in sample.notes)
-    name = f'<b>{html.escape(sample.name)}</b> <span class="summary">{summary}</span>'
-    head = f'<div class="file-head">{icons.svg(kind)}<span>{name}</span></div>'
-    wide = " wide" if plot is not None else ""
-    parts = [_part("html", f'<div class="sent-file{wide}">{head}{pictures}{notes}</div>')]
-    if plot is not None:
-        parts.append(_part("plot", plot.model_dump()))
-    return Look(f'{pictures}<div class="caption">{summary}</div>{notes}', plot, tuple(parts))
+    preview = modality.preview(sample, **inputs or {})
+    seen, error = None, ""
+    if inputs is not None:
+        try:
+            seen = modality.seen(sample, **inputs)
+        except FileError as refused:
+            error = str(refused)
+    _sweep()
+    body = _player(kind, path, sample.name, language) + _show(sample, preview, language)
+    below = _seen(seen, preview.veiled, language) + (refusal(error) if error else "")
+    notes = "".join(f"<li>{html.escape(_sentence(line))}</li>" for line in sample.notes)
+    notes = f'<ul class="hints">{notes}</ul>' if notes else ""
+    content = f"{_head(kind, path, sample)}{body}{below}{notes}"
+    return Look(f'<div class="look look-{kind}">{content}</div>', sample.summary, error)
 
 
 def words(text: str) -> dict:
@@ -85,11 +100,105 @@ def refusal(text: str) -> str:
     return f'<div class="note error" role="alert">{html.escape(text)}</div>'
 
 
+def file_url(path: str | Path) -> str:
+    """Return a served file's address, relative to the page so that it holds behind any proxy."""
+    return f"gradio_api/file={quote(str(path))}"
+
+
 def _part(component: str, value: Any) -> Any:
     """Return a component as message content, ready to be sent: a stream sends all messages at every step."""
     from gradio.components.chatbot import ComponentMessage
 
     return ComponentMessage(component=component, value=value, constructor_args={}, props={})
+
+
+def _head(kind: str, path: str, sample: Sample) -> str:
+    """Return icon, name, size and summary."""
+    summary = f"{megabytes(Path(path).stat().st_size)} · {sample.summary}"
+    name = f'<b class="file-name">{html.escape(sample.name)}</b>'
+    words = f'<span>{name} <span class="summary">{html.escape(summary)}</span></span>'
+    return f'<div class="file-head">{icons.svg(kind)}{words}</div>'
+
+
+def _player(kind: str, path: str, name: str, language: str) -> str:
+    """Return what plays a sound or a video; empty for other kinds."""
+    if kind not in ("audio", "video"):
+        return ""
+    url = html.escape(file_url(path))
+    label = html.escape(say(language, "preview.play", name=name))
+    if path.lower().endswith(".gif"):
+        return f'<img class="player" alt="{html.escape(name)}" src="{url}">'
+    failed = html.escape(say(language, "preview.no_player"))
+    says = f'aria-label="{label}" data-failed="{failed}"'
+    return f'<{kind} class="player" controls preload="metadata" src="{url}" {says}></{kind}>'
+
+
+def _show(sample: Sample, preview: Preview, language: str) -> str:
+    """Return a preview's pictures or plot."""
+    alt = f"{sample.name}: {sample.summary}"
+    if preview.kind == "plot":
+        shown = _plot(preview.content, alt, language)
+    elif preview.kind == "gallery":
+        shown = _frames(preview, sample.name, language)
+    else:
+        shown = f'<div class="pictures">{_img(preview.content, SIDE, alt)}{_legend(preview.legend, language)}</div>'
+    if sample.picture is not None:
+        from PIL import Image
+
+        label = say(language, "preview.beside")
+        picture = _img(Image.fromarray(sample.picture), FRAME_SIDE, label)
+        shown += f'<figure class="beside">{picture}<figcaption>{html.escape(label)}</figcaption></figure>'
+    return shown
+
+
+def _frames(preview: Preview, name: str, language: str) -> str:
+    """Return a video's frames in a row, each with its time."""
+    items = []
+    for number, picture in enumerate(preview.content, 1):
+        label = preview.labels[number - 1] if preview.labels else str(number)
+        picture = _img(picture, FRAME_SIDE, say(language, "preview.frame", name=name, time=label))
+        items.append(f'<li>{picture}<span aria-hidden="true">{html.escape(label)}</span></li>')
+    title = html.escape(say(language, "preview.frames"))
+    return f'<ol class="frames" aria-label="{title}" tabindex="0">{"".join(items)}</ol>'
+
+
+def _legend(ball: "PIL.Image.Image | None", language: str) -> str:
+    """Return which colour of a normal map faces where."""
+    if ball is None:
+        return ""
+    axes = "".join(
+        f'<li><span class="swatch" style="background:{colour}"></span>{html.escape(say(language, key))}</li>'
+        for key, colour in AXES
+    )
+    return f'<div class="axes">{_img(ball, SIDE, say(language, "preview.ball"))}<ul>{axes}</ul></div>'
+
+
+def _plot(figure: Any, label: str, language: str) -> str:
+    """Return where `viewer.js` draws a plotly figure; its slider is the browser's own, for keyboards and readers."""
+    url = html.escape(file_url(_store(figure.to_json().encode(), ".json")))
+    texts = {"failed": say(language, "preview.no_plot"), "webgl": say(language, "preview.no_webgl")}
+    data = "".join(f' data-{key}="{html.escape(text)}"' for key, text in texts.items())
+    height, hint, slider = f"{figure.layout.height}px", "", ""
+    if figure.layout.scene.to_plotly_json():
+        height = f"min({height}, 80vw)"
+        hint = f'<p class="hint">{html.escape(say(language, "preview.turn"))}</p>'
+    if figure.layout.sliders:
+        steps, active = len(figure.layout.sliders[0].steps), figure.layout.sliders[0].active
+        text = html.escape(say(language, "preview.position"))
+        slider = f'<label class="slider">{text} <input type="range" min="0" max="{steps - 1}" value="{active}"></label>'
+    canvas = f'<div class="canvas" role="img" aria-label="{html.escape(label)}" style="height:{height}"></div>'
+    return f'<div class="plot" data-figure="{url}"{data}>{canvas}{slider}{hint}</div>'
+
+
+def _seen(seen: Seen | None, veiled: bool, language: str) -> str:
+    """Return the sentence on how much of the file the model takes; empty where that is unknown."""
+    if seen is None:
+        return ""
+    unit = say(language, f"preview.unit_{seen.unit}")
+    text = say(language, "preview.seen_all" if seen.whole else "preview.seen", used=seen.used, of=seen.of, unit=unit)
+    if veiled:
+        text += say(language, "preview.veiled")
+    return f'<p class="seen">{icons.svg("eye")}<span>{html.escape(text)}</span></p>'
 
 
 def _img(picture: "PIL.Image.Image", side: int, alt: str) -> str:
@@ -98,9 +207,35 @@ def _img(picture: "PIL.Image.Image", side: int, alt: str) -> str:
     picture.thumbnail((side, side))
     file = io.BytesIO()
     picture.save(file, "WEBP", quality=88)
-    data = base64.b64encode(file.getvalue()).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/webp;base64,{data}">'
+    url = html.escape(file_url(_store(file.getvalue(), ".webp")))
+    return f'<img alt="{html.escape(alt)}" src="{url}" width="{picture.width}" height="{picture.height}">'
+
+
+def _folder() -> Path:
+    from gradio.utils import get_upload_folder
+
+    return Path(get_upload_folder()).resolve() / "looks"
+
+
+def _store(data: bytes, suffix: str) -> Path:
+    """Write a file below Gradio's folder of uploads, which it serves, under a name nobody can guess."""
+    folder = _folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / (secrets.token_urlsafe(16) + suffix)
+    path.write_bytes(data)
+    return path
+
+
+def _sweep() -> None:
+    """Remove what was stored as long ago as uploads are kept: Gradio removes only what it stored itself."""
+    oldest_s = time.time() - LIMITS.upload_lifetime_s
+    for path in _folder().glob("*"):
+        try:
+            if path.stat().st_mtime < oldest_s:
+                path.unlink()
+        except FileNotFoundError:  # another thread was faster
+            continue
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?")) else ".")

@@ -1,10 +1,17 @@
-"""What one visitor's page remembers: the conversation, its files, and how they look."""
+"""What one visitor's page remembers: the conversation, the files for the next question, and how they look."""
 
-from dataclasses import dataclass
+import secrets
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from onellm.web.previews import Look, look_at, note, words
+from onellm.errors import OneLLMError
+from onellm.trace import Trace
+from onellm.web.line import Ticket
+from onellm.web.previews import Look, look_at
 from onellm.web.reader import Reader
+from onellm.writer import Settings
 
 
 @dataclass(frozen=True)
@@ -13,18 +20,44 @@ class Attachment:
 
     Attributes:
         kind: name of the modality.
-        path: the file.
+        path: the file; "" where a kept conversation's file is gone.
         picture: the picture beside a depth or a normal map.
+        name: the file's name where the path is gone.
     """
 
     kind: str
     path: str
     picture: str | None = None
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """The file's name for people."""
+        return self.name or Path(self.path).name
 
     @property
     def options(self) -> dict:
         """What `load` takes beside the path."""
         return {"picture": self.picture} if self.picture else {}
+
+
+@dataclass(eq=False)
+class Pending:
+    """A file that waits in the form.
+
+    Attributes:
+        file: the file as the kind it counts as.
+        kinds: the kinds it may be, likeliest first; of one there is nothing to choose.
+        error: why it cannot be used; empty if it can.
+        readable: it could be read; the model may be unable to take it nevertheless.
+        id: names it on the page.
+    """
+
+    file: Attachment
+    kinds: tuple[str, ...]
+    error: str = ""
+    readable: bool = True
+    id: str = field(default_factory=lambda: secrets.token_hex(4))
 
 
 @dataclass(eq=False)
@@ -34,58 +67,108 @@ class Turn:
     Attributes:
         question: as typed.
         files: what came with it.
+        settings: how the answer is drawn.
+        frames: frames a video is read as; None leaves it to the model.
         answer: the model's words so far.
         note: the app's words below the answer: that it waits, was stopped, or failed.
         failed: the note is an error.
         stage: whether the question waits, is being answered, or is done with; a stopped one is done with.
         held: the model's own conversation holds the question.
+        model: name of the model that answered.
+        trace: what the model did.
+        vote: the visitor's thumb, "up" or "down".
     """
 
     question: str
     files: tuple[Attachment, ...] = ()
+    settings: Settings = Settings()
+    frames: int | None = None
     answer: str = ""
     note: str = ""
     failed: bool = False
     stage: Literal["waiting", "answering", "done"] = "waiting"
     held: bool = False
+    model: str = ""
+    trace: Trace | None = None
+    vote: str = ""
+
+    def parts(self) -> list[dict]:
+        """Return the files that are there as content parts of a chat message."""
+        parts = []
+        for file in self.files:
+            if file.path:
+                frames = {"frames": self.frames} if file.kind == "video" and self.frames else {}
+                parts.append({"type": file.kind, "path": file.path, **file.options, **frames})
+        return parts
 
 
 class Session:
     """One visitor's page.
 
     Attributes:
+        id: names the conversation where the browser keeps it.
+        begun_s: when it began, in seconds since 1970.
+        language: of the page, see `texts`.
         chat: the conversation with the model; None until the first question.
         turns: what the page shows of it.
+        pending: files for the next question.
+        beside: id of the pending map whose picture is being chosen.
+        editing: number of the turn whose question is in the form again; None if the form is for a new one.
         reader: reads the last answer from the model.
+        ticket: the place in the line of those who wait for the model.
     """
 
     def __init__(self):
+        self.language = "en"
         self.chat: Any = None
-        self.turns: list[Turn] = []
         self.reader: Reader | None = None
-        self._looks: dict[Attachment, Look] = {}
+        self.ticket: Ticket | None = None
+        self.turns: list[Turn] = []
+        self.pending: list[Pending] = []
+        self.beside = ""
+        self.editing: int | None = None
+        self._looks: dict[tuple, Look] = {}
+        self._name()
 
-    def look(self, file: Attachment) -> Look:
+    def _name(self) -> None:
+        self.id, self.begun_s = secrets.token_hex(8), time.time()
+
+    def look(self, file: Attachment, inputs: dict | None) -> Look:
         """Return a file's preview; a file is read once for it.
+
+        Args:
+            file: the file.
+            inputs: the model's settings by kind, which tell how much of the file it takes; None if none is loaded.
 
         Raises:
             FileError: the file cannot be used as that kind.
         """
-        if file not in self._looks:
-            self._looks[file] = look_at(file.kind, file.path, file.options)
-        return self._looks[file]
+        key = (file, self.language, repr(inputs and inputs.get(file.kind)))
+        if key not in self._looks:
+            settings = (inputs or {}).get(file.kind)
+            self._looks[key] = look_at(file.kind, file.path, file.options, settings, self.language)
+        return self._looks[key]
 
     @property
     def busy(self) -> bool:
         """Whether a question waits or is being answered."""
         return any(turn.stage != "done" for turn in self.turns)
 
-    def stop(self) -> None:
-        """End what runs or waits; the model follows within one token."""
+    def idle(self, words: str) -> None:
+        """Refuse while an answer is on its way.
+
+        Raises:
+            OneLLMError: one is.
+        """
+        if self.busy:
+            raise OneLLMError(words)
+
+    def stop(self, begun: str, unbegun: str) -> None:
+        """End what runs or waits, and say so; the model follows within one token."""
         for turn in self.turns:
             if turn.stage != "done":
                 turn.stage = "done"
-                turn.note = "Stopped." if turn.answer else "Stopped before an answer began."
+                turn.note = begun if turn.answer else unbegun
         if self.chat is not None:
             self.chat.stop()
 
@@ -95,28 +178,26 @@ class Session:
             self.reader.join()
 
     def forget(self) -> None:
-        """Start anew."""
-        self.stop()
-        self.chat = self.reader = None
-        self.turns.clear()
+        """Start anew; the files in the form stay."""
+        self.stop("", "")
+        self.chat = self.reader = self.editing = None
+        self.turns = []
         self._looks.clear()
+        self._name()
 
-    def arguments(self, turn: Turn) -> dict[str, list[dict]]:
-        """Return a turn's files as `Chat.stream` takes them."""
-        files: dict[str, list[dict]] = {}
-        for file in turn.files:
-            files.setdefault(file.kind, []).append({"path": file.path, **file.options})
-        return files
+    def cut(self, count: int) -> None:
+        """Keep the first turns alone, on the page and in the model's conversation."""
+        self.settle()
+        if self.chat is not None:
+            del self.chat.messages[2 * sum(turn.held for turn in self.turns[:count]) :]
+        del self.turns[count:]
 
-    def messages(self) -> list[dict]:
-        """Return the conversation as `gr.Chatbot` takes it; typed text stays text."""
-        shown = []
+    def history(self) -> list[dict]:
+        """Return what the model's conversation holds as chat messages, for a model that has not met it."""
+        messages = []
         for turn in self.turns:
-            files = [part for file in turn.files for part in self.look(file).parts]
-            shown.append({"role": "user", "content": [*files, words(turn.question)]})
-            answer = [words(turn.answer)] if turn.answer else []
-            if turn.note:
-                answer.append(note(turn.note, turn.failed))
-            if answer:
-                shown.append({"role": "assistant", "content": answer})
-        return shown
+            if turn.held:
+                asked = [*turn.parts(), {"type": "text", "text": turn.question}]
+                answered = [{"type": "text", "text": turn.answer}]
+                messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+        return messages

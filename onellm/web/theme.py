@@ -5,7 +5,11 @@ from pathlib import Path
 import gradio as gr
 from gradio.themes.utils.colors import Color
 
-CSS = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+from onellm.web import icons
+
+FOLDER = Path(__file__).parent
+CSS = "\n".join([icons.css(), *(file.read_text(encoding="utf-8") for file in sorted(FOLDER.glob("style/*.css")))])
+HEAD = "".join(f"<script>{file.read_text(encoding='utf-8')}</script>" for file in sorted(FOLDER.glob("js/*.js")))
 
 TEAL = Color(
     name="teal",

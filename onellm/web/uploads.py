@@ -3,7 +3,10 @@
 from pathlib import Path
 
 from onellm.errors import FileError
+from onellm.modalities import MODALITIES
 from onellm.modalities.base import display_name
+
+WITH_PICTURE = tuple(kind for kind, modality in MODALITIES.items() if "picture" in modality.options)
 
 
 def check(path: str) -> str:

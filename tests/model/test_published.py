@@ -161,6 +161,28 @@ def test_fetch_answer_and_offline(hub, python, tmp_path):
     assert len(hub.ranges) == 1
 
 
+def test_a_cancelled_download_goes_on_next_time(hub, python, tmp_path):
+    """Whoever is told how far it is may end it; what arrived stays, and no bars are drawn."""
+    told = f"""
+from onellm.model import published
+from onellm.progress import Cancelled
+def report(progress):
+    print(progress.what, progress.detail, progress.done <= progress.total, progress.unit)
+    if progress.what == "download" and progress.done >= {2 * CHUNK} and STOP:
+        raise Cancelled("Loading was cancelled.")
+published.fetch("onellm-7b", report)
+"""
+    done = python(f"STOP = True\n{told}")
+    assert (done.returncode, done.stderr) == (1, "Loading was cancelled.\n")
+    assert set(done.stdout.splitlines()) >= {f"download {CHECKPOINT} True bytes", "check tokenizer.model True bytes"}
+    (part,) = (tmp_path / "cache" / "downloads" / "onellm-7b").glob("*.part")
+    kept = part.stat().st_size
+    assert CHUNK <= kept < len(hub.files[CHECKPOINT])
+    done = python(f"STOP = False\n{told}")
+    assert (done.returncode, done.stderr) == (0, "") and "convert Converting True bytes" in done.stdout
+    assert hub.ranges[-1] == (kept, len(hub.files[CHECKPOINT]) - kept)
+
+
 def test_a_broken_download_goes_on(hub, python):
     """A process dies with a third of the file; two others at once get the rest, over a connection that breaks again.
 

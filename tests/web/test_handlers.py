@@ -2,70 +2,84 @@
 
 import os
 import threading
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
 
 from onellm.errors import FileError, ModelError
 from onellm.web import examples, layout, serve, uploads
+from onellm.web.asking import Asking
+from onellm.web.composer import Composer
 from onellm.web.engine import Engine
-from onellm.web.handlers import Handlers
+from onellm.web.page import Page
 from onellm.web.session import Session
+from onellm.web.settings import DEFAULTS
 
 
 class PlainChat:
-    name, description = "plain", "plain: says what it was asked"
+    name = origin = "plain"
+    quantize, description, busy, inputs, trace = "none", "plain: says what it was asked", False, {}, None
 
-    def __init__(self):
-        self.messages, self.stopped = [], threading.Event()
+    def __init__(self, messages=None):
+        self.messages, self.stopped, self.closed = list(messages or []), threading.Event(), False
 
-    def new(self):
-        return PlainChat()
+    def new(self, messages=None):
+        return PlainChat(messages)
+
+    def close(self):
+        self.closed = True
 
     def stop(self):
         self.stopped.set()
 
-    def stream(self, text, **files):
+    def stream(self, text, *, max_new_tokens, temperature, top_p, seed, system, **files):
         if text == "fail":
             raise ModelError("The memory was not enough; ask for less.")
         if text == "crash":
             raise ValueError("secret detail")
         self.messages.append({"role": "user"})
         try:
-            yield from ("You ", "said ", text, *sorted(files))
+            yield from ("You ", "said ", text, *sorted(files), system)
         finally:
             self.messages.append({"role": "assistant"})
 
-    def retry(self):
+    def retry(self, **settings):
         del self.messages[-1]
         try:
             yield "Again."
         finally:
             self.messages.append({"role": "assistant"})
 
-    def undo(self):
-        del self.messages[-2:]
 
-    def ask(self, text, **files):
-        return "".join(self.stream(text, **files))
+def plain(name, **_):
+    return PlainChat()
 
 
 @pytest.fixture(scope="module")
-def built():
-    """Handlers of a built page."""
+def page():
+    """A page that is laid out."""
     made = []
-    keep = Handlers.__init__
+    keep = Page.__init__
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Handlers, "__init__", lambda self, *a: (keep(self, *a), made.append(self))[0])
-        layout.build(Engine("plain", lambda name: PlainChat()))
+        patch.setattr(Page, "__init__", lambda self, *a, **k: (keep(self, *a, **k), made.append(self))[0])
+        layout.build(Engine("plain", plain, lambda *_: []))
     return made[0]
 
 
-@pytest.fixture
-def page(built, monkeypatch, tmp_path):
-    """The page's handlers, with an upload folder of the test's own."""
+@pytest.fixture(autouse=True)
+def upload_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    return built
+
+
+@pytest.fixture
+def on(page):
+    return Asking(page)
+
+
+@pytest.fixture
+def form(page):
+    return Composer(page)
 
 
 @pytest.fixture
@@ -77,100 +91,171 @@ def picture(tmp_path):
     return str(path)
 
 
-def ask(page, session, text, image=None):
-    page.begin(session, text, image, *[None] * 9)
-    return list(page.answer(session))[-1]
+def event(**data):
+    return SimpleNamespace(**data)
+
+
+def ask(on, session, text, *settings):
+    on.begin(session, text, *(settings or DEFAULTS))
+    return by_name(on.page, list(on.answer(session))[-1])
 
 
 def by_name(page, updates):
-    names = {part: name for name, part in page.parts.items() if not isinstance(part, dict)}
-    names |= {part: kind for kind, part in page.parts["files"].items()}
-    return {names[part]: update for part, update in updates.items() if part in names}
+    names = {id(part): name for name, part in page.parts.items()}
+    return {names[id(part)]: update for part, update in updates.items()}
 
 
-def test_a_question_with_a_file(page, picture):
+def contents(message):
+    return [part["text"] if isinstance(part, dict) else part.value for part in message["content"]]
+
+
+def test_a_question_with_a_file(on, form, picture):
     session = Session()
-    begun = by_name(page, page.begin(session, " What? ", picture, *[None] * 9))
-    assert begun["message"] == "" and begun["image"] is None  # the form is empty again
+    shown = by_name(on.page, form.add(session, [picture], kind="image"))
+    assert "red.png" in shown["attached"] and "8 × 8" in shown["attached"]
+    begun = by_name(on.page, on.begin(session, " What? ", *DEFAULTS))
+    assert begun["message"] == "" and begun["attached"] == ""  # the form is empty again
     assert begun["stop"].visible and not begun["send"].visible
-    done = by_name(page, list(page.answer(session))[-1])
+    done = by_name(on.page, list(on.answer(session))[-1])
     user, assistant = done["conversation"]
-    assert "red.png" in user["content"][0].value and user["content"][-1]["text"] == "What?"
-    assert assistant["content"][0]["text"] == "You said What?image"
+    assert "red.png" in contents(user)[0] and contents(user)[1] == "What?"
+    assert contents(assistant)[0] == "You said What?image"
     assert done["send"].visible and not done["stop"].visible
 
 
-def test_markup_stays_text(page):
+def test_markup_stays_text(on):
     session = Session()
-    ask(page, session, "<b>bold</b> <image> & *more*")
-    assert session.messages()[0]["content"][-1]["text"] == "&lt;b&gt;bold&lt;/b&gt; &lt;image&gt; &amp; *more*"
+    ask(on, session, "<b>bold</b> <image> & *more*")
+    assert contents(on.page.messages(session)[0])[0] == "&lt;b&gt;bold&lt;/b&gt; &lt;image&gt; &amp; *more*"
 
 
 @pytest.mark.parametrize(("text", "words"), [("fail", "memory was not enough"), ("crash", "went wrong inside")])
-def test_a_failure_is_worded_and_nothing_is_lost(page, picture, text, words):
+def test_a_failure_is_worded_and_nothing_is_lost(on, form, picture, text, words):
     session = Session()
-    done = by_name(page, ask(page, session, text, picture))
-    said = done["conversation"][-1]["content"][-1].value
+    form.add(session, [picture])
+    done = ask(on, session, text)
+    said = " ".join(contents(done["conversation"][-1]))
     assert words in said and "secret" not in said
-    assert done["message"] == text and done["image"] == picture
-    ask(page, session, "fine", picture)
+    assert done["message"] == text and "red.png" in done["attached"]
+    ask(on, session, "fine")
     assert [turn.question for turn in session.turns] == ["fine"]
 
 
 @pytest.mark.parametrize("text", ["", "x" * 8001])
-def test_a_question_that_cannot_be_asked_changes_nothing(page, text):
+def test_a_question_that_cannot_be_asked_changes_nothing(on, text):
     session = Session()
     with pytest.raises(gr.Error):
-        page.begin(session, text, *[None] * 10)
+        on.begin(session, text, *DEFAULTS)
     assert not session.turns
 
 
-def test_stop_keeps_what_was_said(page):
+def test_settings_reach_the_model_and_wrong_ones_are_refused(on):
     session = Session()
-    page.begin(session, "long", *[None] * 10)
-    running = page.answer(session)
+    done = ask(on, session, "Hello", 0.5, 0.9, 32, 7, 0, " Be short.")
+    assert contents(done["conversation"][-1])[0] == "You said HelloBe short."
+    assert session.turns[0].settings.seed == 7
+    with pytest.raises(gr.Error, match="no seed"):
+        on.begin(session, "Hello", 0.5, 0.9, 32, -3, 0, "")
+
+
+def test_stop_keeps_what_was_said(on):
+    session = Session()
+    on.begin(session, "long", *DEFAULTS)
+    running = on.answer(session)
     while session.turns[0].answer != "You ":
         next(running)
-    page.halt(session)
+    on.halt(session)
     list(running)
     assert session.chat.stopped.is_set()
-    assert session.turns[0].answer == "You " and session.turns[0].note == "Stopped."
+    assert session.turns[0].answer == "You" and session.turns[0].note == "Stopped."
     session.settle()
     assert session.turns[0].held
-    ask(page, session, "next")
+    ask(on, session, "next")
     assert session.turns[1].answer == "You said next"
 
 
-def test_retry_and_undo(page, picture):
+def test_retry_undo_and_edit(on, form, picture):
     session = Session()
-    ask(page, session, "one", picture)
-    page.begin_again(session)
-    list(page.answer(session))
+    form.add(session, [picture])
+    ask(on, session, "one")
+    on.begin_again(session, event(turn=0))
+    list(on.answer(session))
     assert session.turns[0].answer == "Again." and len(session.chat.messages) == 2
-    undone = by_name(page, page.undo(session))
-    assert undone["message"] == "one" and undone["image"] == picture
+    ask(on, session, "two")
+    edited = by_name(on.page, on.edit(session, event(turn="0")))
+    assert edited["message"] == "one" and "red.png" in edited["attached"]
+    ask(on, session, "one, again")
+    assert [turn.question for turn in session.turns] == ["one, again"] and len(session.chat.messages) == 2
+    undone = by_name(on.page, on.undo(session, event(turn=0)))
+    assert undone["message"] == "one, again" and "red.png" in undone["attached"]
     assert not session.turns and not session.chat.messages
 
 
-def test_clear_forgets(page):
+@pytest.mark.parametrize("number", ["-1", "1", "99"])
+def test_only_turns_that_are_there_are_edited(on, number):
     session = Session()
-    ask(page, session, "one")
-    cleared = by_name(page, page.clear(session))
-    assert cleared["conversation"] == [] and cleared["welcome"].visible and session.chat is None
+    ask(on, session, "one")
+    with pytest.raises(gr.Error, match="no longer"):
+        on.edit(session, event(turn=number))
 
 
-def test_a_preview_or_the_reason_for_none(page, picture, tmp_path):
-    shown, _ = page.show("image", Session(), picture)
-    assert "<img" in shown.value and "8 × 8" in shown.value
+def test_another_model_goes_on_where_the_first_one_was(on):
+    session = Session()
+    ask(on, session, "one")
+    session.chat.close()
+    ask(on, session, "two")
+    first, second, *_ = session.chat.messages
+    assert first["content"][-1]["text"] == "one" and second["content"][0]["text"] == "You said one"
+    assert session.turns[1].answer == "You said two"
+
+
+def test_waiting_in_line_is_said(on):
+    session = Session()
+    before = on.page.engine.line.join()
+    on.begin(session, "one", *DEFAULTS)
+    running = on.answer(session)
+    while "in line" not in session.turns[0].note:
+        next(running)
+    assert "1 before you" in session.turns[0].note
+    before.leave()
+    list(running)
+    assert session.turns[0].answer == "You said one" and not len(on.page.engine.line)
+
+
+def test_a_form_takes_so_many_files(on, form, picture):
+    session = Session()
+    with pytest.raises(gr.Error, match="8 files"):
+        form.add(session, [picture] * 9)
+    assert len(session.pending) == 8
+    form.remove(session, event(id=session.pending[0].id))
+    assert len(session.pending) == 7
+    with pytest.raises(gr.Error, match="no longer"):
+        form.remove(session, event(id="gone"))
+
+
+def test_a_kind_is_chosen_among_those_it_may_be(on, form, picture):
+    session = Session()
+    form.add(session, [picture])
+    (item,) = session.pending
+    assert item.kinds[0] == item.file.kind == "image" and len(item.kinds) > 1
+    form.choose(session, event(id=item.id, kind=item.kinds[1]))
+    assert item.file.kind == item.kinds[1]
+    with pytest.raises(gr.Error):
+        form.choose(session, event(id=item.id, kind="audio"))
+
+
+def test_a_broken_file_is_told_and_not_sent(on, form, tmp_path):
+    session = Session()
     broken = tmp_path / "<i>.png"
     broken.write_text("no picture")
-    refused, plot = page.show("image", Session(), str(broken))
-    assert "expected a picture" in refused.value and "<i>" not in refused.value and not plot.visible
-    gone, _ = page.show("image", Session(), None)
-    assert not gone.visible
+    shown = by_name(on.page, form.add(session, [str(broken)], kind="image"))
+    assert "expected a picture" in shown["attached"] and "<i>" not in shown["attached"]
+    with pytest.raises(gr.Error, match="expected a picture"):
+        on.begin(session, "What?", *DEFAULTS)
+    assert not session.turns
 
 
-def test_only_uploads_are_taken(page, picture, tmp_path, monkeypatch):
+def test_only_uploads_are_taken(form, picture, tmp_path, monkeypatch):
     inside = tmp_path / "uploads"
     inside.mkdir()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(inside))
@@ -178,26 +263,10 @@ def test_only_uploads_are_taken(page, picture, tmp_path, monkeypatch):
     for path in (picture, f"{inside}/../red.png", str(inside / "link.png"), str(inside), "gone.png", "a\0b"):
         with pytest.raises(FileError):
             uploads.check(path)
+        with pytest.raises(gr.Error):
+            form.add(Session(), [path])
     (inside / "mine.png").write_bytes(b"x")
     assert uploads.check(str(inside / "mine.png")) == str(inside / "mine.png")
-
-
-def test_a_model_that_does_not_load_is_said_and_tried_again():
-    answers = iter([ModelError("There is no such model."), RuntimeError("secret"), PlainChat()])
-
-    def load(name):
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    engine = Engine("plain", load)
-    with pytest.raises(ModelError, match="no such model"):
-        engine.new_chat()
-    with pytest.raises(ModelError, match="could not be loaded") as raised:
-        engine.new_chat()
-    assert "secret" not in str(raised.value)
-    assert engine.new_chat().name == "plain" and engine.ready
 
 
 def test_no_examples_is_no_problem(tmp_path):
@@ -218,23 +287,24 @@ def test_defaults_are_private(monkeypatch):
     assert host() == "0.0.0.0"
 
 
-def test_a_closed_page_stops_the_model(page):
+def test_a_closed_page_stops_the_model(on):
     session = Session()
-    page.begin(session, "long", *[None] * 10)
-    running = page.answer(session)
+    on.begin(session, "long", *DEFAULTS)
+    running = on.answer(session)
     while not session.turns[0].answer:
         next(running)
     running.close()
     assert session.chat.stopped.is_set() and not session.busy
+    assert not len(on.page.engine.line)
 
 
-def test_one_question_at_a_time(page):
+def test_one_question_at_a_time(on):
     session = Session()
-    page.begin(session, "one", *[None] * 10)
-    for handler in (page.begin_again, page.undo, lambda s: page.begin(s, "two", *[None] * 10)):
+    on.begin(session, "one", *DEFAULTS)
+    for handler in (on.begin_again, on.undo, on.edit, lambda s, _: on.begin(s, "two", *DEFAULTS)):
         with pytest.raises(gr.Error, match="on its way"):
-            handler(session)
-    page.halt(session)  # while it stands in the queue
-    page.begin(session, "two", *[None] * 10)
-    list(page.answer(session)), list(page.answer(session))
+            handler(session, event(turn=0))
+    on.halt(session)  # while it stands in the queue
+    on.begin(session, "two", *DEFAULTS)
+    list(on.answer(session)), list(on.answer(session))
     assert [turn.answer for turn in session.turns] == ["", "You said two"]

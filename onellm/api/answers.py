@@ -1,0 +1,52 @@
+"""One answer for a program: it waits in the line of all, streams, can be given up, and is counted."""
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+from onellm.api.metrics import Count
+from onellm.web.engine import Engine
+from onellm.web.reader import Reader
+
+BEAT_S = 0.25  # between looks at whether the asker is still there
+
+
+def stream(
+    engine: Engine, count: Count, text: str, messages: list[dict] | None = None, **options: Any
+) -> Generator[str, None, None]:
+    """Answer a question in a conversation of its own.
+
+    Args:
+        engine: the app's model.
+        count: gets the trace of the answer.
+        text: the question.
+        messages: what was said before.
+        **options: options and files as for `Chat.stream`.
+
+    Yields:
+        Pieces of the answer, and an empty one whenever there was none for a moment: whoever closes the stream
+        frees the model within one token.
+
+    Raises:
+        BusyError: too many wait.
+        OneLLMError: the model cannot be loaded, or the question or a file is not acceptable.
+    """
+    ticket = engine.line.join()
+    try:
+        engine.start()
+        while engine.loading:
+            yield ""
+            time.sleep(BEAT_S)
+        while not ticket.wait(BEAT_S):
+            yield ""
+        chat = engine.new_chat(messages)
+        reader = Reader(chat.stream(text, **options), lambda: None)
+        try:
+            yield from reader.pieces(BEAT_S)
+        finally:
+            while reader.is_alive():  # a stop that comes before the model begins is not heard: say it again
+                chat.stop()
+                reader.join(BEAT_S)
+            count.trace = chat.trace
+    finally:
+        ticket.leave()

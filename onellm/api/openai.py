@@ -1,0 +1,251 @@
+"""An OpenAI-style server: /v1/models and /v1/chat/completions, streamed or not, for the model of this process."""
+
+import inspect
+import json
+import logging
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import anyio
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from onellm.api import answers, media
+from onellm.api.metrics import Count, counted
+from onellm.api.schema import Completion
+from onellm.chat import _until as until
+from onellm.errors import BusyError, OneLLMError
+from onellm.limits import LIMITS
+from onellm.modalities.base import megabytes
+from onellm.web.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_S = 5.0  # without a word for so long, a stream begins, and says that it lives
+DEFAULT_TOKENS = 128
+
+
+def app(engine: Engine) -> FastAPI:
+    """Make the server; it is mounted at /v1.
+
+    Args:
+        engine: the app's model.
+    """
+    server = FastAPI(title="OneLLM", docs_url=None, redoc_url=None, max_body_size=LIMITS.turn_bytes)
+    _word_errors(server)
+    begun_s = int(time.time())
+
+    def model() -> dict:
+        return {"id": _model_id(engine), "object": "model", "created": begun_s, "owned_by": "onellm"}
+
+    @server.get("/models")
+    def models() -> dict:
+        """List the one model."""
+        return {"object": "list", "data": [model()]}
+
+    @server.get("/models/{name:path}")
+    def one(name: str) -> dict:
+        """Describe the model."""
+        _check_model(engine, name)
+        return model()
+
+    @server.post("/chat/completions")
+    async def complete(request: Request, asked: Completion) -> Any:
+        """Answer the last message of a conversation."""
+        _check_model(engine, asked.model)
+        if not engine.ready:
+            words = engine.error or f"{engine.name} is being loaded; ask again in a few seconds."
+            raise HTTPException(503, words, {"Retry-After": "5"})
+        answer = Answer(engine, asked)
+        pieces = _while_connected(request, answer.pieces())
+        if not asked.stream:
+            text = "".join([piece async for piece in pieces])
+            return answer.whole(text)
+        first = await _first(pieces)  # what is wrong with the request is told by the status
+        return StreamingResponse(answer.events(first, pieces), media_type="text/event-stream", headers=STREAMED)
+
+    return server
+
+
+# proxies must neither keep the pieces back nor remember them
+STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+class Answer:
+    """The answer to one request.
+
+    Args:
+        engine: the app's model.
+        asked: the request.
+    """
+
+    def __init__(self, engine: Engine, asked: Completion):
+        self.engine, self.asked = engine, asked
+        self.count = Count()
+        self.most = min(asked.max_completion_tokens or asked.max_tokens or DEFAULT_TOKENS, LIMITS.new_tokens)
+        self.cut = False
+        self._head = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": _model_id(engine),
+        }
+
+    def pieces(self) -> Generator[str, None, None]:
+        """Yield the answer piece by piece, and empty pieces in between; the request's files live as long."""
+        asked = self.asked
+        with counted("openai") as self.count, tempfile.TemporaryDirectory(prefix="onellm-") as folder:
+            talk = media.read(asked.messages, Path(folder))
+            pieces = answers.stream(
+                self.engine,
+                self.count,
+                talk.text,
+                talk.messages,
+                system=talk.system,
+                max_new_tokens=self.most,
+                temperature=asked.temperature or 0.0,
+                top_p=asked.top_p or 1.0,
+                seed=None if asked.seed is None else asked.seed % 2**32,
+                **talk.files,
+            )
+            yield from self._trimmed(pieces, asked.stop or [])
+
+    def _trimmed(self, pieces: Generator[str, None, None], stops: list[str]) -> Iterator[str]:
+        """Pass an answer on up to the first stop word, without spaces at its ends."""
+        held, begun = "", False
+        with closing(pieces):
+            for piece in until(pieces, stops):
+                held += piece if begun else piece.lstrip()
+                begun = begun or bool(held)
+                text = held.rstrip()  # what follows says whether the rest is the end
+                held = held[len(text) :]
+                yield text
+            # an answer that a stop word ended has not been read to its own end
+            self.cut = inspect.getgeneratorstate(pieces) != inspect.GEN_CLOSED
+        if self.cut:
+            self.count.outcome = "answered"
+
+    def whole(self, text: str) -> dict:
+        """Return the answer at once."""
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": message, "finish_reason": self._reason(), "logprobs": None}
+        return self._head | {"object": "chat.completion", "choices": [choice], "usage": self._usage()}
+
+    async def events(self, first: str, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
+        """Yield the answer as server-sent events."""
+        yield self._event({"role": "assistant", "content": first})
+        said_s = time.monotonic()
+        try:
+            async for piece in pieces:
+                if piece:
+                    yield self._event({"content": piece})
+                elif time.monotonic() - said_s > PATIENCE_S:
+                    yield ": still at it\n\n"
+                else:
+                    continue
+                said_s = time.monotonic()
+        except Exception as error:  # the status has been sent
+            yield _data({"error": _described(error)[1]})
+            return
+        yield self._event({}, self._reason())
+        if self.asked.stream_options and self.asked.stream_options.include_usage:
+            yield _data(self._head | {"object": "chat.completion.chunk", "choices": [], "usage": self._usage()})
+        yield "data: [DONE]\n\n"
+
+    def _event(self, delta: dict, reason: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
+        return _data(self._head | {"object": "chat.completion.chunk", "choices": [choice]})
+
+    def _reason(self) -> str:
+        """Say why the answer ended."""
+        trace = self.count.trace
+        return "length" if trace is not None and trace.new_tokens >= self.most and not self.cut else "stop"
+
+    def _usage(self) -> dict:
+        """Count the tokens that the model read and wrote."""
+        trace = self.count.trace
+        read, written = (trace.prompt_tokens, trace.new_tokens) if trace is not None else (0, 0)
+        return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+async def _while_connected(request: Request, pieces: Generator[str, None, None]) -> AsyncIterator[str]:
+    """Pass pieces on while somebody listens; then close their source, which frees the model."""
+    try:
+        async for piece in iterate_in_threadpool(pieces):
+            if await request.is_disconnected():
+                return
+            yield piece
+    finally:
+        with anyio.CancelScope(shield=True):
+            await run_in_threadpool(pieces.close)
+
+
+async def _first(pieces: AsyncIterator[str]) -> str:
+    """Return the first piece of an answer that says something; an empty one if that takes long."""
+    begun_s = time.monotonic()
+    async for piece in pieces:
+        if piece or time.monotonic() - begun_s > PATIENCE_S:
+            return piece
+    return ""
+
+
+def _data(content: dict) -> str:
+    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+
+
+def _model_id(engine: Engine) -> str:
+    """Return the model's name without how its weights are kept."""
+    return engine.name.partition(" (")[0]
+
+
+def _check_model(engine: Engine, name: str) -> None:
+    if name not in (_model_id(engine), engine.name):
+        raise UnknownModelError(f"There is no model '{name}' here; use '{_model_id(engine)}', the one of /v1/models.")
+
+
+class UnknownModelError(OneLLMError):
+    """A request for a model that does not run here."""
+
+
+def _described(error: Exception) -> tuple[int, dict]:
+    """Return an error's status and its words, in OpenAI's form."""
+    status, kind, code, param, message = 400, "invalid_request_error", None, None, str(error)
+    if isinstance(error, UnknownModelError):
+        status, code, param = 404, "model_not_found", "model"
+    elif isinstance(error, BusyError):
+        status, kind, code = 429, "rate_limit_error", "busy"
+    elif isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        param = ".".join(str(step) for step in first["loc"][1:]) or None
+        message = f"{param or 'The body'}: {first['msg']}."
+    elif isinstance(error, StarletteHTTPException):
+        status, message = error.status_code, str(error.detail)
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        if status == 413:
+            message = f"The request is larger than {megabytes(LIMITS.turn_bytes)}; send fewer or smaller files."
+    elif not isinstance(error, OneLLMError):
+        logger.error("no answer", exc_info=error)
+        status, kind = 500, "server_error"
+        message = "Something went wrong inside OneLLM, and it was written to the app's log; try again."
+    return status, {"message": message, "type": kind, "param": param, "code": code}
+
+
+def _word_errors(server: FastAPI) -> None:
+    """Let every error of a server be told in OpenAI's form."""
+
+    def told(_: Request, error: Exception) -> JSONResponse:
+        status, described = _described(error)
+        headers = dict(getattr(error, "headers", None) or {})
+        if isinstance(error, BusyError):
+            headers["Retry-After"] = str(error.seconds)
+        return JSONResponse({"error": described}, status, headers)
+
+    for kind in (OneLLMError, RequestValidationError, StarletteHTTPException, Exception):
+        server.add_exception_handler(kind, told)

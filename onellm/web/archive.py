@@ -1,0 +1,87 @@
+"""Opening, keeping, exporting and importing conversations; thumbs."""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import gradio as gr
+
+from onellm.errors import OneLLMError
+from onellm.model.base_parts import cache_folder
+from onellm.web import conversations
+from onellm.web.page import Page, worded
+from onellm.web.session import Session
+from onellm.web.texts import say
+
+_writing = threading.Lock()
+
+
+class Archive:
+    """Handlers of whole conversations."""
+
+    def __init__(self, page: Page):
+        self.page = page
+
+    @worded
+    def new(self, session: Session) -> dict:
+        """Start a new conversation."""
+        session.stop("", "")
+        session.forget()
+        return self.page.show(session) | self.page.form(session) | {self.page.parts["kept"]: ""}
+
+    @worded
+    def open(self, session: Session, event: gr.EventData) -> dict:
+        """Open a conversation the browser kept."""
+        return self.restore(session, str(event.record))
+
+    @worded
+    def read(self, session: Session, path: str | None) -> dict:
+        """Open a conversation that was exported."""
+        return self.restore(session, conversations.read(self.page.own(path or "")))
+
+    def restore(self, session: Session, text: str) -> dict:
+        """Show a conversation in the present one's place; the browser keeps both."""
+        session.idle(say(session.language, "error.busy"))
+        conversations.restore(self.page, session, text)
+        kept = {self.page.parts["kept"]: conversations.dump(session)}
+        return self.page.show(session) | self.page.form(session) | kept
+
+    @worded
+    def export(self, session: Session, event: gr.EventData) -> str:
+        """Return a link to the conversation as a file, which the page downloads at once."""
+        if event.format not in conversations.FORMATS:
+            raise OneLLMError(say(session.language, "error.gone"))
+        if not session.turns:
+            raise OneLLMError(say(session.language, "error.none"))
+        return f"gradio_api/file={quote(str(conversations.export(session, event.format)))}"
+
+    @worded
+    def vote(self, session: Session, event: gr.EventData) -> dict:
+        """Log a thumb on this machine; the same thumb again takes it back."""
+        number, vote = int(event.turn), str(event.vote)
+        if not 0 <= number < len(session.turns) or vote not in ("up", "down"):
+            raise OneLLMError(say(session.language, "error.gone"))
+        turn = session.turns[number]
+        turn.vote = "" if turn.vote == vote else vote
+        entry = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "conversation": session.id,
+            "turn": number,
+            "model": turn.model,
+            "kinds": [file.kind for file in turn.files],
+            "question": turn.question,
+            "answer": turn.answer,
+            "vote": turn.vote,
+        }
+        log = Path(os.environ.get("ONELLM_FEEDBACK", cache_folder() / "feedback.jsonl"))
+        with _writing:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with open(log, "a", encoding="utf-8") as file:
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        return {
+            self.page.parts["conversation"]: self.page.messages(session),
+            self.page.parts["kept"]: conversations.dump(session),
+        }

@@ -1,0 +1,264 @@
+"""Asking: a question goes from the form into the conversation, waits its turn, and its answer streams back."""
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import gradio as gr
+
+from onellm.api.metrics import counted
+from onellm.chat import DEFAULT_QUESTION
+from onellm.errors import OneLLMError
+from onellm.limits import LIMITS
+from onellm.modalities.base import megabytes
+from onellm.web import conversations
+from onellm.web.page import Page, worded
+from onellm.web.reader import Reader
+from onellm.web.session import Attachment, Pending, Session, Turn
+from onellm.web.settings import checked
+from onellm.web.texts import say
+
+logger = logging.getLogger(__name__)
+
+BEAT_S = 0.25  # between looks at a model that has nothing to say yet
+SHOW_EVERY_S = 0.05  # of a streamed answer
+
+
+class Asking:
+    """Handlers of the conversation."""
+
+    def __init__(self, page: Page):
+        self.page = page
+
+    # Beginning.
+
+    @worded
+    def begin(self, session: Session, text: str, *settings: object) -> dict:
+        """Move the form into the conversation.
+
+        Args:
+            session: the visitor's session.
+            text: the question.
+            *settings: values of the settings, see `settings.checked`.
+
+        Returns:
+            Updates of the page.
+        """
+        broken = next((item for item in session.pending if item.error), None)
+        if broken is not None:
+            raise OneLLMError(broken.error)
+        files = tuple(item.file for item in session.pending)
+        count = len(session.turns) if session.editing is None else session.editing
+        self.check(session, text, files, count)
+        drawn, frames = checked(session, *settings)
+        session.cut(count)
+        session.editing, session.pending = None, []
+        return self.place(session, Turn(text.strip() or DEFAULT_QUESTION, files, drawn, frames))
+
+    @worded
+    def begin_example(self, session: Session, event: gr.EventData) -> dict:
+        """Start a new conversation with an example."""
+        index = int(event.example)
+        if not 0 <= index < len(self.page.examples):
+            raise OneLLMError(say(session.language, "error.gone"))
+        self.idle(session)
+        session.forget()
+        session.pending = []
+        example = self.page.examples[index]
+        return self.place(session, Turn(example.question, example.files))
+
+    @worded
+    def begin_again(self, session: Session, event: gr.EventData) -> dict:
+        """Take the last answer off the page to ask once more."""
+        turn = self.last(session)
+        session.turns[-1] = Turn(turn.question, turn.files, turn.settings, turn.frames, held=turn.held)
+        return self.place(session)
+
+    def check(self, session: Session, text: str, files: tuple[Attachment, ...], count: int) -> None:
+        """Check a question before anything changes.
+
+        Args:
+            session: the visitor's session.
+            text: the question.
+            files: what comes with it.
+            count: turns that stay before it.
+
+        Raises:
+            OneLLMError: it cannot be asked.
+        """
+        language, text = session.language, text.strip()
+        self.idle(session)
+        if not text and not files:
+            raise OneLLMError(say(language, "error.empty"))
+        if len(text) > LIMITS.message_characters:
+            most = f"{LIMITS.message_characters:,}"
+            raise OneLLMError(say(language, "error.long", count=f"{len(text):,}", most=most))
+        said = sum(len(turn.question) + len(turn.answer) for turn in session.turns[:count]) + len(text)
+        if count >= LIMITS.chat_turns or said > LIMITS.chat_characters:
+            raise OneLLMError(say(language, "error.chat_long"))
+        if sum(os.path.getsize(file.path) for file in files if os.path.exists(file.path)) > LIMITS.turn_bytes:
+            raise OneLLMError(say(language, "error.large", limit=megabytes(LIMITS.turn_bytes)))
+        for file in files:
+            session.look(file, self.page.engine.inputs)
+
+    def place(self, session: Session, turn: Turn | None = None) -> dict:
+        """Put a question at the end of the conversation; None has put it there already."""
+        if turn is not None:
+            last = session.turns[-1] if session.turns else None
+            if last is not None and last.failed and not last.held:  # its question went back into the form
+                session.turns.remove(last)
+            session.turns.append(turn)
+        session.turns[-1].note = self.waiting(session)
+        return self.page.show(session) | self.page.form(session, "")
+
+    # Answering.
+
+    def answer(self, session: Session) -> Iterator[dict]:
+        """Stream the answer to the question that waits; what goes wrong is said there, the form filled again.
+
+        It yields many times a second, as Gradio can close a generator only then.
+        """
+        turn = next((turn for turn in session.turns if turn.stage == "waiting"), None)
+        if turn is None:  # it was stopped at once
+            yield self.page.show(session)
+            return
+        try:
+            with counted("page") as count:
+                yield self.page.show(session)
+                yield from self.queue(session, turn)
+                if turn.stage == "waiting":
+                    turn.stage = "answering"
+                    yield from self.stream(session, turn)
+                    count.trace = turn.trace
+                else:
+                    count.outcome = "stopped"
+        except OneLLMError as error:
+            turn.note, turn.failed = str(error), True
+        except Exception:
+            logger.exception("no answer")
+            turn.note, turn.failed = say(session.language, "error.surprise"), True
+        finally:
+            turn.stage = "done"
+            if session.ticket is not None:
+                session.ticket.leave()
+        kept = {self.page.parts["kept"]: conversations.dump(session)}
+        if turn.failed and not turn.held:
+            turn.note += " " + say(session.language, "error.back")
+            session.pending = [Pending(file, (file.kind,)) for file in turn.files]
+            yield self.page.show(session) | self.page.form(session, turn.question) | kept
+        else:
+            yield self.page.show(session) | kept
+
+    def queue(self, session: Session, turn: Turn) -> Iterator[dict]:
+        """Wait for the model to be loaded, for one's turn in the line, and for one's own earlier answer to end."""
+        engine = self.page.engine
+        engine.start()
+        while engine.loading and turn.stage == "waiting":
+            yield self.page.beat()
+            time.sleep(BEAT_S)
+        session.ticket, place = engine.line.join(), 0
+        while turn.stage == "waiting" and not session.ticket.wait(BEAT_S):
+            if session.ticket.place != place:
+                place = session.ticket.place
+                turn.note = say(session.language, "wait.line", place=place)
+                yield self.page.show(session)
+            else:
+                yield self.page.beat()
+        while turn.stage == "waiting" and session.reader is not None and session.reader.is_alive():
+            yield self.page.beat()
+            time.sleep(BEAT_S)
+        if turn.stage == "waiting":
+            if session.chat is None or session.chat.closed:
+                session.chat = engine.new_chat(session.history())
+            turn.note = self.waiting(session)
+
+    def stream(self, session: Session, turn: Turn) -> Iterator[dict]:
+        """Stream an answer into a turn; closing the stream stops the model."""
+        chat = session.chat
+        before, shown_s = len(chat.messages), 0.0
+        turn.model = chat.name
+
+        def done() -> None:
+            turn.held = turn.held or len(chat.messages) > before
+            turn.trace = chat.trace
+
+        files: dict[str, list[dict]] = {}
+        for part in turn.parts():
+            files.setdefault(part.pop("type"), []).append(part)
+        options = asdict(turn.settings)
+        pieces = chat.retry(**options) if turn.held else chat.stream(turn.question, **options, **files)
+        session.reader = Reader(pieces, done)
+        try:
+            for piece in session.reader.pieces(BEAT_S):
+                if turn.stage != "answering":
+                    return
+                turn.answer += piece
+                turn.note = "" if turn.answer else turn.note
+                if piece and time.monotonic() - shown_s > SHOW_EVERY_S:
+                    shown_s = time.monotonic()
+                    yield {self.page.parts["conversation"]: self.page.messages(session)}
+                else:
+                    yield self.page.beat()
+        finally:
+            chat.stop()
+            turn.answer = turn.answer.strip()
+        turn.note = "" if turn.answer else say(session.language, "answer.empty")
+
+    # Stopping and taking back.
+
+    def halt(self, session: Session) -> dict:
+        """Stop the answer; what was said stays."""
+        session.stop(say(session.language, "stop.begun"), say(session.language, "stop.unbegun"))
+        return self.page.show(session)
+
+    @worded
+    def undo(self, session: Session, event: gr.EventData) -> dict:
+        """Take the last question back into the form."""
+        turn = self.last(session)
+        session.cut(len(session.turns) - 1)
+        return self.refill(session, turn)
+
+    @worded
+    def edit(self, session: Session, event: gr.EventData) -> dict:
+        """Put a question and its files into the form again; what follows it goes when it is asked."""
+        self.idle(session)
+        number = int(event.turn)
+        if not 0 <= number < len(session.turns):
+            raise OneLLMError(say(session.language, "error.gone"))
+        session.editing = number
+        return self.refill(session, session.turns[number])
+
+    @worded
+    def cancel_edit(self, session: Session, event: gr.EventData) -> dict:
+        """Leave a question as it is."""
+        session.editing, session.pending = None, []
+        return self.page.form(session, "")
+
+    def refill(self, session: Session, turn: Turn) -> dict:
+        """Fill the form with a question and its files that are still there."""
+        session.pending = [Pending(file, (file.kind,)) for file in turn.files if file.path]
+        kept = {self.page.parts["kept"]: conversations.dump(session)}
+        return self.page.show(session) | self.page.form(session, turn.question) | kept
+
+    def last(self, session: Session) -> Turn:
+        """Return the last turn, which must be done with.
+
+        Raises:
+            OneLLMError: there is none, or it still runs.
+        """
+        self.idle(session)
+        if not session.turns:
+            raise OneLLMError(say(session.language, "error.none"))
+        session.settle()
+        return session.turns[-1]
+
+    def idle(self, session: Session) -> None:
+        """Refuse while an answer is on its way."""
+        session.idle(say(session.language, "error.busy"))
+
+    def waiting(self, session: Session) -> str:
+        """Return what is said until the first word comes."""
+        engine = self.page.engine
+        return say(session.language, "wait.thinking" if engine.ready else "wait.loading", name=engine.name)

@@ -1,0 +1,256 @@
+"""Conversations outlive the page: as a record the browser keeps, and as Markdown, JSON or a zip with the files.
+
+A record comes back from the browser or a file, so nothing in it is believed: it is checked like any other input.
+"""
+
+import contextlib
+import json
+import secrets
+import time
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from gradio.utils import get_upload_folder
+from pydantic import BaseModel, Field, ValidationError
+
+from onellm.errors import FileError, OneLLMError
+from onellm.limits import LIMITS
+from onellm.modalities import MODALITIES
+from onellm.modalities.base import display_name, megabytes
+from onellm.trace import Trace
+from onellm.web.page import Page
+from onellm.web.session import Attachment, Session, Turn
+from onellm.writer import Settings
+
+VERSION = 1
+FORMATS = ("md", "json", "zip")
+RECORD = "conversation.json"  # in a zip
+
+
+class FileRecord(BaseModel):
+    """A file of a question; its path is empty where only the name is known."""
+
+    kind: str
+    name: str = Field(max_length=255)
+    path: str = Field("", max_length=4096)
+    picture: str | None = Field(None, max_length=4096)
+
+
+class SettingsRecord(BaseModel):
+    """How an answer was drawn, see `Settings`."""
+
+    temperature: float = Field(0.0, ge=0, le=10)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_new_tokens: int = Field(128, ge=1, le=LIMITS.new_tokens)
+    seed: int | None = Field(None, ge=0, lt=2**32)
+    system: str = Field("", max_length=LIMITS.message_characters)
+
+
+class TurnRecord(BaseModel):
+    """A question with its answer, see `Turn`."""
+
+    question: str = Field(max_length=LIMITS.message_characters)
+    files: list[FileRecord] = Field([], max_length=LIMITS.files_per_turn)
+    settings: SettingsRecord = SettingsRecord()
+    frames: int | None = Field(None, ge=1, le=LIMITS.video_sampled_frames)
+    answer: str = Field("", max_length=LIMITS.chat_characters)
+    note: str = Field("", max_length=LIMITS.message_characters)
+    failed: bool = False
+    held: bool = False
+    model: str = Field("", max_length=255)
+    vote: Literal["", "up", "down"] = ""
+    trace: dict | None = None
+
+
+class Record(BaseModel):
+    """A conversation."""
+
+    version: Literal[1]
+    id: str = Field(pattern=r"^[0-9a-f]{16}$")
+    begun_s: float
+    title: str = Field("", max_length=200)
+    turns: list[TurnRecord] = Field([], max_length=LIMITS.chat_turns)
+
+
+def dump(session: Session) -> str:
+    """Return a session's conversation as JSON, for the browser to keep; empty before the first question."""
+    return _record(session).model_dump_json() if session.turns else ""
+
+
+def restore(page: Page, session: Session, text: str) -> None:
+    """Put a kept conversation in a session's place.
+
+    Args:
+        page: says which files are the visitor's own.
+        session: changed in place, once the record is known to be good.
+        text: JSON, as `dump` makes it.
+
+    Raises:
+        OneLLMError: it is not a conversation.
+    """
+    try:
+        record = Record.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise OneLLMError(
+            f"This is not a conversation kept by OneLLM ({place}: {first['msg']}); expected JSON or a zip as exported "
+            "here; export it again."
+        ) from error
+    session.forget()
+    session.id, session.begun_s = record.id, record.begun_s
+    for kept in record.turns:
+        files = tuple(_attachment(page, file) for file in kept.files if file.kind in MODALITIES)
+        values = kept.model_dump(exclude={"files", "settings", "trace"})
+        turn = Turn(**values, files=files, settings=Settings(**kept.settings.model_dump()), stage="done")
+        with contextlib.suppress(Exception):  # an older version's trace is no reason to lose the words
+            turn.trace = Trace.from_dict(kept.trace) if kept.trace else None
+        session.turns.append(turn)
+
+
+def export(session: Session, form: str) -> Path:
+    """Write a session's conversation to a file for download.
+
+    Args:
+        session: the visitor's session.
+        form: "md" (to read), "json" (to keep) or "zip" (to keep, with the files).
+
+    Returns:
+        The file, below the upload folder under a name nobody can guess.
+    """
+    record = _record(session)
+    bare = record.model_copy(deep=True)
+    for turn in bare.turns:
+        for file in turn.files:
+            file.path, file.picture = "", None
+    target = _fresh_folder() / f"onellm-{time.strftime('%Y-%m-%d-%H%M', time.localtime(record.begun_s))}.{form}"
+    if form == "md":
+        target.write_text(_markdown(record), encoding="utf-8")
+    elif form == "json":
+        target.write_text(bare.model_dump_json(indent=1), encoding="utf-8")
+    else:
+        _write_zip(target, record)
+    return target
+
+
+def read(path: str) -> str:
+    """Read an exported conversation.
+
+    Args:
+        path: a .json or .zip file; a zip's files are unpacked below the upload folder.
+
+    Returns:
+        The record as JSON, for `restore`.
+
+    Raises:
+        FileError: it is neither.
+    """
+    name = display_name(path)
+    expected = "expected a conversation exported here as JSON or zip; choose another file"
+    try:
+        if not zipfile.is_zipfile(path):
+            return Path(path).read_text(encoding="utf-8")
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+            if size > LIMITS.import_bytes:
+                limit = megabytes(LIMITS.import_bytes)
+                raise FileError(
+                    f"{name}: {megabytes(size)} when unpacked; expected at most {limit}; choose another file."
+                )
+            return _unpack(archive)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise FileError(f"{name}: it holds no conversation; {expected}.") from error
+
+
+def _record(session: Session) -> Record:
+    """Describe a session's conversation."""
+    turns = []
+    for turn in session.turns:
+        files = [FileRecord(kind=f.kind, name=f.title[:255], path=f.path, picture=f.picture) for f in turn.files]
+        turns.append(
+            TurnRecord(
+                question=turn.question,
+                files=files,
+                settings=SettingsRecord(**vars(turn.settings)),
+                frames=turn.frames,
+                answer=turn.answer,
+                note=turn.note,
+                failed=turn.failed,
+                held=turn.held,
+                model=turn.model,
+                vote=turn.vote,
+                trace=turn.trace.to_dict() if turn.trace else None,
+            )
+        )
+    title = session.turns[0].question[:80] if session.turns else ""
+    return Record(version=VERSION, id=session.id, begun_s=session.begun_s, title=title, turns=turns)
+
+
+def _attachment(page: Page, file: FileRecord) -> Attachment:
+    """Turn a file of a record into one the visitor may use; one that is gone keeps its name."""
+    try:
+        picture = page.own(file.picture) if file.picture else None
+        return Attachment(file.kind, page.own(file.path), picture, file.name)
+    except OneLLMError:
+        return Attachment(file.kind, "", None, file.name)
+
+
+def _markdown(record: Record) -> str:
+    """Write a conversation for people."""
+    lines = [f"# {record.title}", "", time.strftime("%Y-%m-%d %H:%M", time.localtime(record.begun_s)), ""]
+    for turn in record.turns:
+        lines += ["## You", ""]
+        lines += [f"* {MODALITIES[file.kind].title}: {file.name}" for file in turn.files]
+        lines += [""] if turn.files else []
+        lines += [turn.question, "", f"## {turn.model or 'OneLLM'}", "", turn.answer or turn.note, ""]
+    return "\n".join(lines)
+
+
+def _write_zip(target: Path, record: Record) -> None:
+    """Write a conversation and its files; each file is there once."""
+    names: dict[str, str] = {}
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+
+        def packed(path: str | None) -> str | None:
+            if not path or not Path(path).is_file():
+                return None
+            if path not in names:
+                names[path] = f"files/{len(names) + 1}/{Path(path).name}"
+                archive.write(path, names[path])
+            return names[path]
+
+        for turn in record.turns:
+            for file in turn.files:
+                file.path, file.picture = packed(file.path) or "", packed(file.picture)
+        archive.writestr(RECORD, record.model_dump_json(indent=1))
+        archive.writestr("conversation.md", _markdown(record))
+
+
+def _unpack(archive: zipfile.ZipFile) -> str:
+    """Unpack the files a zip's record names; their names choose no folder."""
+    record = json.loads(archive.read(RECORD))
+    there = {member.filename for member in archive.infolist() if not member.is_dir()} - {RECORD}
+    unpacked: dict[str, str] = {}
+
+    def path_of(name: str | None) -> str | None:
+        if name not in there:
+            return None
+        if name not in unpacked:
+            last = PurePosixPath(name).name
+            target = _fresh_folder() / (last if last.strip(".") else "file")
+            target.write_bytes(archive.read(name))
+            unpacked[name] = str(target)
+        return unpacked[name]
+
+    for turn in record["turns"]:
+        for file in turn["files"]:
+            file["path"], file["picture"] = path_of(file.get("path")) or "", path_of(file.get("picture"))
+    return json.dumps(record)
+
+
+def _fresh_folder() -> Path:
+    """Make a folder below the upload folder whose name nobody can guess."""
+    folder = Path(get_upload_folder()).resolve() / secrets.token_hex(20)
+    folder.mkdir(parents=True)
+    return folder

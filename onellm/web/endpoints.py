@@ -1,0 +1,103 @@
+"""What gradio_client calls: /ask returns an answer, /ask_stream yields it as it grows."""
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+from gradio_client.utils import is_file_obj, traverse
+
+from onellm.api import answers
+from onellm.api.metrics import counted
+from onellm.errors import OneLLMError
+from onellm.modalities import MODALITIES
+from onellm.web import uploads
+from onellm.web.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+PICTURES = {f"{kind}_picture": kind for kind, modality in MODALITIES.items() if "picture" in modality.options}
+SURPRISE = "Something went wrong inside OneLLM, and it was written to the app's log; try again."
+
+
+class Blocks(gr.Blocks):
+    """Gradio's blocks, which take files that were uploaded here, fetch none, and say so in words.
+
+    Gradio itself downloads what a file's path names if that is a URL, and answers {"error": null} to other paths.
+    """
+
+    async def preprocess_data(self, block_fn: Any, inputs: list, *args: Any, **kwargs: Any) -> list:
+        """Check the files among an event's inputs before Gradio looks at them; what is left out at the end is None."""
+        inputs = inputs + [None] * (len(block_fn.inputs) - len(inputs))
+        try:
+            traverse(inputs, lambda file: uploads.check(file["path"]), is_file_obj)
+            return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+        except gr.Error:
+            raise
+        except OneLLMError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        except ValueError as error:  # also what pydantic and Gradio's own checks raise
+            logger.info("refused input", exc_info=True)
+            raise gr.Error(
+                "An argument has not the form that /gradio_api/info describes; a file is an upload's path with "
+                '"meta": {"_type": "gradio.FileData"}.',
+                print_exception=False,
+            ) from error
+
+
+def add(engine: Engine) -> None:
+    """Add the endpoints to the page that is being laid out.
+
+    Args:
+        engine: the app's model.
+    """
+    with gr.Row(visible=False):
+        message = gr.Textbox(label="message")
+        files = [gr.File(label=name) for name in (*MODALITIES, *PICTURES)]
+        answer = gr.Textbox(label="answer")
+
+        def ask(*inputs: str | None) -> str:
+            """Ask one question, about up to one file of each kind; returns the answer."""
+            return "".join(_answer(engine, "ask", *inputs)).strip()
+
+        def ask_stream(*inputs: str | None) -> Iterator[str]:
+            """Ask one question, about up to one file of each kind; yields the answer so far."""
+            said = ""
+            for piece in _answer(engine, "ask_stream", *inputs):
+                said += piece
+                yield said.strip()  # also when nothing is new: Gradio can close a generator only then
+
+        for endpoint in (ask, ask_stream):
+            _name_arguments(endpoint)
+            gr.Button().click(endpoint, [message, *files], answer, api_name=endpoint.__name__, concurrency_limit=None)
+
+
+def _answer(engine: Engine, face: str, message: str | None, *paths: str | None) -> Iterator[str]:
+    """Answer one question about uploads in a conversation of its own.
+
+    Raises:
+        gr.Error: there is no answer, and why.
+    """
+    named = dict(zip((*MODALITIES, *PICTURES), paths, strict=True))
+    try:
+        with counted(face) as count:
+            files: dict[str, dict] = {kind: {"path": uploads.check(named[kind])} for kind in MODALITIES if named[kind]}
+            for name, kind in PICTURES.items():
+                if named[name] and kind not in files:
+                    raise OneLLMError(f"{name} lies beside a {kind} map, and there is none; give {kind} too.")
+                if named[name]:
+                    files[kind]["picture"] = uploads.check(named[name])
+            yield from answers.stream(engine, count, message or "", **files)
+    except OneLLMError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+    except Exception as error:
+        logger.exception("/%s failed", face)
+        raise gr.Error(SURPRISE, print_exception=False) from error
+
+
+def _name_arguments(endpoint: Callable) -> None:
+    """Give an endpoint the names and defaults that gradio_client shows: those of its signature."""
+    named = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    optional = [inspect.Parameter(name, named, default=None) for name in (*MODALITIES, *PICTURES)]
+    endpoint.__signature__ = inspect.Signature([inspect.Parameter("message", named), *optional])

@@ -1,0 +1,102 @@
+"""The settings: how answers are drawn, which language the page speaks, which model answers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import gradio as gr
+
+from onellm.errors import OneLLMError
+from onellm.limits import LIMITS
+from onellm.web import texts
+from onellm.web.page import Page, worded
+from onellm.web.session import Session
+from onellm.web.texts import say
+from onellm.writer import Settings
+
+ANEW = -1  # the seed that draws another answer each time
+DEFAULTS = (Settings.temperature, Settings.top_p, Settings.max_new_tokens, ANEW, 0, "")
+
+
+def checked(
+    session: Session,
+    temperature: float,
+    top_p: float,
+    max_new_tokens: float,
+    seed: float | None,
+    frames: float,
+    system: str,
+) -> tuple[Settings, int | None]:
+    """Return the settings as the model takes them, and the frames a video is read as.
+
+    Args:
+        session: the visitor's session.
+        temperature: 0 to 2.
+        top_p: 0.05 to 1.
+        max_new_tokens: longest answer, in tokens.
+        seed: None or `ANEW` draws anew each time.
+        frames: frames a video is read as; 0 leaves it to the model.
+        system: what the model is told before the conversation.
+
+    Raises:
+        OneLLMError: a value is out of its range.
+    """
+    language, system = session.language, (system or "").strip()
+    seed = ANEW if seed is None else seed
+    if seed != ANEW and not (seed == int(seed) and 0 <= seed < 2**32):
+        raise OneLLMError(say(language, "error.seed", seed=f"{seed:g}"))
+    if len(system) > LIMITS.message_characters:
+        most = f"{LIMITS.message_characters:,}"
+        raise OneLLMError(say(language, "error.long", count=f"{len(system):,}", most=most))
+    drawn = Settings(
+        temperature=min(max(float(temperature), 0.0), 2.0),
+        top_p=min(max(float(top_p), 0.05), 1.0),
+        max_new_tokens=min(max(int(max_new_tokens), 1), LIMITS.new_tokens),
+        seed=None if seed == ANEW else int(seed),
+        system=system,
+    )
+    return drawn, min(int(frames), LIMITS.video_sampled_frames) if frames and frames > 0 else None
+
+
+class Options:
+    """Handlers of the settings."""
+
+    def __init__(self, page: Page):
+        self.page = page
+
+    def reset(self) -> list:
+        """Return the settings' first values."""
+        return list(DEFAULTS)
+
+    def translate(self, session: Session, language: str | None) -> dict:
+        """Let the page speak a language; called when it opens, and when another one is chosen."""
+        session.language = texts.match(language)
+        shown = {self.page.parts["conversation"]: self.page.messages(session)}
+        return self.page.words(session) | shown | self.page.form(session)
+
+    async def follow(self, session: Session) -> AsyncIterator[tuple[str, str]]:
+        """Say how loading goes until it is over."""
+        while self.page.engine.loading:
+            yield self.page.status(session), self.page.models(session)
+            await asyncio.sleep(0.5)
+        yield self.page.status(session), self.page.models(session)
+
+    @worded
+    def switch(self, session: Session, event: gr.EventData) -> None:
+        """Load another model in the present one's place."""
+        self.changeable(session)
+        self.page.engine.switch(str(event.model), str(event.quantize))
+
+    @worded
+    def cancel(self, session: Session, event: gr.EventData) -> None:
+        """Give the loading up."""
+        self.changeable(session)
+        self.page.engine.cancel()
+
+    def changeable(self, session: Session) -> None:
+        """Refuse where the host has fixed the model.
+
+        Raises:
+            OneLLMError: it is fixed.
+        """
+        if not self.page.can_switch:
+            raise OneLLMError(say(session.language, "error.fixed"))

@@ -1,0 +1,101 @@
+"""Which event of the page calls which handler, and what its answer changes."""
+
+import functools
+from typing import Any
+
+import gradio as gr
+
+from onellm.limits import LIMITS
+from onellm.modalities import MODALITIES
+from onellm.web.archive import Archive
+from onellm.web.asking import Asking
+from onellm.web.composer import Composer
+from onellm.web.page import Page
+from onellm.web.settings import Options
+
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+FREE = QUIET | {"queue": False}  # what answers at once, whoever else waits
+FILES = QUIET | {"concurrency_id": "files", "concurrency_limit": 4}
+# What page.js passes on from buttons in HTML; Gradio allows the events that are named in the script.
+ACTS = (
+    *("sample", "remove", "choose", "beside", "example", "retry", "undo", "edit", "cancel_edit"),
+    *("vote", "open", "export", "language", "switch", "cancel_switch"),
+)
+BUS = f"onellm.connect(trigger, {list(ACTS)!r})"
+RECORDERS = {"mic": "audio", "camera": "image", "film": "video"}
+
+
+def connect(blocks: gr.Blocks, page: Page, session: gr.State) -> None:
+    """Connect all events of a page that is laid out."""
+    _connect_page(blocks, page, session)
+    _connect_files(page, session)
+    _connect_conversation(page, session)
+
+
+def _connect_page(blocks: gr.Blocks, page: Page, session: gr.State) -> None:
+    """Connect what concerns the page as a whole, its conversations and its settings."""
+    parts, bus = page.parts, page.parts["bus"]
+    archive, settings = Archive(page), Options(page)
+    everything = [component for component, _ in page.translated] + _page(parts) + [parts["status"], parts["models"]]
+    everything = list(dict.fromkeys(everything))
+    language = gr.Textbox(visible=False)
+    blocks.load(settings.translate, [session, language], everything, js="(s) => [s, onellm.language()]", **FREE)
+    chosen = "(s) => [s, onellm.language()]"  # page.js has noted the choice before it passed the click on
+    bus.language(settings.translate, [session, language], everything, js=chosen, **FREE)
+
+    model = [parts["status"], parts["models"]]
+    follow = QUIET | {"concurrency_limit": None}
+    blocks.load(settings.follow, session, model, **follow)
+    bus.switch(settings.switch, session, None, **FREE).then(settings.follow, session, model, **follow)
+    bus.cancel_switch(settings.cancel, session, None, **FREE).then(settings.follow, session, model, **follow)
+    parts["reset"].click(settings.reset, None, parts["settings"], **FREE)
+
+    shown = [*_page(parts), parts["kept"]]
+    parts["new"].click(archive.new, session, shown, **FREE)
+    bus.open(archive.open, session, shown, **FILES)
+    parts["import"].upload(archive.read, [session, parts["import"]], shown, **FILES)
+    bus.export(archive.export, session, parts["link"], **FILES)
+    bus.vote(archive.vote, session, [parts["conversation"], parts["kept"]], **FREE)
+
+
+def _connect_files(page: Page, session: gr.State) -> None:
+    """Connect the widgets that take files, and the files in the form."""
+    parts, bus, on = page.parts, page.parts["bus"], Composer(page)
+    attached = parts["attached"]
+    parts["any"].upload(on.add, [session, parts["any"]], attached, **FILES)
+    for kind in MODALITIES:
+        widget = parts[f"add-{kind}"]
+        widget.upload(functools.partial(on.add, kind=kind), [session, widget], attached, **FILES)
+    for name, kind in RECORDERS.items():
+        taken = parts[name].input if name == "camera" else parts[name].stop_recording
+        add = functools.partial(on.add, kind=kind, recorder=parts[name])
+        taken(add, [session, parts[name]], [attached, parts[name]], **FILES)
+    parts["beside"].upload(on.add_beside, [session, parts["beside"]], attached, **FILES)
+    bus.beside(on.want_beside, session, None, **FREE)
+    bus.sample(on.sample, session, attached, **FILES)
+    bus.remove(on.remove, session, attached, **FILES)
+    bus.choose(on.choose, session, attached, **FILES)
+
+
+def _connect_conversation(page: Page, session: gr.State) -> None:
+    """Connect asking, answering, stopping and taking back."""
+    parts, bus, on = page.parts, page.parts["bus"], Asking(page)
+    shown = _page(parts)
+    asking = [session, parts["message"], *parts["settings"]]
+    asked = gr.on([parts["send"].click, parts["message"].submit], on.begin, asking, shown, **QUIET)
+    chosen = bus.example(on.begin_example, session, shown, **QUIET)
+    again = bus.retry(on.begin_again, session, shown, **QUIET)
+    # The line of those who wait is our own: it serves the other faces too.
+    model = QUIET | {"concurrency_id": "model", "concurrency_limit": LIMITS.queue + 2, "trigger_mode": "multiple"}
+    for begun in (asked, chosen, again):
+        begun.success(on.answer, session, [*shown, parts["kept"]], **model)
+    # No `cancels`: a page forgets a cancelled event's successor until the event's last step is over.
+    parts["stop"].click(on.halt, session, shown, **FREE)
+    bus.undo(on.undo, session, [*shown, parts["kept"]], **FREE)
+    bus.edit(on.edit, session, [*shown, parts["kept"]], **FREE)
+    bus.cancel_edit(on.cancel_edit, session, shown, **FREE)
+
+
+def _page(parts: dict) -> list:
+    """Return the components that `Page.show` and `Page.form` update."""
+    return [parts[name] for name in ("welcome", "talk", "conversation", "send", "stop", "attached", "message")]

@@ -1,0 +1,126 @@
+"""Weights of a model folder, brought to where they are to stay, and the processor beside them."""
+
+import copy
+import functools
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onellm.errors import ModelError, OneLLMError
+from onellm.model import quantize as quantization
+from onellm.progress import Report, reading
+
+if TYPE_CHECKING:
+    from onellm.model.config import OneLLMConfig
+
+
+def build(
+    config: "OneLLMConfig",
+    folder: Path | None,
+    mode: str,
+    device: str,
+    device_map: str | dict | None,
+    max_memory: dict | None,
+    random_weights: bool,
+    progress: Report | None,
+) -> Any:
+    """Build a model and give it its weights.
+
+    Args:
+        config: what it is.
+        folder: where its weights lie; None with random ones.
+        mode: how they are kept.
+        device: where they are, unless `device_map` says it.
+        device_map: as for `models.load`.
+        max_memory: as for `models.load`.
+        random_weights: draw them.
+        progress: is told of every tensor.
+
+    Raises:
+        ModelError: the weights cannot be read, are not whole, or do not fit.
+    """
+    import torch
+    from safetensors import SafetensorError
+
+    from onellm.auto import OneLLMForConditionalGeneration
+    from onellm.model.random_weights import random_state
+
+    dtype, offload = quantization.dtype_for(device), tempfile.TemporaryDirectory(prefix="onellm-")
+    if mode == "int8" and (random_weights or not config.base_parts):
+        # made from 16 bits layer by layer, so that the model never has to fit in 32; base parts differ in precision
+        dtype = torch.bfloat16 if random_weights else "auto"
+    weights: dict[str, Any] = {"pretrained_model_name_or_path": folder}
+    if random_weights:
+        config = copy.deepcopy(config)
+        config.base_parts = {}
+        where = device if device_map is None else "cpu"
+        weights = {"pretrained_model_name_or_path": None, "state_dict": random_state(config, dtype, where)}
+    try:
+        with reading(progress, functools.partial(_source, _shards(folder), config.base_parts)):
+            model, found = OneLLMForConditionalGeneration.from_pretrained(
+                **weights,
+                config=config,
+                dtype=dtype,
+                device_map=device_map or {"": device},
+                max_memory=max_memory,
+                offload_folder=offload.name,
+                quantization_config=quantization.quantization_config(mode, device),
+                output_loading_info=True,
+            )
+    except OneLLMError:
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise ModelError(
+            "The memory ran out while the model was loaded; close other programs, or use --quantize 4bit, --offload "
+            "or --model onellm-tiny."
+        ) from error
+    except ValueError as error:
+        if "dispatched on the CPU" not in str(error):
+            raise
+        raise ModelError(
+            f"Not all of the model fits on the GPU with --quantize {mode}, and quantised weights cannot be offloaded; "
+            "use --offload without --quantize, or --model onellm-tiny."
+        ) from error
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ModelError(f"The weights in {folder} cannot be read ({reason}); copy or convert them again.") from error
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"The weights in {folder} lack {len(missing)} tensors that config.json asks for, {missing[0]} for example; "
+            "copy or convert them again."
+        )
+    model.offload_folder = offload  # lives as long as the model
+    return model.eval()
+
+
+def _shards(folder: Path | None) -> dict[str, str]:
+    """Return the shard of each tensor of a model folder; nothing where it is all in one file."""
+    try:
+        return json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))["weight_map"]
+    except (TypeError, OSError, ValueError, KeyError):  # no folder, one file, or one that from_pretrained will refuse
+        return {}
+
+
+def _source(shards: dict[str, str], parts: dict[str, str], tensor: str) -> str:
+    """Return the shard or the base part that a tensor comes from."""
+    return shards.get(tensor) or next((part for name, part in parts.items() if tensor.startswith(f"{name}.")), "")
+
+
+def processor(folder: Path | None, random_weights: bool) -> Any:
+    """Load the processor of a model folder; a model with random weights may have none.
+
+    Raises:
+        ModelError: the folder has no readable tokenizer.
+    """
+    from onellm.auto import OneLLMProcessor
+
+    if random_weights and (folder is None or not (folder / "tokenizer_config.json").exists()):
+        return None
+    try:
+        return OneLLMProcessor.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"The folder {folder} has no readable tokenizer; convert the model again with --tokenizer tokenizer.model."
+        ) from error

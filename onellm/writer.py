@@ -1,0 +1,257 @@
+"""Writer: turns a prompt and its files into pieces of text, in this process or, on ZeroGPU, in one that has the GPU."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from onellm.errors import ModelError, OneLLMError
+from onellm.gpu import is_zero, on_gpu
+from onellm.limits import LIMITS
+from onellm.trace import FileTrace, watch
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an answer is to be made; `Chat.stream` describes them."""
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    system: str = ""
+
+
+@dataclass
+class Request:
+    """What an answer is made from; it can be pickled.
+
+    Attributes:
+        ids: the prompt with placeholders.
+        files: kind and key of each file in the prompt, in order.
+        tensors: key -> tensor of a file that is not yet encoded.
+        traces: key -> the beginning of such a file's trace.
+        words: key -> soft words [M + 2, D_llm] of a file that is.
+        settings: how to answer.
+    """
+
+    ids: list[int]
+    files: list[tuple[str, str]]
+    tensors: dict[str, Any]
+    traces: dict[str, FileTrace]
+    words: dict[str, Any]
+    settings: Settings
+
+
+@dataclass
+class Past:
+    """What the key-value cache holds: tokens, in which a file's key stands for its placeholders, and the cache."""
+
+    tokens: list = field(default_factory=list)
+    cache: Any = None
+
+
+@dataclass
+class Here:
+    """What an answer shares with its conversation where both are in one process.
+
+    Attributes:
+        stop: set to end the answer within one token.
+        past: of the conversation; brought up to date when the answer ends.
+    """
+
+    stop: threading.Event
+    past: Past
+
+
+@dataclass
+class Encoded:
+    """Said once the files are encoded.
+
+    Attributes:
+        words: key -> soft words of the new files.
+        traces: key -> their traces.
+        cached: positions of the prompt that the cache still holds.
+        wait_s: seconds until the model was free.
+        encode_s: seconds since.
+        at_s: when it was, in the machine's own time.
+    """
+
+    words: dict[str, Any]
+    traces: dict[str, FileTrace]
+    cached: int
+    wait_s: float
+    encode_s: float
+    at_s: float
+
+
+@dataclass
+class Piece:
+    """Said of every token, and of the rest at the end: text that is certain now, when it was, and tokens: 1 or 0."""
+
+    text: str
+    at_s: float
+    tokens: int
+
+
+class Writer:
+    """Writes answers with a model, one at a time.
+
+    Attributes:
+        lock: held while the model writes.
+        closed: it gave its model back and will not write again.
+        description: what the model is good for.
+        stop_strings: texts at which an answer ends.
+        here: whether it writes in this process, where a conversation's cache can be kept.
+        stream: `write`, or on ZeroGPU the same in a forked process.
+    """
+
+    def __init__(self, model: Any, processor: Any):
+        self.model, self.processor = model, processor
+        self.lock = threading.Lock()
+        self.closed = False
+        self.description = model.config.description
+        self.stop_strings = model.generation_config.stop_strings or []
+        self.here = not is_zero()
+        self.stream = on_gpu(self.write)
+
+    def close(self) -> None:
+        """Give the model back once a running answer has ended; `write` refuses from then on."""
+        with self.lock:
+            self.closed = True
+            self.model = None
+
+    def write(self, request: Request, here: Here | None = None) -> Iterator[Encoded | Piece | OneLLMError]:
+        """Write an answer in a thread of its own; closing the stream ends it within one token.
+
+        Args:
+            request: the prompt and its files.
+            here: None in a forked process, where nothing is shared and closing is the only way to stop.
+
+        Yields:
+            `Encoded`, then the pieces; what goes wrong comes last, in words.
+        """
+        closed = threading.Event()
+        stops = [closed, here.stop] if here else [closed]
+        said: queue.SimpleQueue = queue.SimpleQueue()
+
+        def run() -> None:
+            asked_s = time.perf_counter()
+            try:
+                with self.lock if here else nullcontext():
+                    if self.closed:
+                        raise ModelError("The model was exchanged; ask again in a new conversation.")
+                    self._run(request, here.past if here else Past(), stops, said, asked_s)
+            except BaseException as error:  # told to the reader of the stream
+                said.put(in_words(error))
+            said.put(None)
+
+        worker = threading.Thread(target=run, name="write-answer", daemon=True)
+        worker.start()
+        try:
+            yield from iter(said.get, None)
+        finally:
+            closed.set()
+            worker.join()
+
+    def _run(
+        self, request: Request, past: Past, stops: list[threading.Event], said: queue.SimpleQueue, asked_s: float
+    ) -> None:
+        """Encode the files and generate; the lock is held."""
+        import torch
+        from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer, set_seed
+
+        class Stopped(StoppingCriteria):
+            def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+                stopped = any(stop.is_set() for stop in stops)
+                return torch.full((input_ids.shape[0],), stopped, device=input_ids.device)
+
+        class Pieces(TextStreamer):
+            def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+                said.put(Piece(text, time.perf_counter(), 0 if stream_end else 1))
+
+        model, tokenizer, settings = self.model, self.processor.tokenizer, request.settings
+        begun_s = time.perf_counter()
+        if settings.seed is not None:
+            set_seed(settings.seed)
+        words = self._encode(request)
+        prompt = self._prompt(request)
+        tokens, cache = past.tokens, past.cache
+        past.tokens, past.cache = [], None  # until this answer has come
+        cache, cached = self._cut(tokens, cache, prompt, bool(request.files))
+        encoded_s = time.perf_counter()
+        fresh = {key: words[key] if self.here else words[key].cpu() for key in request.tensors}
+        said.put(Encoded(fresh, request.traces, cached, begun_s - asked_s, encoded_s - begun_s, encoded_s))
+        media: dict[str, list] = {}
+        for kind, key in request.files:
+            media.setdefault(kind, []).append(words[key])
+        drawing = {"temperature": settings.temperature, "top_p": settings.top_p} if settings.temperature > 0 else {}
+        output = model.generate(
+            **{name: value.to(model.device) for name, value in self.processor.pad([request.ids]).items()},
+            media=media,
+            words=True,
+            past_key_values=cache,
+            max_new_tokens=min(settings.max_new_tokens, LIMITS.new_tokens),
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            tokenizer=tokenizer,  # for stop strings
+            streamer=Pieces(tokenizer, skip_prompt=True, skip_special_tokens=True),
+            stopping_criteria=StoppingCriteriaList([Stopped()]),
+            do_sample=bool(drawing),
+            **drawing,
+        )
+        answered = prompt + output[0, len(prompt) :].tolist()
+        past.tokens, past.cache = answered[: cache.get_seq_length()], cache
+
+    def _encode(self, request: Request) -> dict[str, Any]:
+        """Encode the new files; return the soft words of all of them, by key."""
+        import torch
+
+        words = dict(request.words)
+        for kind, key in request.files:
+            if key not in words:
+                with torch.no_grad(), watch(self.model, self.processor.tokenizer, request.traces[key]):
+                    words[key] = self.model.soft_words(kind, [request.tensors[key]])[0]
+        return words
+
+    def _prompt(self, request: Request) -> list:
+        """Return the prompt with the files' keys in place of their placeholders, which all look alike."""
+        config = self.model.config
+        prompt: list = list(request.ids)
+        placeholders = {settings["token_id"] for settings in config.modalities.values()}
+        starts = [place for place, token in enumerate(prompt) if token in placeholders][:: config.media_length]
+        for start, (_, key) in zip(starts, request.files, strict=True):
+            prompt[start : start + config.media_length] = [key] * config.media_length
+        return prompt
+
+    @staticmethod
+    def _cut(known: list, cache: Any, prompt: list, files: bool) -> tuple[Any, int]:
+        """Cut a cache down to what it shares with a prompt: the cache, or a new one, and how much that is."""
+        from onellm.model.cache import GrowingCache
+
+        most = min(len(known), len(prompt) - 1)  # the last token always runs
+        shared = next((place for place in range(most) if known[place] != prompt[place]), most)
+        if any(isinstance(token, str) for token in known) != files:  # then the adapter was off, or on
+            shared = 0
+        if cache is None or not shared:
+            return GrowingCache(), 0
+        cache.crop(shared - cache.get_seq_length())
+        return cache, shared
+
+
+def in_words(error: BaseException) -> OneLLMError:
+    """Say what went wrong inside the model."""
+    import torch
+
+    if isinstance(error, OneLLMError):
+        return error
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        told = ModelError("The memory was not enough for this answer; ask with fewer or smaller files.")
+    else:
+        reason = f"{type(error).__name__}: {error}"
+        told = ModelError(f"The model failed ({reason}); ask again or start a new conversation.")
+    told.__cause__ = error
+    return told
