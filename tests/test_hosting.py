@@ -105,6 +105,13 @@ def test_what_the_dockerfile_copies_is_an_app(tmp_path):
         assert app.wait(20) == 0
 
 
+def test_a_taken_port_is_told(app_url):
+    command = [sys.executable, "app.py", "--port", app_url.rpartition(":")[2]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "is taken" in done.stderr and "Traceback" not in done.stderr
+
+
 # Proxies.
 
 

@@ -73,6 +73,7 @@ def test_an_error_is_one_line(arguments, words):
         ["ask", "--temperature", "-1", "Hello"],
         ["ask", "--max-new-tokens", "100000", "Hello"],
         ["ask", "--depth-picture", "a.png", "Hello"],
+        ["chat", "--top-p", "2"],
     ],
 )
 def test_usage(arguments):

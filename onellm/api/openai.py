@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_S = 5.0  # without a word for so long, a stream begins, and says that it lives
 DEFAULT_TOKENS = 128
+# proxies must neither keep the pieces back nor remember them
+STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 def app(engine: Engine) -> FastAPI:
@@ -73,10 +75,6 @@ def app(engine: Engine) -> FastAPI:
         return StreamingResponse(answer.events(first, pieces), media_type="text/event-stream", headers=STREAMED)
 
     return server
-
-
-# proxies must neither keep the pieces back nor remember them
-STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class Answer:

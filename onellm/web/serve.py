@@ -83,15 +83,16 @@ def serve(options: argparse.Namespace) -> None:
         css=theme.CSS,
         head=theme.HEAD,
     )
-    try:
-        launch()
-    except OSError:
-        sys.exit(f"Port {options.port} of {options.host} is taken, or cannot be had; give another one with --port.")
-    engine.start()  # not before: the page would wait for it
-    threading.Thread(target=_warm_up, args=(engine,), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
+        try:
+            launch()
+        except OSError:
+            sys.exit(f"Port {options.port} of {options.host} is taken, or cannot be had; give another one with --port.")
+        engine.start()  # not before: the page would wait for it
+        threading.Thread(target=_warm_up, args=(engine,), daemon=True).start()
         while True:
             time.sleep(3600)
+    engine.cancel()  # else Python waits at its end for the threads that load
     page.close(verbose=False)
 
 

@@ -80,9 +80,9 @@ def test_microphone_and_camera(open_page):
     person.open("record")
     person.page.locator("#mic button.record").click()
     person.page.wait_for_timeout(1_500)
-    person.page.locator("#mic button.stop").click()
+    person.page.locator("#mic button.stop-button").click()
     person.chips.locator("audio").wait_for()
-    person.page.locator("#camera button").first.click()  # asks for the camera
+    person.page.locator("#camera").get_by_text("Click to Access Webcam").click()
     person.page.locator("#camera video").wait_for()
     person.page.wait_for_timeout(500)
     person.page.locator('#camera button[aria-label="capture photo"]').click()
