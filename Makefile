@@ -41,7 +41,7 @@ packages:
 	$(call debian,$(shell cat packages.txt))
 
 browser:
-	$(call debian,chromium fonts-noto-color-emoji fonts-wqy-microhei)
+	$(call debian,chromium fonts-noto-color-emoji fonts-wqy-microhei nginx-light caddy)
 
 setup: packages $(VENV)/.ready ## make a working .venv
 

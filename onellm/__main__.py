@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     """Describe the commands."""
     from onellm.models import add_options as add_model_options
-    from onellm.options import add_sampling
+    from onellm.settings import add_options as add_settings
     from onellm.web.serve import add_options
 
     parser = argparse.ArgumentParser(prog="python -m onellm", description=sys.modules["onellm"].__doc__)
@@ -78,10 +78,10 @@ def _parser() -> argparse.ArgumentParser:
             help=f"the picture beside the {kind} map; the first belongs to the first map",
         )
     add_model_options(ask)
-    add_sampling(ask)
+    add_settings(ask)
     chat = commands.add_parser("chat", help="chat in the terminal", description=_chat.__doc__)
     add_model_options(chat)
-    add_sampling(chat)
+    add_settings(chat)
 
     serve = commands.add_parser("serve", help="start the web app, as app.py does")
     add_options(serve)
@@ -120,13 +120,13 @@ def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             MODALITIES[kind].check(item["path"])  # before seconds go into loading the model
     _silence()
     from onellm.models import load
-    from onellm.options import SAMPLING
+    from onellm.settings import given
 
     chat = load(options.model, quantize=options.quantize, device_map="auto" if options.offload else None)
     begun = False
     for piece in chat.stream(
         options.question,
-        **{name: getattr(options, name) for name in SAMPLING},
+        **vars(given(options)),
         **{kind: items for kind, items in files.items() if items},
     ):
         piece = piece if begun else piece.lstrip()
@@ -140,11 +140,10 @@ def _chat(options: argparse.Namespace) -> int:
     """Chat in the terminal: questions and files in, streamed answers out; /help lists the commands."""
     _silence()
     from onellm import terminal
-    from onellm.options import SAMPLING
+    from onellm.settings import given
 
-    settings = {name: getattr(options, name) for name in SAMPLING}
     device_map = "auto" if options.offload else None
-    return terminal.start(options.model, settings, quantize=options.quantize, device_map=device_map)
+    return terminal.start(options.model, given(options), quantize=options.quantize, device_map=device_map)
 
 
 def _models() -> int:

@@ -13,8 +13,9 @@ from typing import Any
 from onellm.errors import ModelError, OneLLMError
 from onellm.limits import LIMITS
 from onellm.modalities import MODALITIES
+from onellm.settings import Settings
 from onellm.trace import FileTrace, Timings, Trace, is_file, name_of, segments
-from onellm.writer import Encoded, Here, Past, Request, Settings, Writer
+from onellm.writer import Encoded, Here, Past, Request, Writer
 
 DEFAULT_QUESTION = "What is this?"
 
@@ -238,7 +239,7 @@ class Chat:
         done = False
         try:
             with closing(events):
-                for piece in _until(self._texts(events, stop, trace, runs, messages), self._writer.stop_strings):
+                for piece in until(self._texts(events, stop, trace, runs, messages), self._writer.stop_strings):
                     if piece:
                         pieces.append(piece)
                         yield piece
@@ -286,7 +287,7 @@ class Chat:
                 return
 
 
-def _until(pieces: Iterable[str], stops: list[str]) -> Iterator[str]:
+def until(pieces: Iterable[str], stops: list[str]) -> Iterator[str]:
     """Pass text on up to the first stop string; what may be the beginning of one is held back."""
     held = ""
     for piece in pieces:

@@ -22,37 +22,9 @@ if TYPE_CHECKING:
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
-@dataclass(frozen=True)
-class Card:
-    """What people should know of a model; as text it is the description.
-
-    Attributes:
-        description: what it is.
-        trained_on: what it was trained on.
-        cannot: what not to expect of it.
-    """
-
-    description: str
-    trained_on: str
-    cannot: str
-
-    def __str__(self) -> str:
-        return self.description
-
-
 MODELS = {
-    "onellm-tiny": Card(
-        "trained and shipped with this package; names the main thing in a file",
-        "a frozen SmolLM2-135M, EfficientNet-Lite2 and YAMNet, joined by training on photographs, recordings, rendered "
-        "objects, motion and brain recordings from freely licensed packages",
-        "it does not count, read, reason or recognise people, and knows few objects beyond a household's",
-    ),
-    "onellm-7b": Card(
-        "the published OneLLM, csuhan/OneLLM-7B",
-        "LLaMA2-7B and CLIP's ViT-L, joined by its authors by training on about a billion files with captions, of "
-        "eight kinds, and two million instructions",
-        "it invents details at times, and is not meant for recognising people or for medical use",
-    ),
+    "onellm-tiny": "trained and shipped with this package; names the main thing in a file",
+    "onellm-7b": "the published OneLLM, csuhan/OneLLM-7B",
 }
 # what runs on a CPU unless another mode is asked for: measured to answer alike, and faster (docs/performance.md)
 MEASURED_ON_CPU = {"onellm-tiny": "int8"}

@@ -64,8 +64,13 @@ class OneLLMProcessor(ProcessorMixin):
 
     def to_tensor(self, part: dict) -> torch.Tensor:
         """Turn the file of one content part, or what lies in memory, into the model's tensor, see `load`."""
-        kind = part["type"]
-        return MODALITIES[kind].to_tensor(self.load(part), **self.modalities[kind].get("input", {}))
+        return MODALITIES[part["type"]].to_tensor(self.load(part), **self.input_of(part))
+
+    def input_of(self, part: dict) -> dict:
+        """Return the settings of `to_tensor` for a content part; a video's `frames` are its own where it names them."""
+        settings = self.modalities[part["type"]].get("input", {})
+        own = {key: part[key] for key in ("frames",) if part.get(key) is not None and part["type"] == "video"}
+        return settings | own
 
     @staticmethod
     def load(part: dict) -> Sample:

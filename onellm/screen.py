@@ -1,4 +1,4 @@
-"""What the terminal chat shows: how far loading is, what the model did, the conversation as Markdown."""
+"""What the terminal chat shows: how far loading is, and what the model did."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,6 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from onellm.chat import Chat
 from onellm.progress import Progress
 from onellm.trace import FileTrace, Trace
 
@@ -51,16 +50,6 @@ def inside(trace: Trace) -> Table:
     table.add_row("seconds", ", ".join(f"{name} {seconds:.2f}" for name, seconds in spent.items()))
     table.add_row("answer", f"{trace.new_tokens} tokens, {trace.tokens_per_s:.0f} a second")
     return table
-
-
-def as_markdown(chat: Chat) -> str:
-    """Return a conversation as Markdown."""
-    lines = [f"# A conversation with {chat.name}"]
-    for message in chat.messages:
-        lines.append(f"**{'You' if message['role'] == 'user' else chat.name}:**")
-        for part in message["content"]:
-            lines.append(part["text"] if part["type"] == "text" else f"* {part['type']}: `{part['path']}`")
-    return "\n\n".join(lines) + "\n"
 
 
 def _nearest(file: FileTrace) -> str:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -21,11 +22,12 @@ from rich.text import Text
 from onellm.chat import Chat
 from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
+from onellm.markdown import as_markdown
 from onellm.modalities import MODALITIES
 from onellm.modalities.base import Sample
 from onellm.modalities.recognise import recognise
-from onellm.options import SAMPLING
-from onellm.screen import as_markdown, inside, progress_bar
+from onellm.screen import inside, progress_bar
+from onellm.settings import HELP, Settings, parse
 
 
 class Leave(Exception):
@@ -43,7 +45,7 @@ class Terminal:
         files: content parts for the next question.
     """
 
-    def __init__(self, chat: Chat, settings: dict[str, Any], console: Console, errors: Console):
+    def __init__(self, chat: Chat, settings: Settings, console: Console, errors: Console):
         self.chat, self.settings, self.console, self.errors = chat, settings, console, errors
         self.files: list[dict] = []
         self.commands = {name.removeprefix("do_"): getattr(self, name) for name in vars(Terminal) if name[:3] == "do_"}
@@ -89,7 +91,7 @@ class Terminal:
             for path in paths:
                 self.add(recognise(path), path)
             if question:
-                self.say(self.chat.stream(question, **self.settings, **self.take()))
+                self.say(self.chat.stream(question, **vars(self.settings), **self.take()))
         except OneLLMError as error:
             self.errors.print(Text(" ".join(str(error).split()), style="red"), soft_wrap=True)
 
@@ -179,7 +181,7 @@ class Terminal:
 
     def do_retry(self, rest: str) -> None:
         """Answer the last question again."""
-        self.say(self.chat.retry(**self.settings))
+        self.say(self.chat.retry(**vars(self.settings)))
 
     def do_undo(self, rest: str) -> None:
         """Take the last question and its answer back."""
@@ -196,7 +198,7 @@ class Terminal:
         path = Path(next(iter(_words(rest)), "conversation.md")).expanduser()
         try:
             with open(path, "x", encoding="utf-8") as file:
-                file.write(as_markdown(self.chat))
+                file.write(as_markdown(self.chat.messages, f"A conversation with {self.chat.name}", self.chat.name))
         except FileExistsError as error:
             raise OneLLMError(f"{path} is there already; give another name.") from error
         except OSError as error:
@@ -207,15 +209,16 @@ class Terminal:
         """[NAME VALUE]  show the settings, or change one."""
         name, _, value = rest.partition(" ")
         if name:
-            if name not in SAMPLING:
-                raise OneLLMError(f"There is no setting '{name}'; use one of {', '.join(SAMPLING)}.")
+            if name not in HELP:
+                raise OneLLMError(f"There is no setting '{name}'; use one of {', '.join(HELP)}.")
             try:
-                self.settings[name] = SAMPLING[name].read(value.strip()) if value.strip() else SAMPLING[name].default
+                changed = parse(name, value.strip()) if value.strip() else getattr(Settings(), name)
+                self.settings = replace(self.settings, **{name: changed})
             except argparse.ArgumentTypeError as error:
                 raise OneLLMError(f"{name}: {error}.") from error
         table = Table("setting", "value", "what it does", box=None)
-        for key, option in SAMPLING.items():
-            table.add_row(key, escape(str(self.settings[key])), option.help)
+        for key, (_, words) in HELP.items():
+            table.add_row(key, escape(str(getattr(self.settings, key))), words)
         self.console.print(table)
 
     def do_inside(self, rest: str) -> None:
@@ -252,12 +255,12 @@ def split_files(line: str) -> tuple[str, list[str]]:
     return " ".join(rest.split()) if paths else line.strip(), paths
 
 
-def start(name: str | None, settings: dict[str, Any], **options: Any) -> int:
+def start(name: str | None, settings: Settings, **options: Any) -> int:
     """Load a model and chat with it at the terminal.
 
     Args:
         name: the model; None for what suits this machine.
-        settings: options of the answers, as `Chat.stream` takes them.
+        settings: of the answers.
         **options: further arguments of `onellm.load`.
 
     Returns:

@@ -10,19 +10,8 @@ from typing import Any
 
 from onellm.errors import ModelError, OneLLMError
 from onellm.gpu import is_zero, on_gpu
-from onellm.limits import LIMITS
+from onellm.settings import Settings
 from onellm.trace import FileTrace, watch
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How an answer is to be made; `Chat.stream` describes them."""
-
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-    system: str = ""
 
 
 @dataclass
@@ -194,7 +183,7 @@ class Writer:
             media=media,
             words=True,
             past_key_values=cache,
-            max_new_tokens=min(settings.max_new_tokens, LIMITS.new_tokens),
+            max_new_tokens=settings.max_new_tokens,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
             tokenizer=tokenizer,  # for stop strings

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onellm.chat import Chat, _until
+from onellm.chat import Chat, until
 from onellm.errors import FileError, ModelError, OneLLMError
 from onellm.limits import LIMITS
 from onellm.writer import Past
@@ -50,7 +50,7 @@ def test_stream_is_the_answer_in_pieces(chat):
     ],
 )
 def test_answers_end_before_a_stop_string(pieces, said):
-    assert "".join(_until(iter(pieces), ["###"])) == said
+    assert "".join(until(iter(pieces), ["###"])) == said
 
 
 def test_a_file_without_words_gets_a_question(chat, picture):

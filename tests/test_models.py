@@ -10,7 +10,7 @@ import onellm
 from onellm import models
 from onellm.errors import ModelError
 from onellm.model import quantize
-from onellm.models import MODELS, Choice, can_run, choices, choose, load
+from onellm.models import Choice, can_run, choices, choose, load
 from onellm.progress import Cancelled
 
 WIDE = {  # on a CPU 4bit wants widths that 64 divides
@@ -224,11 +224,6 @@ def test_on_a_cpu_bitsandbytes_is_slow(monkeypatch):
     monkeypatch.setattr(models, "_weights_at_hand", lambda name: True)
     slow = {option.quantize: option.slow for option in choices() if option.name == "onellm-tiny"}
     assert slow == {"none": False, "int8": False, "8bit": True, "4bit": True}
-
-
-def test_cards_are_written_for_every_model():
-    for card in MODELS.values():
-        assert card.description and card.trained_on and card.cannot and f"{card}" == card.description
 
 
 def test_loading_is_told_step_by_step(folder, capfd):

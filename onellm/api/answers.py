@@ -1,14 +1,29 @@
 """One answer for a program: it waits in the line of all, streams, can be given up, and is counted."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from onellm.api.metrics import Count
 from onellm.web.engine import Engine
+from onellm.web.line import Ticket
 from onellm.web.reader import Reader
 
 BEAT_S = 0.25  # between looks at whether the asker is still there
+
+
+def queue(engine: Engine, ticket: Ticket) -> Iterator[int]:
+    """Wait until the model is loaded and a ticket's turn has come.
+
+    Yields:
+        How many are served before, again and again, so that whoever waits can leave.
+    """
+    engine.start()
+    while engine.loading:
+        yield ticket.place
+        time.sleep(BEAT_S)
+    while not ticket.wait(BEAT_S):
+        yield ticket.place
 
 
 def stream(
@@ -33,11 +48,7 @@ def stream(
     """
     ticket = engine.line.join()
     try:
-        engine.start()
-        while engine.loading:
-            yield ""
-            time.sleep(BEAT_S)
-        while not ticket.wait(BEAT_S):
+        for _ in queue(engine, ticket):
             yield ""
         chat = engine.new_chat(messages)
         reader = Reader(chat.stream(text, **options), lambda: None)

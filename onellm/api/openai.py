@@ -21,16 +21,16 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from onellm.api import answers, media
 from onellm.api.metrics import Count, counted
 from onellm.api.schema import Completion
-from onellm.chat import _until as until
+from onellm.chat import until
 from onellm.errors import BusyError, OneLLMError
 from onellm.limits import LIMITS
 from onellm.modalities.base import megabytes
+from onellm.settings import Settings
 from onellm.web.engine import Engine
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_S = 5.0  # without a word for so long, a stream begins, and says that it lives
-DEFAULT_TOKENS = 128
 # proxies must neither keep the pieces back nor remember them
 STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -88,7 +88,7 @@ class Answer:
     def __init__(self, engine: Engine, asked: Completion):
         self.engine, self.asked = engine, asked
         self.count = Count()
-        self.most = min(asked.max_completion_tokens or asked.max_tokens or DEFAULT_TOKENS, LIMITS.new_tokens)
+        self.most = min(asked.max_completion_tokens or asked.max_tokens or Settings.max_new_tokens, LIMITS.new_tokens)
         self.cut = False
         self._head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",

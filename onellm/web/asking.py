@@ -4,10 +4,11 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import gradio as gr
 
+from onellm.api.answers import BEAT_S, queue
 from onellm.api.metrics import counted
 from onellm.chat import DEFAULT_QUESTION
 from onellm.errors import OneLLMError
@@ -22,7 +23,6 @@ from onellm.web.texts import say
 
 logger = logging.getLogger(__name__)
 
-BEAT_S = 0.25  # between looks at a model that has nothing to say yet
 SHOW_EVERY_S = 0.05  # of a streamed answer
 
 
@@ -49,13 +49,15 @@ class Asking:
         broken = next((item for item in session.pending if item.error), None)
         if broken is not None:
             raise OneLLMError(broken.error)
-        files = tuple(item.file for item in session.pending)
+        drawn, frames = checked(*settings)
+        files = tuple(
+            replace(item.file, frames=frames) if item.file.kind == "video" else item.file for item in session.pending
+        )
         count = len(session.turns) if session.editing is None else session.editing
         self.check(session, text, files, count)
-        drawn, frames = checked(session, *settings)
         session.cut(count)
         session.editing, session.pending = None, []
-        return self.place(session, Turn(text.strip() or DEFAULT_QUESTION, files, drawn, frames))
+        return self.place(session, Turn(text.strip() or DEFAULT_QUESTION, files, drawn))
 
     @worded
     def begin_example(self, session: Session, event: gr.EventData) -> dict:
@@ -73,7 +75,7 @@ class Asking:
     def begin_again(self, session: Session, event: gr.EventData) -> dict:
         """Take the last answer off the page to ask once more."""
         turn = self.last(session)
-        session.turns[-1] = Turn(turn.question, turn.files, turn.settings, turn.frames, held=turn.held)
+        session.turns[-1] = Turn(turn.question, turn.files, turn.settings, held=turn.held)
         return self.place(session)
 
     def check(self, session: Session, text: str, files: tuple[Attachment, ...], count: int) -> None:
@@ -153,16 +155,13 @@ class Asking:
 
     def queue(self, session: Session, turn: Turn) -> Iterator[dict]:
         """Wait for the model to be loaded, for one's turn in the line, and for one's own earlier answer to end."""
-        engine = self.page.engine
-        engine.start()
-        while engine.loading and turn.stage == "waiting":
-            yield self.page.beat()
-            time.sleep(BEAT_S)
-        session.ticket, place = engine.line.join(), 0
-        while turn.stage == "waiting" and not session.ticket.wait(BEAT_S):
-            if session.ticket.place != place:
-                place = session.ticket.place
-                turn.note = say(session.language, "wait.line", place=place)
+        engine, before = self.page.engine, 0
+        session.ticket = engine.line.join()
+        for place in queue(engine, session.ticket):
+            if turn.stage != "waiting":
+                return
+            if engine.ready and place != before:
+                before, turn.note = place, say(session.language, "wait.line", place=place)
                 yield self.page.show(session)
             else:
                 yield self.page.beat()

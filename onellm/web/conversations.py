@@ -16,12 +16,13 @@ from pydantic import BaseModel, Field, ValidationError
 
 from onellm.errors import FileError, OneLLMError
 from onellm.limits import LIMITS
+from onellm.markdown import as_markdown
 from onellm.modalities import MODALITIES
 from onellm.modalities.base import display_name, megabytes
+from onellm.settings import Settings
 from onellm.trace import Trace
 from onellm.web.page import Page
 from onellm.web.session import Attachment, Session, Turn
-from onellm.writer import Settings
 
 VERSION = 1
 FORMATS = ("md", "json", "zip")
@@ -35,16 +36,7 @@ class FileRecord(BaseModel):
     name: str = Field(max_length=255)
     path: str = Field("", max_length=4096)
     picture: str | None = Field(None, max_length=4096)
-
-
-class SettingsRecord(BaseModel):
-    """How an answer was drawn, see `Settings`."""
-
-    temperature: float = Field(0.0, ge=0, le=10)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_new_tokens: int = Field(128, ge=1, le=LIMITS.new_tokens)
-    seed: int | None = Field(None, ge=0, lt=2**32)
-    system: str = Field("", max_length=LIMITS.message_characters)
+    frames: int | None = Field(None, ge=1, le=LIMITS.video_sampled_frames)
 
 
 class TurnRecord(BaseModel):
@@ -52,8 +44,7 @@ class TurnRecord(BaseModel):
 
     question: str = Field(max_length=LIMITS.message_characters)
     files: list[FileRecord] = Field([], max_length=LIMITS.files_per_turn)
-    settings: SettingsRecord = SettingsRecord()
-    frames: int | None = Field(None, ge=1, le=LIMITS.video_sampled_frames)
+    settings: Settings = Settings()
     answer: str = Field("", max_length=LIMITS.chat_characters)
     note: str = Field("", max_length=LIMITS.message_characters)
     failed: bool = False
@@ -103,7 +94,7 @@ def restore(page: Page, session: Session, text: str) -> None:
     for kept in record.turns:
         files = tuple(_attachment(page, file) for file in kept.files if file.kind in MODALITIES)
         values = kept.model_dump(exclude={"files", "settings", "trace"})
-        turn = Turn(**values, files=files, settings=Settings(**kept.settings.model_dump()), stage="done")
+        turn = Turn(**values, files=files, settings=kept.settings, stage="done")
         with contextlib.suppress(Exception):  # an older version's trace is no reason to lose the words
             turn.trace = Trace.from_dict(kept.trace) if kept.trace else None
         session.turns.append(turn)
@@ -167,13 +158,15 @@ def _record(session: Session) -> Record:
     """Describe a session's conversation."""
     turns = []
     for turn in session.turns:
-        files = [FileRecord(kind=f.kind, name=f.title[:255], path=f.path, picture=f.picture) for f in turn.files]
+        files = [
+            FileRecord(kind=f.kind, name=f.title[:255], path=f.path, picture=f.picture, frames=f.frames)
+            for f in turn.files
+        ]
         turns.append(
             TurnRecord(
                 question=turn.question,
                 files=files,
-                settings=SettingsRecord(**vars(turn.settings)),
-                frames=turn.frames,
+                settings=turn.settings,
                 answer=turn.answer,
                 note=turn.note,
                 failed=turn.failed,
@@ -191,20 +184,20 @@ def _attachment(page: Page, file: FileRecord) -> Attachment:
     """Turn a file of a record into one the visitor may use; one that is gone keeps its name."""
     try:
         picture = page.own(file.picture) if file.picture else None
-        return Attachment(file.kind, page.own(file.path), picture, file.name)
+        return Attachment(file.kind, page.own(file.path), picture, file.frames, file.name)
     except OneLLMError:
-        return Attachment(file.kind, "", None, file.name)
+        return Attachment(file.kind, "", name=file.name)
 
 
 def _markdown(record: Record) -> str:
     """Write a conversation for people."""
-    lines = [f"# {record.title}", "", time.strftime("%Y-%m-%d %H:%M", time.localtime(record.begun_s)), ""]
+    messages = []
     for turn in record.turns:
-        lines += ["## You", ""]
-        lines += [f"* {MODALITIES[file.kind].title}: {file.name}" for file in turn.files]
-        lines += [""] if turn.files else []
-        lines += [turn.question, "", f"## {turn.model or 'OneLLM'}", "", turn.answer or turn.note, ""]
-    return "\n".join(lines)
+        files = [{"type": file.kind, "path": file.name} for file in turn.files]
+        messages.append({"role": "user", "content": [*files, {"type": "text", "text": turn.question}]})
+        answer = {"type": "text", "text": turn.answer or turn.note}
+        messages.append({"role": "assistant", "name": turn.model, "content": [answer]})
+    return as_markdown(messages, record.title, "OneLLM")
 
 
 def _write_zip(target: Path, record: Record) -> None:

@@ -19,6 +19,7 @@ from onellm.modalities import MODALITIES, Preview, Sample, Seen
 from onellm.modalities import load as load_file
 from onellm.modalities.base import megabytes
 from onellm.web import icons
+from onellm.web.markup import escaped, part
 from onellm.web.texts import say
 
 if TYPE_CHECKING:
@@ -85,14 +86,14 @@ def look_at(kind: str, path: str, options: dict, inputs: dict | None = None, lan
 
 def words(text: str) -> dict:
     """Return text as message content in which nothing is markup."""
-    return {"type": "text", "text": html.escape(text, quote=False)}
+    return {"type": "text", "text": escaped(text)}
 
 
 def note(text: str, failed: bool) -> Any:
     """Return the app's own words as message content."""
     kind = "error" if failed else "wait"
     role = "alert" if failed else "status"
-    return _part("html", f'<div class="note {kind}" role="{role}">{html.escape(text)}</div>')
+    return part(f'<div class="note {kind}" role="{role}">{html.escape(text)}</div>')
 
 
 def refusal(text: str) -> str:
@@ -103,13 +104,6 @@ def refusal(text: str) -> str:
 def file_url(path: str | Path) -> str:
     """Return a served file's address, relative to the page so that it holds behind any proxy."""
     return f"gradio_api/file={quote(str(path))}"
-
-
-def _part(component: str, value: Any) -> Any:
-    """Return a component as message content, ready to be sent: a stream sends all messages at every step."""
-    from gradio.components.chatbot import ComponentMessage
-
-    return ComponentMessage(component=component, value=value, constructor_args={}, props={})
 
 
 def _head(kind: str, path: str, sample: Sample) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from onellm import gpu
 from onellm.models import add_options as add_model_options
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def serve(options: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container's stop ends as Ctrl-C does
     fixed = options.fixed_model if options.fixed_model is not None else _on_space() or not _is_loopback(options.host)
     engine = Engine(options.model, quantize=options.quantize, device_map="auto" if options.offload else None)
+    if gpu.is_zero():  # its workers are forked at launch, and the model must be in what they copy
+        engine.wait()
     page = build(engine, fixed_model=fixed)
     launch = functools.partial(
         page.launch,

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onellm.errors import OneLLMError
+from onellm.settings import Settings
 from onellm.trace import Trace
 from onellm.web.line import Ticket
 from onellm.web.previews import Look, look_at
 from onellm.web.reader import Reader
-from onellm.writer import Settings
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,14 @@ class Attachment:
         kind: name of the modality.
         path: the file; "" where a kept conversation's file is gone.
         picture: the picture beside a depth or a normal map.
+        frames: frames a video is read as; None leaves it to the model.
         name: the file's name where the path is gone.
     """
 
     kind: str
     path: str
     picture: str | None = None
+    frames: int | None = None
     name: str = ""
 
     @property
@@ -38,7 +40,8 @@ class Attachment:
     @property
     def options(self) -> dict:
         """What `load` takes beside the path."""
-        return {"picture": self.picture} if self.picture else {}
+        given = {"picture": self.picture, "frames": self.frames}
+        return {name: value for name, value in given.items() if value}
 
 
 @dataclass(eq=False)
@@ -68,7 +71,6 @@ class Turn:
         question: as typed.
         files: what came with it.
         settings: how the answer is drawn.
-        frames: frames a video is read as; None leaves it to the model.
         answer: the model's words so far.
         note: the app's words below the answer: that it waits, was stopped, or failed.
         failed: the note is an error.
@@ -82,7 +84,6 @@ class Turn:
     question: str
     files: tuple[Attachment, ...] = ()
     settings: Settings = Settings()
-    frames: int | None = None
     answer: str = ""
     note: str = ""
     failed: bool = False
@@ -94,12 +95,7 @@ class Turn:
 
     def parts(self) -> list[dict]:
         """Return the files that are there as content parts of a chat message."""
-        parts = []
-        for file in self.files:
-            if file.path:
-                frames = {"frames": self.frames} if file.kind == "video" and self.frames else {}
-                parts.append({"type": file.kind, "path": file.path, **file.options, **frames})
-        return parts
+        return [{"type": file.kind, "path": file.path, **file.options} for file in self.files if file.path]
 
 
 class Session:
@@ -143,9 +139,11 @@ class Session:
         Raises:
             FileError: the file cannot be used as that kind.
         """
-        key = (file, self.language, repr(inputs and inputs.get(file.kind)))
+        settings = (
+            None if inputs is None else inputs.get(file.kind, {}) | ({"frames": file.frames} if file.frames else {})
+        )
+        key = (file, self.language, repr(settings))
         if key not in self._looks:
-            settings = (inputs or {}).get(file.kind)
             self._looks[key] = look_at(file.kind, file.path, file.options, settings, self.language)
         return self._looks[key]
 

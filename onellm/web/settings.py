@@ -7,31 +7,24 @@ import gradio as gr
 
 from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
+from onellm.settings import Settings
 from onellm.web import texts
 from onellm.web.page import Page, worded
 from onellm.web.session import Session
 from onellm.web.texts import say
-from onellm.writer import Settings
 
 ANEW = -1  # the seed that draws another answer each time
 DEFAULTS = (Settings.temperature, Settings.top_p, Settings.max_new_tokens, ANEW, 0, "")
 
 
 def checked(
-    session: Session,
-    temperature: float,
-    top_p: float,
-    max_new_tokens: float,
-    seed: float | None,
-    frames: float,
-    system: str,
+    temperature: float, top_p: float, max_new_tokens: float, seed: float | None, frames: float, system: str
 ) -> tuple[Settings, int | None]:
     """Return the settings as the model takes them, and the frames a video is read as.
 
     Args:
-        session: the visitor's session.
-        temperature: 0 to 2.
-        top_p: 0.05 to 1.
+        temperature: 0 answers with the likeliest words.
+        top_p: only the likeliest words that make up this share are drawn.
         max_new_tokens: longest answer, in tokens.
         seed: None or `ANEW` draws anew each time.
         frames: frames a video is read as; 0 leaves it to the model.
@@ -40,19 +33,12 @@ def checked(
     Raises:
         OneLLMError: a value is out of its range.
     """
-    language, system = session.language, (system or "").strip()
-    seed = ANEW if seed is None else seed
-    if seed != ANEW and not (seed == int(seed) and 0 <= seed < 2**32):
-        raise OneLLMError(say(language, "error.seed", seed=f"{seed:g}"))
-    if len(system) > LIMITS.message_characters:
-        most = f"{LIMITS.message_characters:,}"
-        raise OneLLMError(say(language, "error.long", count=f"{len(system):,}", most=most))
     drawn = Settings(
-        temperature=min(max(float(temperature), 0.0), 2.0),
-        top_p=min(max(float(top_p), 0.05), 1.0),
-        max_new_tokens=min(max(int(max_new_tokens), 1), LIMITS.new_tokens),
-        seed=None if seed == ANEW else int(seed),
-        system=system,
+        temperature=float(temperature),
+        top_p=float(top_p),
+        max_new_tokens=int(max_new_tokens),
+        seed=None if seed in (None, ANEW) else int(seed),
+        system=(system or "").strip(),
     )
     return drawn, min(int(frames), LIMITS.video_sampled_frames) if frames and frames > 0 else None
 

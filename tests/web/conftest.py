@@ -120,6 +120,11 @@ class Person:
         self.page.wait_for_selector("#send", state="hidden")
         self.page.wait_for_selector("#send", state="visible")
 
+    def begin_anew(self):
+        """Start a new conversation."""
+        self.page.locator("#new").click()
+        self.page.wait_for_selector("#welcome", state="visible")
+
     def answer(self):
         """Read the words of the last answer."""
         words = self.answers.last.locator(".message-content")

@@ -21,8 +21,7 @@ def test_a_file_of_each_kind(open_page, example_files):
         assert person.chips.count() == 0  # the form is empty again
         assert example_files[kind].name in person.questions.last.inner_text()
         person.see(f"answer-{kind}")
-        person.page.locator("#new").click()
-        person.page.wait_for_selector("#welcome", state="visible")
+        person.begin_anew()
 
 
 def test_later_questions(open_page, example_files):

@@ -66,8 +66,7 @@ def test_a_thumb_is_logged_on_this_machine(person, app_folder):
 
 def test_conversations_stay_in_the_browser(person):
     page = person.page
-    page.locator("#new").click()
-    page.wait_for_selector("#welcome", state="visible")
+    person.begin_anew()
     assert person.ask("Hello!")
     page.reload()
     page.wait_for_selector(".status.ready")
@@ -106,8 +105,7 @@ def test_export_and_import(person, tmp_path, form):
     if form == "zip":
         with zipfile.ZipFile(file) as archive:
             assert any(name.endswith("cat.jpg") for name in archive.namelist())
-    page.locator("#new").click()
-    page.wait_for_selector("#welcome", state="visible")
+    person.begin_anew()
     with page.expect_file_chooser() as chooser:
         page.locator("#import").click()
     chooser.value.set_files(file)

@@ -154,7 +154,7 @@ def test_settings_reach_the_model_and_wrong_ones_are_refused(on):
     done = ask(on, session, "Hello", 0.5, 0.9, 32, 7, 0, " Be short.")
     assert contents(done["conversation"][-1])[0] == "You said HelloBe short."
     assert session.turns[0].settings.seed == 7
-    with pytest.raises(gr.Error, match="no seed"):
+    with pytest.raises(gr.Error, match="seed is -3"):
         on.begin(session, "Hello", 0.5, 0.9, 32, -3, 0, "")
 
 

@@ -134,9 +134,9 @@ def test_settings(open_page):
     page.get_by_label("Longest answer").first.fill("24")
     person.see("settings")
     first = person.ask("Tell me a story.")
-    page.locator("#new").click()
+    person.begin_anew()
     assert person.ask("Tell me a story.") == first  # the same seed
-    page.locator("#new").click()
+    person.begin_anew()
     page.get_by_label("Seed").fill("8")
     assert person.ask("Tell me a story.") != first
     page.get_by_role("button", name="Reset", exact=True).click()
@@ -150,7 +150,7 @@ def test_another_quantisation_is_loaded(open_page):
     before = page.locator(".badge").inner_text()
     other = "none" if "int8" in before else "int8"
     page.locator(f'#models input[value="{other}"]').first.check()
-    person.act("switch")
+    person.act("switch", last=False)
     page.wait_for_selector(".status.loading")
     person.see("loading")
     page.wait_for_selector(".status.ready")

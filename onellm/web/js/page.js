@@ -18,7 +18,10 @@ window.onellm = (() => {
   // ---- clicks -----------------------------------------------------------------------------------------------------
 
   /** Let the events `names` be triggered through a component's `trigger`. */
-  const connect = (trigger, names) => names.forEach((name) => acts.set(name, trigger));
+  const connect = (trigger, names) => {
+    names.forEach((name) => acts.set(name, trigger));
+    speak(); // Gradio has set the browser's language meanwhile
+  };
   const act = (name, data = {}) => acts.get(name)?.(name, data);
 
   const chosenIn = (form) =>
