@@ -24,6 +24,7 @@ from onellm.web.texts import say
 logger = logging.getLogger(__name__)
 
 SHOW_EVERY_S = 0.05  # of a streamed answer
+END_S = 1.0  # for a stopped answer to leave its trace
 
 
 class Asking:
@@ -57,7 +58,7 @@ class Asking:
         self.check(session, text, files, count)
         session.cut(count)
         session.editing, session.pending = None, []
-        return self.place(session, Turn(text.strip() or DEFAULT_QUESTION, files, drawn))
+        return self.place(session, Turn(text.strip() or DEFAULT_QUESTION, files, drawn)) | self.page.form(session, "")
 
     @worded
     def begin_example(self, session: Session, event: gr.EventData) -> dict:
@@ -67,7 +68,6 @@ class Asking:
             raise OneLLMError(say(session.language, "error.gone"))
         self.idle(session)
         session.forget()
-        session.pending = []
         example = self.page.examples[index]
         return self.place(session, Turn(example.question, example.files))
 
@@ -113,7 +113,7 @@ class Asking:
                 session.turns.remove(last)
             session.turns.append(turn)
         session.turns[-1].note = self.waiting(session)
-        return self.page.show(session) | self.page.form(session, "")
+        return self.page.show(session)
 
     # Answering.
 
@@ -133,9 +133,8 @@ class Asking:
                 if turn.stage == "waiting":
                     turn.stage = "answering"
                     yield from self.stream(session, turn)
-                    count.trace = turn.trace
-                else:
-                    count.outcome = "stopped"
+                count.trace = turn.trace
+                count.outcome = "stopped" if turn.stage == "done" else ""
         except OneLLMError as error:
             turn.note, turn.failed = str(error), True
         except Exception:
@@ -148,7 +147,7 @@ class Asking:
         kept = {self.page.parts["kept"]: conversations.dump(session)}
         if turn.failed and not turn.held:
             turn.note += " " + say(session.language, "error.back")
-            session.pending = [Pending(file, (file.kind,)) for file in turn.files]
+            session.pending[:0] = [Pending(file, (file.kind,)) for file in turn.files]
             yield self.page.show(session) | self.page.form(session, turn.question) | kept
         else:
             yield self.page.show(session) | kept
@@ -192,6 +191,7 @@ class Asking:
         try:
             for piece in session.reader.pieces(BEAT_S):
                 if turn.stage != "answering":
+                    session.reader.join(END_S)
                     return
                 turn.answer += piece
                 turn.note = "" if turn.answer else turn.note

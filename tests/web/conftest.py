@@ -8,6 +8,7 @@ import pytest
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARTEFACTS = Path(__file__).resolve().parents[2] / "test-artefacts"
 ANSWER_MS = 45_000
+SCREENS = {"wide": (1280, 800, "light"), "phone": (360, 740, "dark")}
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,12 @@ def browser():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *software_3d, *recorders])
         yield browser
         browser.close()
+
+
+@pytest.fixture(params=SCREENS)
+def screen(request):
+    """Width, height and light of a page on which everything has to work."""
+    return SCREENS[request.param]
 
 
 @pytest.fixture
@@ -43,7 +50,7 @@ def open_page(browser, app_url):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(app_url)
         page.wait_for_selector(".status.ready", timeout=ANSWER_MS)
-        return Person(page)
+        return Person(page, f"{width}-{scheme}")
 
     yield open_
     for context in contexts:
@@ -58,13 +65,14 @@ def _is_own(url, app_url):
 class Person:
     """What a person does at the page."""
 
-    def __init__(self, page):
-        self.page = page
+    def __init__(self, page, screen):
+        self.page, self.screen = page, screen
 
     def see(self, name):
         """Keep a picture of the page for people to look at."""
         self.page.wait_for_timeout(250)  # transitions end
-        self.page.screenshot(path=ARTEFACTS / f"{name}.png")
+        self.page.screenshot(path=ARTEFACTS / f"{name}-{self.screen}.png")
+        assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing to the side
 
     @property
     def chips(self):

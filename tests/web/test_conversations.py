@@ -9,9 +9,9 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def person(open_page, example_files):
+def person(open_page, screen, example_files):
     """A person who has asked about a picture."""
-    person = open_page()
+    person = open_page(*screen)
     person.give("image", example_files["image"])
     person.first = person.ask("What is this?")
     return person

@@ -24,7 +24,7 @@ def test_axe_finds_nothing_serious(open_page, example_files, width, scheme):
     found += _serious(Axe(), person.page)
     person.ask("What is this?")
     person.page.locator("details.inside > summary").click()
-    person.see(f"everything-{width}-{scheme}")
+    person.see("everything")
     found += _serious(Axe(), person.page)
     assert not found
 
@@ -113,8 +113,8 @@ def test_light_is_remembered(open_page):
     person.page.wait_for_selector("body.dark")
 
 
-def test_look_inside(open_page, example_files):
-    person = open_page()
+def test_look_inside(open_page, screen, example_files):
+    person = open_page(*screen)
     person.give("image", example_files["image"])
     person.give("audio", example_files["audio"])
     person.ask("What do you see and hear?")
@@ -125,8 +125,8 @@ def test_look_inside(open_page, example_files):
     person.see("inside")
 
 
-def test_settings(open_page):
-    person = open_page()
+def test_settings(open_page, screen):
+    person = open_page(*screen)
     person.open("settings")
     page = person.page
     page.get_by_label("Temperature").first.fill("1.5")
@@ -143,8 +143,8 @@ def test_settings(open_page):
     page.wait_for_function("document.querySelector('#settings input[type=number]').value === '0'")
 
 
-def test_another_quantisation_is_loaded(open_page):
-    person = open_page()
+def test_another_quantisation_is_loaded(open_page, screen):
+    person = open_page(*screen)
     person.open("settings")
     page = person.page
     before = page.locator(".badge").inner_text()

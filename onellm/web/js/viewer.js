@@ -29,7 +29,9 @@
       });
       const [Plotly, text] = await Promise.all([library(), plot.source]);
       const canvas = canvasOf(plot);
-      const { data, layout } = JSON.parse(text.replaceAll(GREY, getComputedStyle(canvas).color));
+      // the variable, not the colour: that may still be on its way from light to dark
+      const ink = getComputedStyle(canvas).getPropertyValue("--body-text-color").trim() || GREY;
+      const { data, layout } = JSON.parse(text.replaceAll(GREY, ink));
       plot.solid = Boolean(layout.scene);
       if (plot.solid && !document.createElement("canvas").getContext("webgl")) return tell(plot, plot.dataset.webgl);
       if (plot.solid && plot.camera) layout.scene.camera = plot.camera;
