@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import time
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,11 +13,11 @@ import pytest
 from onellm.errors import FileError
 from onellm.limits import LIMITS
 from onellm.web import previews, theme
+from onellm.web.markup import part
 from onellm.web.previews import look_at
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTEFACTS = ROOT / "test-artefacts"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 INPUTS = {
     kind: part["input"]
     for kind, part in json.loads((ROOT / "onellm/pretrained/onellm-tiny/config.json").read_text())["modalities"].items()
@@ -141,19 +140,6 @@ def test_what_is_old_is_removed(uploads):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here; on Debian and Ubuntu: apt-get install chromium")
-    ARTEFACTS.mkdir(exist_ok=True)
-    software_3d = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *software_3d])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def page_url(uploads, tmp_path_factory):
     """A page with all previews in a conversation whose answer streams, and one preview in a form."""
     import gradio as gr
@@ -166,7 +152,7 @@ def page_url(uploads, tmp_path_factory):
     looks.append(look_at("audio", str(long_sound(folder)), {}, INPUTS["audio"]).html)
 
     def shown(answer):
-        content = [previews._part("html", f'<div class="sent-file">{html}</div>') for html in looks]
+        content = [part(f'<div class="sent-file">{html}</div>') for html in looks]
         asked = {"role": "user", "content": [*content, previews.words("What is this?")]}
         return [asked, {"role": "assistant", "content": [previews.words(answer)]}]
 
@@ -203,7 +189,7 @@ def _route(path, answer):
 
 
 @pytest.fixture
-def open_page(browser, page_url):
+def open_gallery(browser, page_url):
     contexts, errors = [], []
 
     def open_(width=1280, scheme="light", script=""):
@@ -238,8 +224,8 @@ def count_calls(page, name):
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")])
-def test_all_previews_are_drawn(open_page, width, scheme):
-    page = open_page(width, scheme)
+def test_all_previews_are_drawn(open_gallery, width, scheme):
+    page = open_gallery(width, scheme)
     draw(page)
     page.screenshot(path=ARTEFACTS / f"looks-{width}-{scheme}.png", full_page=True)
     wide = page.locator(".look, .look *").evaluate_all(
@@ -257,8 +243,8 @@ def test_all_previews_are_drawn(open_page, width, scheme):
 
 
 @pytest.mark.browser
-def test_streaming_leaves_plots_alone(open_page):
-    page = open_page()
+def test_streaming_leaves_plots_alone(open_gallery):
+    page = open_gallery()
     draw(page)
     page.evaluate("document.querySelectorAll('.plot .canvas').forEach((one, i) => one.stamp = i)")
     count_calls(page, "react")
@@ -270,8 +256,8 @@ def test_streaming_leaves_plots_alone(open_page):
 
 
 @pytest.mark.browser
-def test_elements_made_anew_keep_their_plot_and_removed_ones_are_freed(open_page):
-    page = open_page()
+def test_elements_made_anew_keep_their_plot_and_removed_ones_are_freed(open_gallery):
+    page = open_gallery()
     draw(page, "#form .plot")
     page.evaluate("document.querySelector('#form .canvas').stamp = 7")
     page.evaluate("() => { const form = document.querySelector('#form .look').parentElement; form.innerHTML += '' }")
@@ -282,8 +268,8 @@ def test_elements_made_anew_keep_their_plot_and_removed_ones_are_freed(open_page
 
 
 @pytest.mark.browser
-def test_plots_follow_the_light(open_page):
-    page = open_page()
+def test_plots_follow_the_light(open_gallery):
+    page = open_gallery()
     draw(page, ".look-imu .plot")
     ink = "document.querySelector('.look-imu .canvas').layout.font.color"
     light = page.evaluate(ink)
@@ -292,8 +278,8 @@ def test_plots_follow_the_light(open_page):
 
 
 @pytest.mark.browser
-def test_keys_turn_points_and_the_slider_moves_through_the_brain(open_page):
-    page = open_page()
+def test_keys_turn_points_and_the_slider_moves_through_the_brain(open_gallery):
+    page = open_gallery()
     draw(page, "#form .plot")
     canvas = page.locator("#form .canvas")
     canvas.focus()
@@ -313,8 +299,8 @@ def test_keys_turn_points_and_the_slider_moves_through_the_brain(open_page):
 
 
 @pytest.mark.browser
-def test_what_cannot_be_drawn_is_told(open_page):
-    page = open_page(script="HTMLCanvasElement.prototype.getContext = () => null")
+def test_what_cannot_be_drawn_is_told(open_gallery):
+    page = open_gallery(script="HTMLCanvasElement.prototype.getContext = () => null")
     page.locator("#form .plot").scroll_into_view_if_needed()
     page.get_by_text("cannot draw in three dimensions").first.wait_for()
     page.evaluate("document.querySelector('video').src = 'gradio_api/file=/none.mp4'")

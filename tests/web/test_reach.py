@@ -125,8 +125,8 @@ def test_look_inside(open_page, screen, example_files):
     person.see("inside")
 
 
-def test_settings(open_page, screen):
-    person = open_page(*screen)
+def test_settings(open_page):
+    person = open_page()
     person.open("settings")
     page = person.page
     page.get_by_label("Temperature").first.fill("1.5")
@@ -143,8 +143,8 @@ def test_settings(open_page, screen):
     page.wait_for_function("document.querySelector('#settings input[type=number]').value === '0'")
 
 
-def test_another_quantisation_is_loaded(open_page, screen):
-    person = open_page(*screen)
+def test_another_quantisation_is_loaded(open_page):
+    person = open_page(360, 740, "dark")
     person.open("settings")
     page = person.page
     before = page.locator(".badge").inner_text()
