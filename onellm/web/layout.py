@@ -253,13 +253,12 @@ def _settings(page: Page) -> None:
     """Lay out the settings: the model, and how it answers."""
     parts = page.parts
 
-    def words(name: str, **more: Any) -> Callable[[str], dict]:
-        return lambda language: (
-            {"label": say(language, f"set.{name}"), "info": say(language, f"set.{name}.info")} | more
-        )
+    def words(name: str) -> Callable[[str], dict]:
+        return lambda language: {"label": say(language, f"set.{name}"), "info": say(language, f"set.{name}.info")}
 
-    with _said(page, gr.Accordion, lambda language: {"label": say(language, "set")}, open=False, elem_id="settings"):
+    with _said(page, gr.Accordion, lambda language: {"label": say(language, "model")}, open=False, elem_id="model"):
         parts["models"] = gr.HTML(page.models(Session()), elem_id="models")
+    with _said(page, gr.Accordion, lambda language: {"label": say(language, "set")}, open=False, elem_id="settings"):
         temperature, top_p, length, seed, frames, system = DEFAULTS
         most = LIMITS.new_tokens
         parts["settings"] = [

@@ -65,8 +65,8 @@ def test_stop(open_page, how):
     assert person.ask("Hello!")
 
 
-def test_errors_are_words_and_nothing_is_lost(open_page, screen, tmp_path):
-    person = open_page(*screen)
+def test_errors_are_words_and_nothing_is_lost(open_page, tmp_path):
+    person = open_page(360, 740, "dark")
     broken = tmp_path / "<b>broken.png"
     broken.write_text("no picture")
     person.give("image", broken)

@@ -3,8 +3,10 @@
 import pytest
 
 pytestmark = pytest.mark.browser
+WIDE = pytest.mark.parametrize("screen", ["wide"], indirect=True)  # where a phone shows nothing else
 
 
+@WIDE
 def test_a_dropped_file_is_recognised_by_its_content(open_page, screen, example_files):
     person = open_page(*screen)
     person.drop(example_files["audio"])
@@ -27,6 +29,7 @@ def test_one_click_chooses_between_kinds(open_page, screen, example_files):
     assert "picture" in person.ask("What is this?").lower()
 
 
+@WIDE
 def test_a_drop_on_a_widget_is_that_kind(open_page, screen, example_files):
     person = open_page(*screen)
     person.drop(example_files["normal"], "#card-image")
@@ -35,6 +38,7 @@ def test_a_drop_on_a_widget_is_that_kind(open_page, screen, example_files):
     assert person.chips.locator(".look-image").count() == 1
 
 
+@WIDE
 def test_paste(open_page, screen, example_files):
     person = open_page(*screen)
     person.paste(example_files["image"], type_="image/jpeg")
@@ -65,6 +69,7 @@ def test_a_photo_beside_a_map(open_page, screen, example_files):
     assert person.ask("What is in it?")
 
 
+@WIDE
 def test_a_file_of_no_kind_is_refused_in_words(open_page, screen, tmp_path):
     person = open_page(*screen)
     program = tmp_path / "program.exe"

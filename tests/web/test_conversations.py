@@ -6,6 +6,7 @@ import zipfile
 import pytest
 
 pytestmark = pytest.mark.browser
+WIDE = pytest.mark.parametrize("screen", ["wide"], indirect=True)  # where a phone shows nothing else
 
 
 @pytest.fixture
@@ -17,6 +18,7 @@ def person(open_page, screen, example_files):
     return person
 
 
+@WIDE
 def test_retry_keeps_the_file(person):
     person.act("retry")
     person.wait()
@@ -51,12 +53,14 @@ def test_edit_and_resend_keeps_the_files_and_drops_what_followed(person):
     assert person.questions.locator(".sent-file").count() == 1
 
 
+@WIDE
 def test_copy(person):
     person.act("copy")
     person.page.wait_for_function("navigator.clipboard.readText().then((text) => text.length > 0)")
     assert person.page.evaluate("navigator.clipboard.readText()").strip() == person.first
 
 
+@WIDE
 def test_a_thumb_is_logged_on_this_machine(person, app_folder):
     person.act("vote", vote="up")
     person.page.wait_for_selector('[data-vote="up"][aria-pressed="true"]')
@@ -70,6 +74,7 @@ def test_conversations_stay_in_the_browser(person):
     assert person.ask("Hello!")
     page.reload()
     page.wait_for_selector(".status.ready")
+    page.get_by_text("Hello!").first.wait_for()  # the page comes back to where it was
     person.open("history")
     page.locator(".history-open").nth(1).wait_for()
     assert page.locator(".history-open").count() == 2
@@ -82,6 +87,7 @@ def test_conversations_stay_in_the_browser(person):
     page.wait_for_function("document.querySelectorAll('.history-open').length === 1")
 
 
+@WIDE
 def test_a_file_the_server_forgot_comes_back_from_the_browser(person, app_folder):
     page = person.page
     page.wait_for_timeout(1_000)  # the browser keeps the file behind the answer
@@ -118,6 +124,7 @@ def test_export_and_import(person, tmp_path, form):
         assert "no longer here" in person.questions.inner_text()
 
 
+@WIDE
 def test_export_as_markdown(person, tmp_path):
     person.open("history")
     with person.page.expect_download() as download:
@@ -127,6 +134,7 @@ def test_export_as_markdown(person, tmp_path):
     assert "What is this?" in text and "Image: cat.jpg" in text and person.first in text
 
 
+@WIDE
 def test_a_file_that_is_no_conversation_is_refused_in_words(person, tmp_path):
     wrong = tmp_path / "wrong.json"
     wrong.write_text('{"version": 9}')

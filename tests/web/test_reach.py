@@ -13,7 +13,7 @@ def test_axe_finds_nothing_serious(open_page, example_files, width, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
     person = open_page(width, 800, scheme)
-    for drawer in ("record", "history", "settings"):
+    for drawer in ("record", "history", "model", "settings"):
         person.open(drawer)
     person.page.wait_for_timeout(1_000)
     found = _serious(Axe(), person.page)
@@ -145,7 +145,7 @@ def test_settings(open_page):
 
 def test_another_quantisation_is_loaded(open_page):
     person = open_page(360, 740, "dark")
-    person.open("settings")
+    person.open("model")
     page = person.page
     before = page.locator(".badge").inner_text()
     other = "none" if "int8" in before else "int8"

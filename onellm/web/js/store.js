@@ -5,7 +5,16 @@
   const MOST_KEPT = 100; // conversations
   const LARGEST_KEPT = 50e6; // bytes of a file that is kept with them
   const lists = new Set();
+
+  // The conversation this page shows; a reload of the page comes back to it.
   let current = "";
+  const show = (id) => {
+    current = id;
+    try { sessionStorage.setItem("onellm-current", id); } catch { /* no storage here */ }
+  };
+  const shown = () => {
+    try { return sessionStorage.getItem("onellm-current") ?? ""; } catch { return ""; }
+  };
 
   const wait = (request) =>
     new Promise((done, failed) => {
@@ -32,11 +41,11 @@
 
   /** Keep a conversation, JSON as Python sends it; "" is none. */
   const keep = async (text) => {
-    current = "";
+    show("");
     try {
       if (text) {
         const record = JSON.parse(text);
-        current = record.id;
+        show(record.id);
         record.kept = Date.now();
         await wait((await store("conversations", "readwrite")).put(record));
         await keepFiles(record);
@@ -143,5 +152,7 @@
     }
   };
 
-  Object.assign(onellm, { keep, list });
+  const reopen = () => { if (shown()) open(shown()).catch(() => show("")); };
+
+  Object.assign(onellm, { keep, list, reopen });
 })();
