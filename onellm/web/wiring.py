@@ -39,9 +39,10 @@ def _connect_page(blocks: gr.Blocks, page: Page, session: gr.State) -> None:
     everything = [component for component, _ in page.translated] + _page(parts) + [parts["status"], parts["models"]]
     everything = list(dict.fromkeys(everything))
     language = gr.Textbox(visible=False)
-    blocks.load(settings.translate, [session, language], everything, js="(s) => [s, onellm.language()]", **FREE)
-    chosen = "(s) => [s, onellm.language()]"  # page.js has noted the choice before it passed the click on
-    bus.language(settings.translate, [session, language], everything, js=chosen, **FREE)
+    spoken = "(session) => [session, onellm.language()]"  # page.js notes a choice before it passes the click on
+    opened = blocks.load(settings.translate, [session, language], everything, js=spoken, **FREE)
+    opened.then(None, js="() => onellm.reopen()", **FREE)
+    bus.language(settings.translate, [session, language], everything, js=spoken, **FREE)
 
     model = [parts["status"], parts["models"]]
     follow = QUIET | {"concurrency_limit": None}

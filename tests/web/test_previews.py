@@ -223,7 +223,7 @@ def count_calls(page, name):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
 def test_all_previews_are_drawn(open_gallery, width, scheme):
     page = open_gallery(width, scheme)
     draw(page)

@@ -21,7 +21,6 @@ window.onellm = (() => {
   const connect = (trigger, names) => {
     names.forEach((name) => acts.set(name, trigger));
     speak(); // Gradio has set the browser's language meanwhile
-    onellm.reopen();
   };
   const act = (name, data = {}) => acts.get(name)?.(name, data);
 
