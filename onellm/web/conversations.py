@@ -5,13 +5,11 @@ A record comes back from the browser or a file, so nothing in it is believed: it
 
 import contextlib
 import json
-import secrets
 import time
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from gradio.utils import get_upload_folder
 from pydantic import BaseModel, Field, ValidationError
 
 from onellm.errors import FileError, OneLLMError
@@ -21,6 +19,7 @@ from onellm.modalities import MODALITIES
 from onellm.modalities.base import display_name, megabytes
 from onellm.settings import Settings
 from onellm.trace import Trace
+from onellm.web import uploads
 from onellm.web.page import Page
 from onellm.web.session import Attachment, Session, Turn
 
@@ -115,7 +114,7 @@ def export(session: Session, form: str) -> Path:
     for turn in bare.turns:
         for file in turn.files:
             file.path, file.picture = "", None
-    target = _fresh_folder() / f"onellm-{time.strftime('%Y-%m-%d-%H%M', time.localtime(record.begun_s))}.{form}"
+    target = uploads.fresh(f"onellm-{time.strftime('%Y-%m-%d-%H%M', time.localtime(record.begun_s))}.{form}")
     if form == "md":
         target.write_text(_markdown(record), encoding="utf-8")
     elif form == "json":
@@ -231,7 +230,7 @@ def _unpack(archive: zipfile.ZipFile) -> str:
             return None
         if name not in unpacked:
             last = PurePosixPath(name).name
-            target = _fresh_folder() / (last if last.strip(".") else "file")
+            target = uploads.fresh(last if last.strip(".") else "file")
             target.write_bytes(archive.read(name))
             unpacked[name] = str(target)
         return unpacked[name]
@@ -240,10 +239,3 @@ def _unpack(archive: zipfile.ZipFile) -> str:
         for file in turn["files"]:
             file["path"], file["picture"] = path_of(file.get("path")) or "", path_of(file.get("picture"))
     return json.dumps(record)
-
-
-def _fresh_folder() -> Path:
-    """Make a folder below the upload folder whose name nobody can guess."""
-    folder = Path(get_upload_folder()).resolve() / secrets.token_hex(20)
-    folder.mkdir(parents=True)
-    return folder

@@ -6,19 +6,16 @@ step. `js/viewer.js` draws the plots.
 
 import html
 import io
-import secrets
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from onellm.errors import FileError
-from onellm.limits import LIMITS
 from onellm.modalities import MODALITIES, Preview, Sample, Seen
 from onellm.modalities import load as load_file
 from onellm.modalities.base import megabytes
-from onellm.web import icons
+from onellm.web import icons, uploads
 from onellm.web.markup import escaped, part
 from onellm.web.texts import say
 
@@ -75,7 +72,6 @@ def look_at(kind: str, path: str, options: dict, inputs: dict | None = None, lan
             seen = modality.seen(sample, **inputs)
         except FileError as refused:
             error = str(refused)
-    _sweep()
     body = _player(kind, path, sample.name, language) + _show(sample, preview, language)
     below = _seen(seen, preview.veiled, language) + (refusal(error) if error else "")
     notes = "".join(f"<li>{html.escape(_sentence(line))}</li>" for line in sample.notes)
@@ -169,7 +165,7 @@ def _legend(ball: "PIL.Image.Image | None", language: str) -> str:
 
 def _plot(figure: Any, label: str, language: str) -> str:
     """Return where `viewer.js` draws a plotly figure; its slider is the browser's own, for keyboards and readers."""
-    url = html.escape(file_url(_store(figure.to_json().encode(), ".json")))
+    url = html.escape(file_url(_store(figure.to_json().encode(), "figure.json")))
     texts = {"failed": say(language, "preview.no_plot"), "webgl": say(language, "preview.no_webgl")}
     data = "".join(f' data-{key}="{html.escape(text)}"' for key, text in texts.items())
     height, hint, slider = f"{figure.layout.height}px", "", ""
@@ -201,34 +197,15 @@ def _img(picture: "PIL.Image.Image", side: int, alt: str) -> str:
     picture.thumbnail((side, side))
     file = io.BytesIO()
     picture.save(file, "WEBP", quality=88)
-    url = html.escape(file_url(_store(file.getvalue(), ".webp")))
+    url = html.escape(file_url(_store(file.getvalue(), "picture.webp")))
     return f'<img alt="{html.escape(alt)}" src="{url}" width="{picture.width}" height="{picture.height}">'
 
 
-def _folder() -> Path:
-    from gradio.utils import get_upload_folder
-
-    return Path(get_upload_folder()).resolve() / "looks"
-
-
-def _store(data: bytes, suffix: str) -> Path:
-    """Write a file below Gradio's folder of uploads, which it serves, under a name nobody can guess."""
-    folder = _folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / (secrets.token_urlsafe(16) + suffix)
+def _store(data: bytes, name: str) -> Path:
+    """Write a file that the page fetches."""
+    path = uploads.fresh(name)
     path.write_bytes(data)
     return path
-
-
-def _sweep() -> None:
-    """Remove what was stored as long ago as uploads are kept: Gradio removes only what it stored itself."""
-    oldest_s = time.time() - LIMITS.upload_lifetime_s
-    for path in _folder().glob("*"):
-        try:
-            if path.stat().st_mtime < oldest_s:
-                path.unlink()
-        except FileNotFoundError:  # another thread was faster
-            continue
 
 
 def _sentence(text: str) -> str:

@@ -1,8 +1,12 @@
-"""Which files a visitor may name: those this app itself received, and nothing else."""
+"""Files for a while: which ones a visitor may name (uploads, nothing else), and where the app puts its own."""
 
+import secrets
+import shutil
+import time
 from pathlib import Path
 
 from onellm.errors import FileError
+from onellm.limits import LIMITS
 from onellm.modalities import MODALITIES
 from onellm.modalities.base import display_name
 
@@ -33,3 +37,23 @@ def check(path: str) -> str:
     if not real.is_file() or folder not in real.parents:
         raise FileError(f"{display_name(path)}: this is not a file you uploaded; upload the file itself.")
     return str(real)
+
+
+def fresh(name: str) -> Path:
+    """Return a path for a file of the app's own that the page can fetch; nobody can guess it.
+
+    What is as old as uploads may get is removed on the way: Gradio removes only what it stored itself.
+    """
+    from gradio.utils import get_upload_folder
+
+    made = Path(get_upload_folder()).resolve() / "made"
+    oldest_s = time.time() - LIMITS.upload_lifetime_s
+    for folder in made.glob("*"):
+        try:
+            if folder.stat().st_mtime < oldest_s:
+                shutil.rmtree(folder)
+        except FileNotFoundError:  # another thread was faster
+            continue
+    folder = made / secrets.token_urlsafe(16)
+    folder.mkdir(parents=True)
+    return folder / name

@@ -84,7 +84,7 @@ def test_html_says_what_it_is_and_what_is_seen(kind, uploads):
     assert re.search(r"The model sees (all )?[\d,.]+( × [\d,.]+)? ", made.html)
     assert len(made.html) < 8_000  # a stream sends it at every step
     files = stored(made.html, (".json", ".webp"))
-    assert files and all(file.parent == uploads.resolve() / "looks" and file.stat().st_size for file in files)
+    assert files and all(file.parents[1] == uploads.resolve() / "made" and file.stat().st_size for file in files)
     assert "The model sees" not in look(kind, inputs=False).html
     assert "模型看到" in look(kind, language="zh").html
 
@@ -131,7 +131,7 @@ def test_a_picture_beside_a_map(tmp_path):
 def test_what_is_old_is_removed(uploads):
     (old,) = stored(look("image").html, ".webp")
     past_s = time.time() - LIMITS.upload_lifetime_s - 1
-    os.utime(old, (past_s, past_s))
+    os.utime(old.parent, (past_s, past_s))
     (new,) = stored(look("image").html, ".webp")
     assert not old.exists() and new.exists()
 
