@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onellm.errors import OneLLMError
-from onellm.modalities import MODALITIES
-
-WITH_PICTURE = tuple(kind for kind, modality in MODALITIES.items() if "picture" in modality.options)
+from onellm.modalities import MODALITIES, WITH_PICTURE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
@@ -185,11 +185,7 @@ class Chat:
                 if item is not None:
                     part = item if isinstance(item, dict) else {"path": os.fspath(item)}
                     content.append({"type": kind, **part})
-        if len(content) > LIMITS.files_per_turn:
-            raise OneLLMError(
-                f"{len(content)} files came with one question; {LIMITS.files_per_turn} are allowed, send the others "
-                "with the next question."
-            )
+        check_count(content)
         text = text.strip()
         if len(text) > LIMITS.message_characters:
             raise OneLLMError(
@@ -285,6 +281,27 @@ class Chat:
                 yield event.text
             if stop.is_set():
                 return
+
+
+def by_kind(parts: Iterable[dict]) -> dict[str, list[dict]]:
+    """Sort content parts of files as `Chat.stream` takes them: kind -> parts without their type."""
+    files: dict[str, list[dict]] = {}
+    for part in parts:
+        files.setdefault(part["type"], []).append({key: value for key, value in part.items() if key != "type"})
+    return files
+
+
+def check_count(files: Sized) -> None:
+    """Refuse more files than one question takes.
+
+    Raises:
+        OneLLMError: there are more.
+    """
+    if len(files) > LIMITS.files_per_turn:
+        raise OneLLMError(
+            f"{len(files)} files came with one question; {LIMITS.files_per_turn} are allowed, send the others with the "
+            "next question."
+        )
 
 
 def until(pieces: Iterable[str], stops: list[str]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from onellm.chat import Chat
+from onellm.chat import Chat, by_kind
 from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
 from onellm.markdown import as_markdown
@@ -128,10 +128,7 @@ class Terminal:
 
     def take(self) -> dict[str, list[dict]]:
         """Return the files for a question, which are then sent."""
-        files: dict[str, list[dict]] = {}
-        for part in self.files:
-            files.setdefault(part["type"], []).append({"path": part["path"]})
-        self.files = []
+        files, self.files = by_kind(self.files), []
         return files
 
     # Answers.

@@ -9,6 +9,7 @@ from onellm.web.engine import Engine
 from onellm.web.line import Ticket
 from onellm.web.reader import Reader
 
+SURPRISE = "Something went wrong inside OneLLM, and it was written to the app's log; try again."
 BEAT_S = 0.25  # between looks at whether the asker is still there
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from onellm.api import schema
+from onellm.chat import by_kind, check_count
 from onellm.errors import FileError, OneLLMError
 from onellm.limits import LIMITS
-from onellm.modalities import MODALITIES
+from onellm.modalities import MODALITIES, WITH_PICTURE
 
 __all__ = ["Conversation", "read"]
 
@@ -79,8 +80,7 @@ def read(messages: list[schema.Message], folder: Path) -> Conversation:
         content = [*_files(message, writer), {"type": "text", "text": message.text}]
         talk.messages.append({"role": message.role, "content": content})
     talk.text = said[-1].text
-    for file in _files(said[-1], writer):
-        talk.files.setdefault(file.pop("type"), []).append(file)
+    talk.files = by_kind(_files(said[-1], writer))
     return talk
 
 
@@ -115,11 +115,7 @@ def _files(message: schema.Message, writer: _Writer) -> list[dict]:
     given = [part for part in message.parts if part.type != "text"]
     if given and message.role != "user":
         raise OneLLMError("Only messages of the user can hold files; move them there.")
-    if len(given) > LIMITS.files_per_turn:
-        raise OneLLMError(
-            f"{len(given)} files came with one question; {LIMITS.files_per_turn} are allowed, send the others with the "
-            "next question."
-        )
+    check_count(given)
     return [_file(part, writer) for part in given]
 
 
@@ -142,7 +138,7 @@ def _file(part: schema.Part, writer: _Writer) -> dict:
     path = writer.write(file.filename, data)
     found = {"type": file.kind or _recognise(path), "path": path}
     if file.picture is not None:
-        if "picture" not in MODALITIES[found["type"]].options:
+        if found["type"] not in WITH_PICTURE:
             raise OneLLMError(f"{file.filename}: a picture lies beside depth and normal maps only; leave it out.")
         found["picture"] = writer.write_url("picture", file.picture)
     return found

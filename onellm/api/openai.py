@@ -231,7 +231,7 @@ def _described(error: Exception) -> tuple[int, dict]:
     elif not isinstance(error, OneLLMError):
         logger.error("no answer", exc_info=error)
         status, kind = 500, "server_error"
-        message = "Something went wrong inside OneLLM, and it was written to the app's log; try again."
+        message = answers.SURPRISE
     return status, {"message": message, "type": kind, "param": param, "code": code}
 
 

@@ -13,11 +13,12 @@ from onellm.modalities.normal import Normal
 from onellm.modalities.point import Point
 from onellm.modalities.video import Video
 
-__all__ = ["MODALITIES", "Modality", "Preview", "Sample", "Seen", "kinds_of", "load"]
+__all__ = ["MODALITIES", "WITH_PICTURE", "Modality", "Preview", "Sample", "Seen", "kinds_of", "load"]
 
 MODALITIES: dict[str, Modality] = {
     modality.name: modality for modality in (Image(), Video(), Audio(), Point(), Fmri(), Imu(), Depth(), Normal())
 }
+WITH_PICTURE = tuple(kind for kind, modality in MODALITIES.items() if "picture" in modality.options)
 
 
 def load(kind: str, path: str | os.PathLike, **options) -> Sample:

@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from pathlib import Path
-from urllib.parse import quote
 
 import gradio as gr
 
@@ -13,6 +12,7 @@ from onellm.errors import OneLLMError
 from onellm.model.base_parts import cache_folder
 from onellm.web import conversations
 from onellm.web.page import Page, worded
+from onellm.web.previews import file_url
 from onellm.web.session import Session
 from onellm.web.texts import say
 
@@ -28,9 +28,8 @@ class Archive:
     @worded
     def new(self, session: Session) -> dict:
         """Start a new conversation."""
-        session.stop("", "")
         session.forget()
-        return self.page.show(session) | self.page.form(session) | {self.page.parts["kept"]: ""}
+        return self.page.show(session) | self.page.form(session) | self.page.kept(session)
 
     @worded
     def open(self, session: Session, event: gr.EventData) -> dict:
@@ -44,10 +43,9 @@ class Archive:
 
     def restore(self, session: Session, text: str) -> dict:
         """Show a conversation in the present one's place; the browser keeps both."""
-        session.idle(say(session.language, "error.busy"))
+        session.idle()
         conversations.restore(self.page, session, text)
-        kept = {self.page.parts["kept"]: conversations.dump(session)}
-        return self.page.show(session) | self.page.form(session) | kept
+        return self.page.show(session) | self.page.form(session) | self.page.kept(session)
 
     @worded
     def export(self, session: Session, event: gr.EventData) -> str:
@@ -56,20 +54,19 @@ class Archive:
             raise OneLLMError(say(session.language, "error.gone"))
         if not session.turns:
             raise OneLLMError(say(session.language, "error.none"))
-        return f"gradio_api/file={quote(str(conversations.export(session, event.format)))}"
+        return file_url(conversations.export(session, event.format))
 
     @worded
     def vote(self, session: Session, event: gr.EventData) -> dict:
         """Log a thumb on this machine; the same thumb again takes it back."""
-        number, vote = int(event.turn), str(event.vote)
-        if not 0 <= number < len(session.turns) or vote not in ("up", "down"):
+        turn, vote = session.turn(event.turn), str(event.vote)
+        if vote not in ("up", "down"):
             raise OneLLMError(say(session.language, "error.gone"))
-        turn = session.turns[number]
         turn.vote = "" if turn.vote == vote else vote
         entry = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "conversation": session.id,
-            "turn": number,
+            "turn": int(event.turn),
             "model": turn.model,
             "kinds": [file.kind for file in turn.files],
             "question": turn.question,
@@ -81,7 +78,4 @@ class Archive:
             log.parent.mkdir(parents=True, exist_ok=True)
             with open(log, "a", encoding="utf-8") as file:
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        return {
-            self.page.parts["conversation"]: self.page.messages(session),
-            self.page.parts["kept"]: conversations.dump(session),
-        }
+        return {self.page.parts["conversation"]: self.page.messages(session)} | self.page.kept(session)

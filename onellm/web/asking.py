@@ -10,11 +10,10 @@ import gradio as gr
 
 from onellm.api.answers import BEAT_S, queue
 from onellm.api.metrics import counted
-from onellm.chat import DEFAULT_QUESTION
+from onellm.chat import DEFAULT_QUESTION, by_kind
 from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
 from onellm.modalities.base import megabytes
-from onellm.web import conversations
 from onellm.web.page import Page, worded
 from onellm.web.reader import Reader
 from onellm.web.session import Attachment, Pending, Session, Turn
@@ -66,7 +65,7 @@ class Asking:
         index = int(event.example)
         if not 0 <= index < len(self.page.examples):
             raise OneLLMError(say(session.language, "error.gone"))
-        self.idle(session)
+        session.idle()
         session.forget()
         example = self.page.examples[index]
         return self.place(session, Turn(example.question, example.files))
@@ -75,8 +74,8 @@ class Asking:
     def begin_again(self, session: Session, event: gr.EventData) -> dict:
         """Take the last answer off the page to ask once more."""
         turn = self.last(session)
-        session.turns[-1] = Turn(turn.question, turn.files, turn.settings, held=turn.held)
-        return self.place(session)
+        session.turns.pop()
+        return self.place(session, Turn(turn.question, turn.files, turn.settings, held=turn.held))
 
     def check(self, session: Session, text: str, files: tuple[Attachment, ...], count: int) -> None:
         """Check a question before anything changes.
@@ -91,7 +90,7 @@ class Asking:
             OneLLMError: it cannot be asked.
         """
         language, text = session.language, text.strip()
-        self.idle(session)
+        session.idle()
         if not text and not files:
             raise OneLLMError(say(language, "error.empty"))
         if len(text) > LIMITS.message_characters:
@@ -105,14 +104,13 @@ class Asking:
         for file in files:
             session.look(file, self.page.engine.inputs)
 
-    def place(self, session: Session, turn: Turn | None = None) -> dict:
-        """Put a question at the end of the conversation; None has put it there already."""
-        if turn is not None:
-            last = session.turns[-1] if session.turns else None
-            if last is not None and last.failed and not last.held:  # its question went back into the form
-                session.turns.remove(last)
-            session.turns.append(turn)
-        session.turns[-1].note = self.waiting(session)
+    def place(self, session: Session, turn: Turn) -> dict:
+        """Put a question at the end of the conversation."""
+        last = session.turns[-1] if session.turns else None
+        if last is not None and last.failed and not last.held:  # its question went back into the form
+            session.turns.remove(last)
+        session.turns.append(turn)
+        turn.note = self.waiting(session)
         return self.page.show(session)
 
     # Answering.
@@ -144,7 +142,7 @@ class Asking:
             turn.stage = "done"
             if session.ticket is not None:
                 session.ticket.leave()
-        kept = {self.page.parts["kept"]: conversations.dump(session)}
+        kept = self.page.kept(session)
         if turn.failed and not turn.held:
             turn.note += " " + say(session.language, "error.back")
             session.pending[:0] = [Pending(file, (file.kind,)) for file in turn.files]
@@ -182,11 +180,8 @@ class Asking:
             turn.held = turn.held or len(chat.messages) > before
             turn.trace = chat.trace
 
-        files: dict[str, list[dict]] = {}
-        for part in turn.parts():
-            files.setdefault(part.pop("type"), []).append(part)
         options = asdict(turn.settings)
-        pieces = chat.retry(**options) if turn.held else chat.stream(turn.question, **options, **files)
+        pieces = chat.retry(**options) if turn.held else chat.stream(turn.question, **options, **by_kind(turn.parts()))
         session.reader = Reader(pieces, done)
         try:
             for piece in session.reader.pieces(BEAT_S):
@@ -209,7 +204,7 @@ class Asking:
 
     def halt(self, session: Session) -> dict:
         """Stop the answer; what was said stays."""
-        session.stop(say(session.language, "stop.begun"), say(session.language, "stop.unbegun"))
+        session.stop()
         return self.page.show(session)
 
     @worded
@@ -222,12 +217,10 @@ class Asking:
     @worded
     def edit(self, session: Session, event: gr.EventData) -> dict:
         """Put a question and its files into the form again; what follows it goes when it is asked."""
-        self.idle(session)
-        number = int(event.turn)
-        if not 0 <= number < len(session.turns):
-            raise OneLLMError(say(session.language, "error.gone"))
-        session.editing = number
-        return self.refill(session, session.turns[number])
+        session.idle()
+        turn = session.turn(event.turn)
+        session.editing = session.turns.index(turn)
+        return self.refill(session, turn)
 
     @worded
     def cancel_edit(self, session: Session, event: gr.EventData) -> dict:
@@ -238,8 +231,7 @@ class Asking:
     def refill(self, session: Session, turn: Turn) -> dict:
         """Fill the form with a question and its files that are still there."""
         session.pending = [Pending(file, (file.kind,)) for file in turn.files if file.path]
-        kept = {self.page.parts["kept"]: conversations.dump(session)}
-        return self.page.show(session) | self.page.form(session, turn.question) | kept
+        return self.page.show(session) | self.page.form(session, turn.question) | self.page.kept(session)
 
     def last(self, session: Session) -> Turn:
         """Return the last turn, which must be done with.
@@ -247,15 +239,11 @@ class Asking:
         Raises:
             OneLLMError: there is none, or it still runs.
         """
-        self.idle(session)
+        session.idle()
         if not session.turns:
             raise OneLLMError(say(session.language, "error.none"))
         session.settle()
         return session.turns[-1]
-
-    def idle(self, session: Session) -> None:
-        """Refuse while an answer is on its way."""
-        session.idle(say(session.language, "error.busy"))
 
     def waiting(self, session: Session) -> str:
         """Return what is said until the first word comes."""

@@ -7,11 +7,11 @@ import gradio as gr
 
 from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
+from onellm.modalities import WITH_PICTURE
 from onellm.modalities.recognise import recognise
 from onellm.web.page import Page, worded
 from onellm.web.session import Attachment, Pending, Session
 from onellm.web.texts import say
-from onellm.web.uploads import WITH_PICTURE
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import json
 import time
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -20,8 +20,10 @@ from onellm.modalities.base import display_name, megabytes
 from onellm.settings import Settings
 from onellm.trace import Trace
 from onellm.web import uploads
-from onellm.web.page import Page
 from onellm.web.session import Attachment, Session, Turn
+
+if TYPE_CHECKING:
+    from onellm.web.page import Page
 
 VERSION = 1
 FORMATS = ("md", "json", "zip")
@@ -68,7 +70,7 @@ def dump(session: Session) -> str:
     return _record(session).model_dump_json() if session.turns else ""
 
 
-def restore(page: Page, session: Session, text: str) -> None:
+def restore(page: "Page", session: Session, text: str) -> None:
     """Put a kept conversation in a session's place.
 
     Args:
@@ -109,16 +111,16 @@ def export(session: Session, form: str) -> Path:
     Returns:
         The file, below the upload folder under a name nobody can guess.
     """
+    uploads.sweep()
     record = _record(session)
-    bare = record.model_copy(deep=True)
-    for turn in bare.turns:
-        for file in turn.files:
-            file.path, file.picture = "", None
     target = uploads.fresh(f"onellm-{time.strftime('%Y-%m-%d-%H%M', time.localtime(record.begun_s))}.{form}")
     if form == "md":
         target.write_text(_markdown(record), encoding="utf-8")
     elif form == "json":
-        target.write_text(bare.model_dump_json(indent=1), encoding="utf-8")
+        for turn in record.turns:
+            for file in turn.files:
+                file.path, file.picture = "", None
+        target.write_text(record.model_dump_json(indent=1), encoding="utf-8")
     else:
         _write_zip(target, record)
     return target
@@ -179,7 +181,7 @@ def _record(session: Session) -> Record:
     return Record(version=VERSION, id=session.id, begun_s=session.begun_s, title=title, turns=turns)
 
 
-def _attachment(page: Page, file: FileRecord) -> Attachment:
+def _attachment(page: "Page", file: FileRecord) -> Attachment:
     """Turn a file of a record into one the visitor may use; one that is gone keeps its name."""
     try:
         picture = page.own(file.picture) if file.picture else None

@@ -11,14 +11,13 @@ from gradio_client.utils import is_file_obj, traverse
 from onellm.api import answers
 from onellm.api.metrics import counted
 from onellm.errors import OneLLMError
-from onellm.modalities import MODALITIES
+from onellm.modalities import MODALITIES, WITH_PICTURE
 from onellm.web import uploads
 from onellm.web.engine import Engine
 
 logger = logging.getLogger(__name__)
 
-PICTURES = {f"{kind}_picture": kind for kind, modality in MODALITIES.items() if "picture" in modality.options}
-SURPRISE = "Something went wrong inside OneLLM, and it was written to the app's log; try again."
+PICTURES = {f"{kind}_picture": kind for kind in WITH_PICTURE}
 
 
 class Blocks(gr.Blocks):
@@ -93,7 +92,7 @@ def _answer(engine: Engine, face: str, message: str | None, *paths: str | None) 
         raise gr.Error(str(error), print_exception=False) from error
     except Exception as error:
         logger.exception("/%s failed", face)
-        raise gr.Error(SURPRISE, print_exception=False) from error
+        raise gr.Error(answers.SURPRISE, print_exception=False) from error
 
 
 def _name_arguments(endpoint: Callable) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import gradio as gr
 
 from onellm.errors import FileError, OneLLMError
-from onellm.web import inside, picker, uploads
+from onellm.modalities import WITH_PICTURE
+from onellm.web import conversations, inside, picker, uploads
 from onellm.web.engine import Engine
 from onellm.web.examples import Example
 from onellm.web.markup import button, escaped, part
@@ -82,6 +83,10 @@ class Page:
         """Return updates that show the files for the next question and, unless it is None, put a text into the box."""
         updates = {self.parts["attached"]: self.chips(session)}
         return updates if text is None else updates | {self.parts["message"]: text}
+
+    def kept(self, session: Session) -> dict:
+        """Return the update that lets the browser keep the conversation."""
+        return {self.parts["kept"]: conversations.dump(session)}
 
     def beat(self) -> dict:
         """Return an update that changes nothing."""
@@ -171,7 +176,7 @@ class Page:
             )
         content += self.look(session, item.file) if item.readable else f"<b>{escaped(item.file.title)}</b>"
         content += refusal(item.error) if item.error and not item.readable else ""
-        if kind in uploads.WITH_PICTURE and item.readable:
+        if kind in WITH_PICTURE and item.readable:
             beside = "files.beside_change" if item.file.picture else "files.beside"
             content += button("beside", say(language, beside), id=item.id)
         return f'<li class="chip" data-id="{item.id}">{content}</li>'

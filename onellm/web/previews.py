@@ -72,6 +72,7 @@ def look_at(kind: str, path: str, options: dict, inputs: dict | None = None, lan
             seen = modality.seen(sample, **inputs)
         except FileError as refused:
             error = str(refused)
+    uploads.sweep()
     body = _player(kind, path, sample.name, language) + _show(sample, preview, language)
     below = _seen(seen, preview.veiled, language) + (refusal(error) if error else "")
     notes = "".join(f"<li>{html.escape(_sentence(line))}</li>" for line in sample.notes)

@@ -12,6 +12,7 @@ from onellm.trace import Trace
 from onellm.web.line import Ticket
 from onellm.web.previews import Look, look_at
 from onellm.web.reader import Reader
+from onellm.web.texts import say
 
 
 @dataclass(frozen=True)
@@ -152,21 +153,31 @@ class Session:
         """Whether a question waits or is being answered."""
         return any(turn.stage != "done" for turn in self.turns)
 
-    def idle(self, words: str) -> None:
+    def idle(self) -> None:
         """Refuse while an answer is on its way.
 
         Raises:
             OneLLMError: one is.
         """
         if self.busy:
-            raise OneLLMError(words)
+            raise OneLLMError(say(self.language, "error.busy"))
 
-    def stop(self, begun: str, unbegun: str) -> None:
+    def turn(self, number: str) -> Turn:
+        """Return the turn of a number that the page sent.
+
+        Raises:
+            OneLLMError: there is none.
+        """
+        if not 0 <= int(number) < len(self.turns):
+            raise OneLLMError(say(self.language, "error.gone"))
+        return self.turns[int(number)]
+
+    def stop(self) -> None:
         """End what runs or waits, and say so; the model follows within one token."""
         for turn in self.turns:
             if turn.stage != "done":
                 turn.stage = "done"
-                turn.note = begun if turn.answer else unbegun
+                turn.note = say(self.language, "stop.begun" if turn.answer else "stop.unbegun")
         if self.chat is not None:
             self.chat.stop()
 
@@ -177,7 +188,7 @@ class Session:
 
     def forget(self) -> None:
         """Start anew; the files in the form stay."""
-        self.stop("", "")
+        self.stop()
         self.chat = self.reader = self.editing = None
         self.turns = []
         self._looks.clear()

@@ -7,10 +7,7 @@ from pathlib import Path
 
 from onellm.errors import FileError
 from onellm.limits import LIMITS
-from onellm.modalities import MODALITIES
 from onellm.modalities.base import display_name
-
-WITH_PICTURE = tuple(kind for kind, modality in MODALITIES.items() if "picture" in modality.options)
 
 
 def check(path: str) -> str:
@@ -40,20 +37,24 @@ def check(path: str) -> str:
 
 
 def fresh(name: str) -> Path:
-    """Return a path for a file of the app's own that the page can fetch; nobody can guess it.
+    """Return a path for a file of the app's own that the page can fetch; nobody can guess it."""
+    folder = _made() / secrets.token_urlsafe(16)
+    folder.mkdir(parents=True)
+    return folder / name
 
-    What is as old as uploads may get is removed on the way: Gradio removes only what it stored itself.
-    """
-    from gradio.utils import get_upload_folder
 
-    made = Path(get_upload_folder()).resolve() / "made"
+def sweep() -> None:
+    """Remove what the app made as long ago as uploads are kept: Gradio removes only what it stored itself."""
     oldest_s = time.time() - LIMITS.upload_lifetime_s
-    for folder in made.glob("*"):
+    for folder in _made().glob("*"):
         try:
             if folder.stat().st_mtime < oldest_s:
                 shutil.rmtree(folder)
         except FileNotFoundError:  # another thread was faster
             continue
-    folder = made / secrets.token_urlsafe(16)
-    folder.mkdir(parents=True)
-    return folder / name
+
+
+def _made() -> Path:
+    from gradio.utils import get_upload_folder
+
+    return Path(get_upload_folder()).resolve() / "made"
