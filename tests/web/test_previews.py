@@ -209,10 +209,15 @@ def open_gallery(browser, page_url):
 
 
 def draw(page, selector=".plot"):
-    """Bring plots onto the screen until they are drawn."""
+    """Bring plots onto the screen until they are drawn; what loads above them may move them away again."""
     for plot in page.locator(selector).all():
-        plot.scroll_into_view_if_needed()
-        plot.locator("xpath=self::*[@data-state='drawn']").wait_for(timeout=30_000)
+        for _ in range(120):
+            plot.scroll_into_view_if_needed()
+            if plot.get_attribute("data-state") == "drawn":
+                break
+            page.wait_for_timeout(500)
+        else:
+            pytest.fail(f"{plot} is {plot.get_attribute('data-state')}, not drawn")
 
 
 def count_calls(page, name):
