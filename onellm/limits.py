@@ -102,7 +102,7 @@ class Limits:
                 continue
             if name not in known:
                 raise OneLLMError(
-                    f"{name} is set, and there is no such limit; `python -m onellm limits` lists them; correct the name."
+                    f"{name} is set, and there is no such limit; docs/security.md lists them; correct the name."
                 )
             kind = type(known[name].default)
             try:
@@ -111,8 +111,8 @@ class Limits:
                 value = -1
             if not 0 <= value < float("inf"):
                 raise OneLLMError(
-                    f"{name} is {text!r}; expected {'a whole number' if kind is int else 'a number'} of 0 or more, such "
-                    f"as {known[name].default}; correct it."
+                    f"{name} is {text!r}; expected {'a whole number' if kind is int else 'a number'} of 0 or more, "
+                    f"such as {known[name].default}; correct it."
                 )
             given[known[name].name] = value
         return cls(**given)

@@ -23,8 +23,8 @@ from onellm.chat import Chat, by_kind
 from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
 from onellm.markdown import as_markdown
-from onellm.modalities import MODALITIES
-from onellm.modalities.base import Sample
+from onellm.modalities import MODALITIES, Sample
+from onellm.modalities import load as load_file
 from onellm.modalities.recognise import recognise
 from onellm.screen import inside, progress_bar
 from onellm.settings import HELP, Settings, parse
@@ -275,8 +275,8 @@ def _load(kinds: list[str], path: str) -> tuple[Sample, list[str]]:
     """Read a file as the first kind that takes it; returns it, and the other kinds it may be."""
     for kind in kinds[:-1]:
         with suppress(OneLLMError):
-            return MODALITIES[kind].load(path), [other for other in kinds if other != kind]
-    return MODALITIES[kinds[-1]].load(path), kinds[:-1]
+            return load_file(kind, path), [other for other in kinds if other != kind]
+    return load_file(kinds[-1], path), kinds[:-1]
 
 
 def _words(text: str) -> list[str]:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from onellm.errors import OneLLMError
+from onellm.modalities.isolated import trust_files
 from train.data import commands as data
 from train.evaluation import commands as evaluation
 
@@ -39,6 +40,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Run one command; 0 done, 1 an error in words, 2 usage."""
     options = parse(arguments)
+    trust_files()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("train").setLevel(logging.INFO)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that nothing here uses

@@ -3,8 +3,9 @@
 import os
 
 from onellm.errors import FileError
+from onellm.modalities import isolated
 from onellm.modalities.audio import Audio
-from onellm.modalities.base import Modality, Preview, Sample, Seen
+from onellm.modalities.base import Modality, Preview, Sample, Seen, refuse
 from onellm.modalities.depth import Depth
 from onellm.modalities.fmri import Fmri
 from onellm.modalities.image import Image
@@ -22,7 +23,7 @@ WITH_PICTURE = tuple(kind for kind, modality in MODALITIES.items() if "picture" 
 
 
 def load(kind: str, path: str | os.PathLike, **options) -> Sample:
-    """Read a file as one kind.
+    """Read a file as one kind, in a process of its own.
 
     Args:
         kind: a key of `MODALITIES`.
@@ -34,9 +35,19 @@ def load(kind: str, path: str | os.PathLike, **options) -> Sample:
 
     Raises:
         FileError: if the kind is unknown or the file cannot be used as that kind.
+        BusyError: too many files are being read.
     """
     if kind not in MODALITIES:
         raise FileError(f"unknown kind {kind!r}; expected one of: {', '.join(MODALITIES)}; correct the name.")
+    modality = MODALITIES[kind]
+    try:
+        return isolated.call(load_here, kind, path, libraries=modality.libraries, **options)
+    except isolated.Died as death:
+        raise refuse(path, death.found, modality.expects, death.advice) from death
+
+
+def load_here(kind: str, path: str | os.PathLike, **options) -> Sample:
+    """Read a file as one kind in this process; for what is not stated see `load`."""
     return MODALITIES[kind].load(path, **options)
 
 

@@ -28,7 +28,7 @@ FBANK_STD = 4.5689974
 
 
 class Audio(Modality):
-    """Sound files, read with librosa; m4a, webm (browsers record it) and what librosa cannot read, with PyAV.
+    """Sound files, read with soundfile; m4a, webm (browsers record it) and what it cannot read, with PyAV.
 
     Canonical array: [S] float32 at 16 kHz, the mean of all channels, about -1..1, at most 60 s.
     """
@@ -36,6 +36,7 @@ class Audio(Modality):
     name = "audio"
     title = "Audio"
     icon = "🔊"
+    libraries = ("soundfile", "librosa.core.audio", "av")
     suffixes = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".webm")
     expects = "a sound (wav, flac, mp3, ogg, m4a or webm) of up to 25 MB"
 
@@ -103,10 +104,11 @@ class Audio(Modality):
             found = f"the header says {info.samplerate:,} Hz and {info.channels} channels"
             raise refuse(path, found, "a usual rate and channel count", "save it as 48,000 Hz stereo")
 
-        import librosa
-
-        channels, rate_hz = librosa.load(path, sr=None, mono=False, duration=LIMITS.audio_seconds)
-        samples = channels if channels.ndim == 1 else channels.mean(axis=0)
+        # not librosa.load: it looks for other programs that might read the file, and starts them
+        channels, rate_hz = soundfile.read(
+            path, frames=int(LIMITS.audio_seconds * info.samplerate), dtype="float32", always_2d=True
+        )
+        samples = channels.mean(axis=1)
         wanted_s = min(info.duration, LIMITS.audio_seconds)
         if len(samples) / rate_hz < 0.98 * wanted_s - 0.1:
             found = f"the sound ends after {len(samples) / rate_hz:.1f} s of {info.duration:.1f} s"

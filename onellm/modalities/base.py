@@ -118,6 +118,7 @@ class Modality(ABC):
         icon: one emoji.
         suffixes: file name endings it reads, lower case, with the dot.
         expects: what a good file is, to follow "expected" in an error.
+        libraries: modules that `read` imports when it needs them, and functions that import more ("module:function").
     """
 
     name: str
@@ -125,6 +126,7 @@ class Modality(ABC):
     icon: str
     suffixes: tuple[str, ...]
     expects: str
+    libraries: tuple[str, ...] = ("PIL.Image:init", "PIL.ImageOps")
 
     @property
     def limit_bytes(self) -> int:

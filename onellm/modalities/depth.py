@@ -35,6 +35,7 @@ class Depth(Modality):
     name = "depth"
     title = "Depth"
     icon = "📏"
+    libraries = ("PIL.Image:init", "av")
     suffixes = (".png", ".npy", ".tif", ".tiff", ".exr")
     expects = "a depth map (16-bit png, npy, tiff or exr) of up to 40 MB and 10 million pixels"
 

@@ -45,6 +45,7 @@ class Fmri(Modality):
     name = "fmri"
     title = "fMRI"
     icon = "🧠"
+    libraries = ("nibabel",)
     suffixes = (".nii", ".nii.gz", ".npy", ".npz")
     expects = "an fMRI volume (nii, nii.gz) or voxel vector (npy, npz) of up to 100 MB, 512 MB decoded"
 

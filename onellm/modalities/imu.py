@@ -54,6 +54,7 @@ class Imu(Modality):
     name = "imu"
     title = "IMU"
     icon = "🧭"
+    libraries = ()
     suffixes = (".csv", ".npy", ".npz")
     expects = "motion data (csv, npy or npz) with 3 accelerometer and 3 gyroscope columns, up to 5 MB"
 

@@ -34,6 +34,7 @@ class Point(Modality):
     name = "point"
     title = "Point cloud"
     icon = "🧩"
+    libraries = ("open3d", "trimesh")
     suffixes = (".ply", ".pcd", ".xyz", ".npy", ".npz", ".obj", ".off", ".stl", ".glb")
     expects = "a point cloud (ply, pcd, xyz, npy, npz) or mesh (obj, off, stl, glb, ply) of up to 50 MB"
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
-from onellm.modalities import MODALITIES, clouds, imu, normal, sound
+from onellm.modalities import MODALITIES, clouds, imu, isolated, normal, sound
 from onellm.modalities.arrays import Header, pick, read_headers
 from onellm.modalities.base import check_file, describe, refuse
 
@@ -27,7 +27,7 @@ _RUN = 16  # rows of an array below which it is repetitions of voxels, not a map
 
 
 def recognise(path: str | os.PathLike) -> list[str]:
-    """List the kinds a file may hold, the likeliest first.
+    """List the kinds a file may hold, the likeliest first; its content is looked at in a process of its own.
 
     Args:
         path: the file.
@@ -37,7 +37,16 @@ def recognise(path: str | os.PathLike) -> list[str]:
 
     Raises:
         FileError: the file holds none of the kinds, or its name keeps the reader of its kind from it.
+        BusyError: too many files are being read.
     """
+    try:
+        return isolated.call(recognise_here, path, libraries=("PIL.Image:init", "av"))
+    except isolated.Died as death:
+        raise refuse(path, death.found, EXPECTS, death.advice) from death
+
+
+def recognise_here(path: str | os.PathLike) -> list[str]:
+    """List the kinds a file may hold in this process; for what is not stated see `recognise`."""
     path, size_bytes = check_file(path, EXPECTS)
     try:
         with warnings.catch_warnings():

@@ -42,6 +42,7 @@ class Video(Modality):
     name = "video"
     title = "Video"
     icon = "🎬"
+    libraries = ("av", "av.subtitles.stream")
     suffixes = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".gif")
     expects = "a video (mp4, mov, webm, mkv, avi or gif) of up to 100 MB and 1920 × 1080 pixels"
 

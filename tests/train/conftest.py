@@ -6,6 +6,12 @@ import numpy as np
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def trusted(monkeypatch):
+    """Read files in this process, as `python -m train` does."""
+    monkeypatch.setattr("onellm.modalities.isolated._trusted", True)
+
+
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
     """Build a corpus of two kinds of brain scan, w3 and w4."""
