@@ -6,10 +6,11 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import Any
 
+from onellm import memory
 from onellm.errors import ModelError, OneLLMError
 from onellm.limits import LIMITS
 from onellm.modalities import MODALITIES
@@ -39,18 +40,19 @@ class Chat:
         *,
         origin: str = "",
         quantize: str = "none",
+        lighter: str = "",
         writer: Writer | None = None,
     ):
         self.model, self.processor, self.name = model, processor, name
         self.origin, self.quantize = origin or name, quantize
         self.messages: list[dict] = []
         self.trace: Trace | None = None
-        self._writer = writer or Writer(model, processor)  # one a model
+        self._writer = writer or Writer(model, processor, lighter)  # one a model
         self._stop = threading.Event()
         self._forget()
 
     def _forget(self) -> None:
-        self._tensors: dict[str, Any] = {}  # of files read but not yet encoded
+        self._tensors: dict[str, Any] = {}  # of files read for the question that is being asked, until they are encoded
         self._words: dict[str, Any] = {}  # what the LLM reads of a file: encoded once a conversation
         self._seen: dict[str, FileTrace] = {}
         self._past = Past()
@@ -69,6 +71,11 @@ class Chat:
     def busy(self) -> bool:
         """Whether the model writes an answer, to whomever."""
         return self._writer.lock.locked()
+
+    @property
+    def broken(self) -> bool:
+        """Whether the model failed in a way that it does not recover from."""
+        return self._writer.broken
 
     @property
     def closed(self) -> bool:
@@ -135,26 +142,26 @@ class Chat:
             OneLLMError: the message or a file is not acceptable; the conversation is as it was before.
         """
         settings = Settings(max_new_tokens, temperature, top_p, seed, system)
-        self._begin()
-        message = self._message(text, files)
-        self.messages.append(message)
-        try:
-            yield from self._answer(settings)
-        finally:
-            if self.messages and self.messages[-1] is message:  # no answer came
-                self.messages.pop()
+        with self._begin():
+            message = self._message(text, files)
+            self.messages.append(message)
+            try:
+                yield from self._answer(settings)
+            finally:
+                if self.messages and self.messages[-1] is message:  # no answer came
+                    self.messages.pop()
 
     def retry(self, **options: Any) -> Iterator[str]:
         """Answer the last question again; options as for `stream`."""
-        self._begin()
-        if not self.messages:
-            raise OneLLMError("There is no question to answer again; ask one first.")
-        dropped = self.messages.pop()
-        try:
-            yield from self._answer(Settings(**options))
-        finally:
-            if self.messages[-1]["role"] == "user":
-                self.messages.append(dropped)
+        with self._begin():
+            if not self.messages:
+                raise OneLLMError("There is no question to answer again; ask one first.")
+            dropped = self.messages.pop()
+            try:
+                yield from self._answer(Settings(**options))
+            finally:
+                if self.messages[-1]["role"] == "user":
+                    self.messages.append(dropped)
 
     def undo(self) -> None:
         """Take the last question and its answer back."""
@@ -170,10 +177,16 @@ class Chat:
         """End a running answer within one token; what was said stays."""
         self._stop.set()
 
-    def _begin(self) -> None:
-        """Get ready for an answer: from now on `stop` means this one."""
+    @contextmanager
+    def _begin(self) -> Iterator[None]:
+        """Get ready for an answer: from now on `stop` means this one; at its end nothing half done stays in memory."""
         self._check_open()
         self._stop = threading.Event()
+        try:
+            with memory.worded(lambda: self._writer.too_much):
+                yield
+        finally:
+            self._tensors.clear()
 
     def _message(self, text: str, files: dict[str, Any]) -> dict:
         """Check a question and its files and make a chat message of them."""
@@ -228,14 +241,15 @@ class Chat:
         messages = [system] * bool(settings.system.strip()) + self.messages
         runs = self._runs(messages)
         trace = Trace(self.name, settings=asdict(settings), stopped=True)
-        events = self._writer.stream(
-            self._request(runs, settings), Here(stop, self._past) if self._writer.here else None
-        )
+        request = self._request(runs, settings)
+        events = self._writer.stream(request, Here(stop, self._past) if self._writer.here else None)
         pieces: list[str] = []
         done = False
         try:
             with closing(events):
-                for piece in until(self._texts(events, stop, trace, runs, messages), self._writer.stop_strings):
+                for piece in until(
+                    self._texts(request, events, stop, trace, runs, messages), self._writer.stop_strings
+                ):
                     if piece:
                         pieces.append(piece)
                         yield piece
@@ -255,7 +269,13 @@ class Chat:
         return Request([token for _, ids in runs for token in ids], files, tensors, traces, known, settings)
 
     def _texts(
-        self, events: Iterable, stop: threading.Event, trace: Trace, runs: list, messages: list[dict]
+        self,
+        request: Request,
+        events: Iterable,
+        stop: threading.Event,
+        trace: Trace,
+        runs: list,
+        messages: list[dict],
     ) -> Iterator[str]:
         """Pass the text of what the writer says on, and note the rest."""
         begun_s = 0.0
@@ -263,10 +283,9 @@ class Chat:
             if isinstance(event, OneLLMError):
                 raise event
             if isinstance(event, Encoded):
-                self._words |= event.words
-                self._seen |= event.traces
-                for key in event.words:
-                    self._tensors.pop(key, None)
+                self._words = request.words | event.words  # those of questions that were taken back go
+                self._seen = {key: self._seen[key] for key in self._words} | event.traces
+                self._tensors.clear()
                 trace.files = [self._seen[_key(piece)] for piece, _ in runs if is_file(piece)]
                 roles = {id(part): message["role"] for message in messages for part in message["content"]}
                 trace.segments = segments(runs, roles, event.cached)

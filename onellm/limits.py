@@ -5,7 +5,7 @@ Each can be set by an environment variable, `ONELLM_LIMIT_` and the name in capi
 
 import os
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, fields
 
 from onellm.errors import OneLLMError
 
@@ -13,16 +13,6 @@ __all__ = ["LIMITS", "Limits"]
 
 MEGA = 1_000_000
 PREFIX = "ONELLM_LIMIT_"
-
-
-def limit(value: float, meaning: str) -> Field:
-    """Declare a limit.
-
-    Args:
-        value: its default; an int or a float, as what is set must be.
-        meaning: what it limits, for people.
-    """
-    return field(default=value, metadata={"meaning": meaning})
 
 
 @dataclass(frozen=True)
@@ -33,57 +23,57 @@ class Limits:
     their ``_seconds`` are cut, and the sample says so.
     """
 
-    image_bytes: int = limit(20 * MEGA, "a picture's file")
-    image_pixels: int = limit(40 * MEGA, "a picture")
-    image_side_pixels: int = limit(2048, "side to which larger pictures are reduced")
+    image_bytes: int = 20 * MEGA
+    image_pixels: int = 40 * MEGA
+    image_side_pixels: int = 2048  # larger pictures are reduced to this side when they are read
 
-    video_bytes: int = limit(100 * MEGA, "a video's file")
-    video_seconds: float = limit(120.0, "how much of a video is used")
-    video_pixels: int = limit(1920 * 1088, "a frame of a video")
-    video_frames: int = limit(30_000, "compressed frames in a video")
-    video_sampled_frames: int = limit(64, "frames of a video that are kept")
-    video_decoded_pixels: int = limit(1_000 * MEGA, "what is decoded of a video")
-    gif_decoded_pixels: int = limit(2_000 * MEGA, "an animated GIF, all frames together")
+    video_bytes: int = 100 * MEGA
+    video_seconds: float = 120.0
+    video_pixels: int = 1920 * 1088
+    video_frames: int = 30_000  # compressed frames in a file
+    video_sampled_frames: int = 64  # frames one load may keep
+    video_decoded_pixels: int = 1_000 * MEGA  # decoding work of one load
+    gif_decoded_pixels: int = 2_000 * MEGA  # a GIF can only be decoded from its start
 
-    audio_bytes: int = limit(25 * MEGA, "a sound's file")
-    audio_seconds: float = limit(60.0, "how much of a sound is used")
-    audio_values_hz: int = limit(800_000, "a sound's rate times its channels")
+    audio_bytes: int = 25 * MEGA
+    audio_seconds: float = 60.0
+    audio_values_hz: int = 800_000  # rate times channels
 
-    point_bytes: int = limit(50 * MEGA, "a point cloud's or a mesh's file")
-    point_count: int = limit(2 * MEGA, "points")
-    triangle_count: int = limit(4 * MEGA, "triangles of a mesh")
+    point_bytes: int = 50 * MEGA
+    point_count: int = 2 * MEGA
+    triangle_count: int = 4 * MEGA
 
-    fmri_bytes: int = limit(100 * MEGA, "a brain scan's file")
-    fmri_decoded_bytes: int = limit(512 * MEGA, "a brain scan, unpacked")
+    fmri_bytes: int = 100 * MEGA
+    fmri_decoded_bytes: int = 512 * MEGA
 
-    imu_bytes: int = limit(5 * MEGA, "motion data's file")
-    imu_rows: int = limit(100_000, "rows of motion data")
+    imu_bytes: int = 5 * MEGA
+    imu_rows: int = 100_000
 
-    depth_bytes: int = limit(40 * MEGA, "a depth map's file")
-    normal_bytes: int = limit(40 * MEGA, "a normal map's file")
-    map_pixels: int = limit(10 * MEGA, "a depth or a normal map")
+    depth_bytes: int = 40 * MEGA
+    normal_bytes: int = 40 * MEGA
+    map_pixels: int = 10 * MEGA  # of a depth or a normal map
 
-    archive_names: int = limit(1_000, "files in a zip archive (npz, exported conversations)")
+    archive_names: int = 1_000  # files in a zip: npz, exported conversations
 
-    load_seconds: float = limit(20.0, "reading one file")
-    load_memory_bytes: int = limit(2_000 * MEGA, "memory for reading one file")
-    readers: int = limit(2, "files read at once, each in a process of its own; 0: in the app's process, for own files")
+    load_seconds: float = 20.0  # of reading one file
+    load_memory_bytes: int = 2_000 * MEGA  # for reading one file
+    readers: int = 2  # files read at once, each in a process of its own; 0: in this process, for trusted files
 
-    files_per_turn: int = limit(8, "files of one question")
-    turn_bytes: int = limit(200 * MEGA, "files of one question, together; also the body of one request")
-    import_bytes: int = limit(500 * MEGA, "an imported conversation, unpacked")
-    message_characters: int = limit(8_000, "a question")
-    chat_characters: int = limit(32_000, "a conversation")
-    chat_turns: int = limit(100, "questions of a conversation")
-    new_tokens: int = limit(1_024, "tokens of an answer")
+    files_per_turn: int = 8
+    turn_bytes: int = 200 * MEGA  # files of one question together; also the body of one request
+    import_bytes: int = 500 * MEGA  # a zip of a conversation, unpacked
+    message_characters: int = 8_000
+    chat_characters: int = 32_000
+    chat_turns: int = 100
+    new_tokens: int = 1_024
 
-    queue: int = limit(16, "questions that wait behind the one being answered")
-    caches: int = limit(4, "conversations whose attention cache is kept for their next question")
-    event_bytes: int = limit(8 * MEGA, "a request that brings no files")
-    bodies_bytes: int = limit(1_000 * MEGA, "bodies of requests being received, together")
-    visitor_bytes: int = limit(1_000 * MEGA, "uploads of one visitor within their lifetime")
-    uploads_bytes: int = limit(10_000 * MEGA, "uploads of all visitors")
-    upload_lifetime_s: int = limit(3_600, "how long an upload is kept")
+    queue: int = 16  # questions that wait behind the one being answered
+    caches: int = 4  # conversations whose attention cache is kept for their next question
+    event_bytes: int = 8 * MEGA  # a request that brings no files
+    bodies_bytes: int = 1_000 * MEGA  # of all requests being received
+    visitor_bytes: int = 1_000 * MEGA  # one visitor's uploads within their lifetime
+    uploads_bytes: int = 10_000 * MEGA  # all visitors'
+    upload_lifetime_s: int = 3_600
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Limits":
@@ -118,4 +108,7 @@ class Limits:
         return cls(**given)
 
 
-LIMITS = Limits.read(os.environ)
+try:
+    LIMITS = Limits.read(os.environ)
+except OneLLMError as wrong:  # whatever the program, it must not run with limits that nobody meant
+    raise SystemExit(str(wrong)) from wrong

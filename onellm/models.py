@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onellm import gpu, weights
+from onellm import gpu, memory, weights
 from onellm.errors import ModelError, OneLLMError
 from onellm.model import base_parts
 from onellm.model import quantize as quantization
@@ -132,21 +132,38 @@ def load(
         config = _read_config(folder / "config.json")
     if device == "cpu" and mode in ("8bit", "4bit"):
         print(f"--quantize {mode} is very slow on a CPU; int8 is faster there.", file=sys.stderr, flush=True)
-    for part in {} if random_weights else config.base_parts.values():
-        base_parts.fetch(part, progress)
-    model = weights.build(config, folder, mode, device, device_map, max_memory, random_weights, progress)
-    if device == "cpu" and own and mode in ("none", "int8"):
-        import torch
+    lighter = _lighter(name, config, mode, device, device_map)
+    instead = f", or use {lighter}" if lighter else ""
+    with memory.worded(lambda: f"The memory ran out while {label} was loaded; close other programs{instead}."):
+        for part in {} if random_weights else config.base_parts.values():
+            base_parts.fetch(part, progress)
+        model = weights.build(config, folder, mode, device, device_map, max_memory, random_weights, progress)
+        if device == "cpu" and own and mode in ("none", "int8"):
+            import torch
 
-        if torch.backends.mkldnn.is_available():
-            from onellm.model.cpu import optimise
+            if torch.backends.mkldnn.is_available():
+                from onellm.model.cpu import optimise
 
-            model = optimise(model, mode == "int8", progress)
+                model = optimise(model, mode == "int8", progress)
+        processor = weights.processor(folder, random_weights)
     from onellm.chat import Chat
 
     notes = [note for note, holds in ((mode, mode != "none"), ("random weights", random_weights)) if holds]
     label += f" ({', '.join(notes)})" if notes else ""
-    return Chat(model, weights.processor(folder, random_weights), label, origin=name, quantize=mode)
+    return Chat(model, processor, label, origin=name, quantize=mode, lighter=lighter)
+
+
+def _lighter(name: str, config: "OneLLMConfig", mode: str, device: str, device_map: str | dict | None) -> str:
+    """Name the options with which less memory is needed than a model takes; "" if there are none."""
+    ways = []
+    if device_map is None:
+        needed = quantization.estimate(config, mode, quantization.dtype_for(device))
+        ways = quantization.smaller(config, mode, device, needed.total - 1)
+        if mode == "none":
+            ways.append("--offload (slow)")
+    if name != "onellm-tiny":
+        ways.append("--model onellm-tiny")
+    return " or ".join(ways)
 
 
 def folder_of(name: str) -> Path:

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onellm import memory
 from onellm.errors import ModelError, OneLLMError
 from onellm.model import quantize as quantization
 from onellm.progress import Report, reading
@@ -70,11 +71,6 @@ def build(
             )
     except OneLLMError:
         raise
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise ModelError(
-            "The memory ran out while the model was loaded; close other programs, or use --quantize 4bit, --offload "
-            "or --model onellm-tiny."
-        ) from error
     except ValueError as error:
         if "dispatched on the CPU" not in str(error):
             raise
@@ -83,6 +79,8 @@ def build(
             "use --offload without --quantize, or --model onellm-tiny."
         ) from error
     except (OSError, RuntimeError, SafetensorError) as error:
+        if memory.ran_out(error):  # which `models.load` tells
+            raise
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise ModelError(f"The weights in {folder} cannot be read ({reason}); copy or convert them again.") from error
     missing = sorted(found["missing_keys"])

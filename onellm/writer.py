@@ -1,17 +1,23 @@
 """Writer: turns a prompt and its files into pieces of text, in this process or, on ZeroGPU, in one that has the GPU."""
 
+import logging
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from onellm import memory
 from onellm.errors import ModelError, OneLLMError
 from onellm.gpu import is_zero, on_gpu
+from onellm.limits import LIMITS
 from onellm.settings import Settings
 from onellm.trace import FileTrace, watch
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -41,6 +47,10 @@ class Past:
 
     tokens: list = field(default_factory=list)
     cache: Any = None
+
+    def forget(self) -> None:
+        """Free the cache; the next answer reads the whole prompt."""
+        self.tokens, self.cache = [], None
 
 
 @dataclass
@@ -89,19 +99,26 @@ class Piece:
 class Writer:
     """Writes answers with a model, one at a time.
 
+    Args:
+        model: a `OneLLMForConditionalGeneration`.
+        processor: its processor.
+        lighter: options of the command line with which it would take less memory; empty if there are none.
+
     Attributes:
         lock: held while the model writes.
         closed: it gave its model back and will not write again.
+        broken: an answer failed, and so did a token of a prompt that cannot fail: the model has to be loaded again.
         description: what the model is good for.
         stop_strings: texts at which an answer ends.
         here: whether it writes in this process, where a conversation's cache can be kept.
         stream: `write`, or on ZeroGPU the same in a forked process.
     """
 
-    def __init__(self, model: Any, processor: Any):
-        self.model, self.processor = model, processor
+    def __init__(self, model: Any, processor: Any, lighter: str = ""):
+        self.model, self.processor, self.lighter = model, processor, lighter
         self.lock = threading.Lock()
-        self.closed = False
+        self.closed = self.broken = False
+        self._recent: list[weakref.ref[Past]] = []  # whose caches are kept; the one answered last stands last
         self.description = model.config.description
         self.stop_strings = model.generation_config.stop_strings or []
         self.here = not is_zero()
@@ -131,12 +148,15 @@ class Writer:
             asked_s = time.perf_counter()
             try:
                 with self.lock if here else nullcontext():
-                    if self.closed:
-                        raise ModelError("The model was exchanged; ask again in a new conversation.")
-                    self._run(request, here.past if here else Past(), stops, said, asked_s)
-            except BaseException as error:  # told to the reader of the stream
-                said.put(in_words(error))
-            said.put(None)
+                    try:
+                        if self.closed:
+                            raise ModelError("The model was exchanged; ask again in a new conversation.")
+                        self._run(request, here.past if here else Past(), stops, said, asked_s)
+                        self.broken = False
+                    except BaseException as error:  # told to the reader of the stream
+                        said.put(self._in_words(error, request))
+            finally:
+                said.put(None)
 
         worker = threading.Thread(target=run, name="write-answer", daemon=True)
         worker.start()
@@ -151,7 +171,20 @@ class Writer:
     ) -> None:
         """Encode the files and generate; the lock is held."""
         import torch
-        from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer, set_seed
+        from transformers import (
+            LogitsProcessor,
+            LogitsProcessorList,
+            StoppingCriteria,
+            StoppingCriteriaList,
+            TextStreamer,
+            set_seed,
+        )
+
+        class Numbers(LogitsProcessor):
+            def __call__(self, input_ids: Any, scores: Any) -> Any:
+                if scores.isnan().any():  # the likeliest of them would be a token like any other
+                    raise FloatingPointError("what it computed are no numbers")
+                return scores
 
         class Stopped(StoppingCriteria):
             def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
@@ -169,7 +202,7 @@ class Writer:
         words = self._encode(request)
         prompt = self._prompt(request)
         tokens, cache = past.tokens, past.cache
-        past.tokens, past.cache = [], None  # until this answer has come
+        past.forget()  # until this answer has come
         cache, cached = self._cut(tokens, cache, prompt, bool(request.files))
         encoded_s = time.perf_counter()
         fresh = {key: words[key] if self.here else words[key].cpu() for key in request.tensors}
@@ -189,11 +222,22 @@ class Writer:
             tokenizer=tokenizer,  # for stop strings
             streamer=Pieces(tokenizer, skip_prompt=True, skip_special_tokens=True),
             stopping_criteria=StoppingCriteriaList([Stopped()]),
+            logits_processor=LogitsProcessorList([Numbers()]),
             do_sample=bool(drawing),
             **drawing,
         )
         answered = prompt + output[0, len(prompt) :].tolist()
         past.tokens, past.cache = answered[: cache.get_seq_length()], cache
+        self._keep_caches(LIMITS.caches, past)
+
+    def _keep_caches(self, count: int, latest: Past | None = None) -> None:
+        """Keep the caches of the conversations that were answered last; the lock is held."""
+        alive = [past for past in (known() for known in self._recent) if past is not None and past is not latest]
+        alive += [latest] if latest is not None else []
+        kept = alive[len(alive) - min(count, len(alive)) :]
+        for past in alive[: len(alive) - len(kept)]:
+            past.forget()
+        self._recent = [weakref.ref(past) for past in kept]
 
     def _encode(self, request: Request) -> dict[str, Any]:
         """Encode the new files; return the soft words of all of them, by key."""
@@ -230,17 +274,43 @@ class Writer:
         cache.crop(shared - cache.get_seq_length())
         return cache, shared
 
+    @property
+    def too_much(self) -> str:
+        """What is said when the memory is not enough."""
+        instead = f", or load a model that needs less: {self.lighter}" if self.lighter else ""
+        return (
+            "The memory was not enough for this answer; ask with fewer or smaller files, or in a new conversation"
+            f"{instead}."
+        )
 
-def in_words(error: BaseException) -> OneLLMError:
-    """Say what went wrong inside the model."""
-    import torch
+    def _in_words(self, error: BaseException, request: Request) -> OneLLMError:
+        """Say what went wrong, free what was half done, and find out whether the model still works."""
+        if isinstance(error, OneLLMError):
+            return error
+        if memory.ran_out(error):
+            memory.let_go(error)
+            self._keep_caches(0)
+            memory.free()
+            return ModelError(self.too_much)
+        logger.error("the model failed", exc_info=error)
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(" .")
+        memory.let_go(error)
+        self.broken = not self._works(request)
+        if self.broken:
+            return ModelError(f"The model failed ({reason}) and has to be loaded again; ask again in a moment.")
+        return ModelError(f"The model failed ({reason}); ask again or start a new conversation.")
 
-    if isinstance(error, OneLLMError):
-        return error
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        told = ModelError("The memory was not enough for this answer; ask with fewer or smaller files.")
-    else:
-        reason = f"{type(error).__name__}: {error}"
-        told = ModelError(f"The model failed ({reason}); ask again or start a new conversation.")
-    told.__cause__ = error
-    return told
+    def _works(self, request: Request) -> bool:
+        """Whether the model makes numbers of one token, and of empty files like those of a request."""
+        import torch
+
+        try:
+            with torch.no_grad():
+                start = self.processor.pad([[self.processor.tokenizer.bos_token_id or 0]])["input_ids"]
+                made = [self.model(input_ids=start.to(self.model.device)).logits]
+                for kind, key in request.files:
+                    if key in request.tensors:
+                        made.append(self.model.soft_words(kind, [torch.zeros_like(request.tensors[key])]))
+                return all(bool(torch.isfinite(values).all()) for values in made)
+        except Exception as error:  # whatever a broken model leads to; a lack of memory says nothing about it
+            return memory.ran_out(error)

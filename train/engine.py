@@ -1,17 +1,17 @@
 """Running a recipe: transformers' Trainer on accelerate, on one process or many."""
 
-import json
 import logging
-import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from onellm.errors import OneLLMError
+from onellm import disk
 from train.build import build_model, save, start_folder
 from train.data.batches import Targets
 from train.data.collate import Collator
@@ -29,18 +29,24 @@ EVALUATION_SEED = 1_000_003  # held-out batches are the same at every look, and 
 class StageTrainer(Trainer):
     """transformers' Trainer with batches that are whole items, checkpoints of what trains, and losses a source.
 
-    A checkpoint is written beside its place and moved there when it is whole, so a run that is killed, or whose disk
-    is full, always finds the last whole one.
+    A checkpoint appears when it is whole, so a run that is killed, or whose disk is full, always finds the last whole
+    one, and a log line ends with it, so that no figure is of steps on both sides of a stop.
+
+    Args:
+        recipe: what is trained.
+        watch: notes what the log has beside the loss.
+        done: steps that an earlier start has finished; TensorBoard forgets what it was told of later ones.
+        **kwargs: the Trainer's own.
     """
 
-    def __init__(self, recipe: Recipe, watch: Watch, **kwargs):
+    def __init__(self, recipe: Recipe, watch: Watch, done: int, **kwargs):
         super().__init__(callbacks=[watch], data_collator=lambda batch: batch[0], **kwargs)
         self.recipe, self.watch = recipe, watch
         if "tensorboard" in recipe.report and self.args.should_log:
             from torch.utils.tensorboard import SummaryWriter
             from transformers.integrations import TensorBoardCallback
 
-            self.add_callback(TensorBoardCallback(SummaryWriter(watch.out / "logs")))
+            self.add_callback(TensorBoardCallback(SummaryWriter(watch.out / "logs", purge_step=done + 1)))
 
     def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         """Return the loss of a batch, and note what it was of."""
@@ -50,7 +56,7 @@ class StageTrainer(Trainer):
             loss = super().compute_loss(model, inputs, False, num_items_in_batch)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise RecipeError(_too_large(source, keys, inputs)) from error
-        self.watch.note_skipped(source, skipped)
+        self.watch.note_skipped(source, skipped, self.state.global_step + model.training)
         if model.training:
             self.watch.saw(source, loss, inputs, len(keys), num_items_in_batch)
         return (loss, {}) if return_outputs else loss
@@ -62,9 +68,15 @@ class StageTrainer(Trainer):
         return loss.detach().mean(), None, None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what was watched."""
+        """Add what was watched; the mean loss is of all steps, also those of earlier starts."""
         if "loss" in logs:
             logs = {**logs, **self.watch.figures()}
+        elif "train_loss" in logs:
+            lines = [line for line in self.state.log_history if "loss" in line]
+            steps = np.diff([0, *(line["step"] for line in lines)])
+            logs = {**logs, "train_loss": float(np.average([line["loss"] for line in lines], weights=steps))}
+        else:
+            logs = {**logs, **self.watch.counts()}
         super().log(logs, start_time)
 
     def trained_state(self) -> dict[str, torch.Tensor]:
@@ -95,28 +107,24 @@ class StageTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         final = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        partial = final.parent / "partial"
-        if self.args.should_save and partial.exists():
-            shutil.rmtree(partial)
-        self.accelerator.wait_for_everyone()
-        self._get_output_dir = lambda trial=None: str(partial)
-        try:
-            super()._save_checkpoint(model, trial)
-        except OSError as error:
-            raise OneLLMError(
-                f"The checkpoint of step {self.state.global_step} cannot be written to {final.parent} ({error}); free "
-                f"some space there and run again: {_goes_on(final.parent)}."
-            ) from error
-        finally:
-            del self._get_output_dir
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            shutil.rmtree(final, ignore_errors=True)
-            (partial / final.name).rename(final)
-            shutil.rmtree(partial, ignore_errors=True)
+        trained = sum(value.numel() * value.element_size() for value in self.model.parameters() if value.requires_grad)
+        writes = self.args.should_save
+        with disk.whole(final, 3 * trained) if writes else nullcontext(disk.beside(final)) as part:  # with two moments
+            self.accelerator.wait_for_everyone()
+            self._get_output_dir = lambda trial=None: str(part)
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                del self._get_output_dir
+            self.accelerator.wait_for_everyone()
+            if writes:
+                for file in (part / final.name).iterdir():
+                    file.rename(part / file.name)
+                (part / final.name).rmdir()
+        if writes:
             found = sorted(final.parent.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
             for old in found[: -self.recipe.keep]:
-                shutil.rmtree(old, ignore_errors=True)
+                disk.discard(old)
         self.accelerator.wait_for_everyone()
 
 
@@ -140,9 +148,11 @@ def complete(optimizer: torch.optim.Optimizer) -> None:
         group["lr"] = rate
 
 
-def _goes_on(folder: Path) -> str:
+def last_checkpoint(out: Path) -> tuple[str | None, int]:
+    """Return the newest checkpoint of a stage and its step; None and 0 where there is none."""
+    folder = out / "checkpoints"
     last = get_last_checkpoint(str(folder)) if folder.exists() else None
-    return f"it goes on from {Path(last).name}" if last else "it starts anew"
+    return last, int(last.rpartition("-")[2]) if last else 0
 
 
 def _too_large(source: str, keys: list[str], inputs: dict) -> str:
@@ -174,13 +184,24 @@ def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
         OneLLMError: something the recipe needs is missing, does not fit, or the disk is full.
     """
     out = runs / recipe.name
+    with disk.in_words(out, then=lambda: f"it goes on from step {last_checkpoint(out)[1]}"):
+        return _run(recipe, runs, out, resume)
+
+
+def _run(recipe: Recipe, runs: Path, out: Path, resume: bool) -> Path:
     arguments = training_arguments(recipe, out)  # first: it brings the processes together
     micro_batch, accumulated = split_batch(recipe, arguments.world_size)
     arguments.gradient_accumulation_steps = accumulated
     files = file_streams([*recipe.data, *recipe.evaluation], recipe.seed)
-    if PartialState().is_main_process and not resume:
-        shutil.rmtree(out, ignore_errors=True)
+    watch = Watch(recipe, out)
+    if PartialState().is_main_process:
+        if not resume:
+            disk.discard(out)
+        for folder in (out, out / "checkpoints"):
+            disk.clear(folder)
+        watch.forget(last_checkpoint(out)[1])
     PartialState().wait_for_everyone()
+    last, done = last_checkpoint(out)
     model, processor = build_model(recipe, runs)
     collator, held_out = _collator(recipe, processor, model, recipe.augment), _collator(recipe, processor, model, False)
 
@@ -194,7 +215,8 @@ def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
     looks = recipe.evaluation_batches * arguments.world_size
     trainer = StageTrainer(
         recipe,
-        Watch(recipe, processor, out),
+        watch,
+        done,
         model=model,
         args=arguments,
         train_dataset=mixture(recipe.data, total, collator, recipe.seed),
@@ -204,12 +226,11 @@ def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
         }
         or None,
     )
-    last = get_last_checkpoint(arguments.output_dir) if resume and Path(arguments.output_dir).exists() else None
     trainer.train(resume_from_checkpoint=last)
     trained, start = trainer.trained_state(), start_folder(recipe, runs)
     if PartialState().is_main_process:
+        disk.write_json(out / "losses.json", trainer.state.log_history)
         save(out, recipe, start, trained)
-        (out / "losses.json").write_text(json.dumps(trainer.state.log_history, indent=1))
         logger.info("saved %s", out)
     PartialState().wait_for_everyone()
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import zipfile
@@ -11,9 +12,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from onellm.modalities.archives import open_zip
 from onellm.modalities.base import Damaged, megabytes, refuse
 
 __all__ = ["Header", "pick", "read_arrays", "read_headers"]
+
+_HEADER_BYTES = 12 + 10_000  # numpy reads none that is longer
 
 
 @dataclass(frozen=True)
@@ -37,29 +41,29 @@ def read_headers(path: Path, expects: str, count: int = 30_000) -> dict[str, Hea
     Args:
         path: the file; its content, not its suffix, tells which of the two it is.
         expects: what is expected, for the error.
-        count: most values to read of each.
+        count: most values to read, of all together.
 
     Returns:
         Name to header, in the file's order; an .npy file's only array is called "".
 
     Raises:
-        FileError: if an array is not numeric.
+        FileError: if an array is not numeric, or if there are too many.
     """
 
-    def read(file: BinaryIO) -> Header:
+    def read(file: BinaryIO, count: int) -> Header:
         shape, dtype = _header(path, file, expects)
         data = file.read(min(count, math.prod(shape)) * dtype.itemsize)
         return Header(shape, dtype, np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype))
 
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
-            return {"": read(file)}
+            return {"": read(file, count)}
     headers = {}
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.endswith(".npy"):
-                with archive.open(name) as file:
-                    headers[name[:-4]] = read(file)
+    with open_zip(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".npy")]
+        for name in names:
+            with archive.open(name) as file:
+                headers[name[:-4]] = read(file, count // len(names))
     return headers
 
 
@@ -90,7 +94,7 @@ def read_arrays(path: Path, limit_bytes: int, expects: str) -> dict[str, np.ndar
 
 def _read_npz(path: Path, limit_bytes: int, expects: str) -> dict[str, np.ndarray]:
     arrays = {}
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
         if not members:
             raise refuse(path, "a zip archive without arrays", expects, "save it with numpy.savez")
@@ -106,12 +110,16 @@ def _read_npz(path: Path, limit_bytes: int, expects: str) -> dict[str, np.ndarra
 
 def _header(path: Path, file: BinaryIO, expects: str) -> tuple[tuple[int, ...], np.dtype]:
     """Read an array's header and leave the file at its first value."""
+    start = io.BytesIO(file.read(_HEADER_BYTES))  # a header may say that it has gigabytes
     try:
-        version = np.lib.format.read_magic(file)
+        version = np.lib.format.read_magic(start)
         read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
-        shape, _, dtype = read(file)
-    except (ValueError, KeyError, EOFError) as error:
+        shape, _, dtype = read(start)
+    except Exception as error:  # it is evaluated as Python, which fails in many ways
         raise Damaged("it has no NumPy header") from error
+    if any(side < 0 for side in shape):
+        raise Damaged(f"it has the shape {list(shape)[:8]}")
+    file.seek(start.tell())
     if dtype.hasobject or dtype.kind not in "biuf":
         raise refuse(path, f"an array of {dtype.name} values", expects, "save the numbers as float32")
     return shape, dtype

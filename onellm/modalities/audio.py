@@ -10,7 +10,7 @@ import numpy as np
 
 from onellm.limits import LIMITS
 from onellm.modalities import mel, sound
-from onellm.modalities.base import Modality, Preview, Sample, Seen, refuse
+from onellm.modalities.base import Modality, Preview, Sample, Seen, megabytes, refuse
 from onellm.modalities.plots import COLOURS, spread, style, veil
 from onellm.modalities.sound import Track
 
@@ -38,7 +38,7 @@ class Audio(Modality):
     icon = "🔊"
     libraries = ("soundfile", "librosa.core.audio", "av")
     suffixes = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".webm")
-    expects = "a sound (wav, flac, mp3, ogg, m4a or webm) of up to 25 MB"
+    expects = f"a sound (wav, flac, mp3, ogg, m4a or webm) of up to {megabytes(LIMITS.audio_bytes)}"
 
     def read(self, path: Path) -> Sample:
         """Read a sound of any rate and channel count.
@@ -100,10 +100,7 @@ class Audio(Modality):
             info = soundfile.info(str(path))
         except soundfile.LibsndfileError:
             return sound.decode(path, RATE_HZ, self.expects)
-        if not 0 < info.samplerate * info.channels <= LIMITS.audio_values_hz:
-            found = f"the header says {info.samplerate:,} Hz and {info.channels} channels"
-            raise refuse(path, found, "a usual rate and channel count", "save it as 48,000 Hz stereo")
-
+        sound.check_rate(path, info.samplerate, info.channels)
         # not librosa.load: it looks for other programs that might read the file, and starts them
         channels, rate_hz = soundfile.read(
             path, frames=int(LIMITS.audio_seconds * info.samplerate), dtype="float32", always_2d=True

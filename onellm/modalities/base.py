@@ -266,7 +266,8 @@ def megabytes(count_bytes: int) -> str:
     """Return a size for people: ``"3.2 MB"``."""
     if count_bytes < 1_000_000:
         return f"{max(1, round(count_bytes / 1000))} kB"
-    return f"{count_bytes / 1e6:.1f} MB".replace(".0 MB", " MB")
+    size, unit = (count_bytes / 1e9, "GB") if count_bytes >= 1e9 else (count_bytes / 1e6, "MB")
+    return f"{size:.1f}".removesuffix(".0") + f" {unit}"
 
 
 def describe(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from onellm.limits import LIMITS
 from onellm.modalities.arrays import pick, read_arrays
-from onellm.modalities.base import Damaged, refuse
+from onellm.modalities.base import Damaged, megabytes, refuse
 
 __all__ = ["PlyHeader", "check_count", "read_numpy", "read_pcd", "read_ply", "read_ply_header", "read_xyz"]
 
@@ -20,6 +21,9 @@ _PLY_BYTES = {
     "int": 4, "uint": 4, "int32": 4, "uint32": 4, "float": 4, "float32": 4, "double": 8, "float64": 8,
 }  # fmt: skip
 _HEADER_BYTES = 65_536
+_UNPACKED = 8  # times the size of a file
+_LINE_CHARACTERS = 10_000
+_COMMENTS = 1_000  # lines of a text file besides its points
 
 Cloud = tuple[np.ndarray, np.ndarray | None]  # xyz [P, 3] and rgb [P, 3] in 0..1, or None
 
@@ -102,7 +106,7 @@ def read_ply_header(path: Path, expects: str) -> PlyHeader:
         check_count(path, faces, expects, "faces", LIMITS.triangle_count)
     promised = sum(count * _row_bytes(kinds, layout) for _, count, kinds in elements)
     if layout == "ascii":
-        promised, present = sum(e[1] for e in elements), len(data[match.end() :].split(b"\n"))
+        promised, present = sum(e[1] for e in elements), data.count(b"\n", match.end()) + 1
     else:
         present = len(data) - match.end()
     if present < promised:
@@ -170,11 +174,14 @@ def read_pcd(path: Path, expects: str) -> Cloud:
     body, row = len(data) - match.end(), sum(s * c for s, c in zip(sizes, counts, strict=True))
     promised, unit = points * row, "bytes"
     if match[1] == b"ascii":
-        promised, body, unit = points, len(data[match.end() :].strip().split(b"\n")), "lines"
+        promised, body, unit = points, data.rstrip().count(b"\n", match.end()) + 1, "lines"
     elif match[1] == b"binary_compressed":
         packed, plain = np.frombuffer(data[match.end() : match.end() + 8].ljust(8, b"\0"), "<u4").tolist()
         if plain != points * row:
             raise Damaged("its compressed size is wrong")
+        if plain > _UNPACKED * LIMITS.point_bytes:
+            found = f"points that take {megabytes(plain)} when unpacked"
+            raise refuse(path, found, f"at most {megabytes(_UNPACKED * LIMITS.point_bytes)}", "thin them out")
         promised = packed + 8
     if body < promised:
         raise refuse(path, f"{body:,} of {promised:,} {unit} of data", expects, _ADVICE)
@@ -206,10 +213,18 @@ def read_xyz(path: Path, expects: str) -> Cloud:
     Raises:
         FileError: if there are too many points.
     """
-    text = path.read_bytes().decode("utf-8-sig")
+    data = path.read_bytes()
+    count = max(data.count(b"\n"), data.count(b"\r"))  # before millions of lines become millions of objects
+    if count > LIMITS.point_count + _COMMENTS:
+        raise refuse(path, f"{count:,} lines", f"at most {LIMITS.point_count:,} points", "thin it out")
+    text = data.decode("utf-8-sig")
     for separator in ",;\t":
         text = text.replace(separator, " ")
-    lines = [line for line in text.splitlines() if line.strip() and line.lstrip()[0] not in "#/"]
+    # not splitlines(), which also splits at characters that were not counted
+    lines = [line for line in io.StringIO(text, newline=None) if line.strip() and line.lstrip()[0] not in "#/"]
+    longest = max(map(len, lines), default=0)
+    if longest > _LINE_CHARACTERS:
+        raise refuse(path, f"a line of {longest:,} characters", "x y z or x y z r g b a line", "save a point a line")
     if lines and not _is_numbers(lines[0]):
         lines = lines[1:]
     if len(lines) > 1 and len(lines[0].split()) == 1 and len(lines[1].split()) >= 3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,17 @@ import numpy as np
 
 from onellm.limits import LIMITS
 from onellm.modalities.arrays import pick, read_arrays
-from onellm.modalities.base import Modality, Preview, Sample, Seen, refuse
-from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, beside, open_image, read_beside, seen_pixels, size_text
+from onellm.modalities.base import Damaged, Modality, Preview, Sample, Seen, megabytes, refuse
+from onellm.modalities.pictures import (
+    CLIP_MEAN,
+    CLIP_STD,
+    beside,
+    millions,
+    open_image,
+    read_beside,
+    seen_pixels,
+    size_text,
+)
 from onellm.modalities.plots import GREY, spread, style
 from onellm.modalities.shading import normals_of, shade, shrink
 
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
 MILLIMETRE = 0.001
 FAR_VALUE = 0.1  # brightness of the farthest points: 0 is kept for unknown ones
 _PREVIEW_SIDE = 256
+_EXR_HEADER_BYTES = 65_536
 
 
 class Depth(Modality):
@@ -37,7 +48,10 @@ class Depth(Modality):
     icon = "📏"
     libraries = ("PIL.Image:init", "av")
     suffixes = (".png", ".npy", ".tif", ".tiff", ".exr")
-    expects = "a depth map (16-bit png, npy, tiff or exr) of up to 40 MB and 10 million pixels"
+    expects = (
+        f"a depth map (16-bit png, npy, tiff or exr) of up to {megabytes(LIMITS.depth_bytes)} "
+        f"and {millions(LIMITS.map_pixels)}"
+    )
 
     def read(self, path: Path, picture: str | Path | None = None, scale: float | None = None) -> Sample:
         """Read a depth map.
@@ -94,7 +108,7 @@ class Depth(Modality):
     def _check_pixels(self, path: Path, shape: tuple[int, ...]) -> None:
         if shape[0] * shape[1] > LIMITS.map_pixels:
             found = f"a map of {size_text(shape[1], shape[0])}"
-            raise refuse(path, found, f"at most {LIMITS.map_pixels / 1e6:g} million pixels", "make it smaller")
+            raise refuse(path, found, f"at most {millions(LIMITS.map_pixels)}", "make it smaller")
 
     def _read_image(self, path: Path, scale: float | None, notes: list[str]) -> tuple[np.ndarray, float]:
         """Return values as they are in a png or tiff, and metres a unit."""
@@ -121,6 +135,8 @@ class Depth(Modality):
         """Read the first channel of an exr file with libavcodec."""
         import av
 
+        for size in _exr_windows(path):  # libavcodec makes the whole picture while it opens the file
+            self._check_pixels(path, size)
         with av.open(str(path), format="exr_pipe") as container:
             context = container.streams.video[0].codec_context
             self._check_pixels(path, (context.height, context.width))
@@ -196,6 +212,23 @@ class Depth(Modality):
             constrain="domain",
         )
         return Preview("plot", figure, f"{sample.name}: {sample.summary}")
+
+
+def _exr_windows(path: Path) -> list[tuple[int, int]]:
+    """Read height and width of what an exr file holds and of what is to be seen of it."""
+    with open(path, "rb") as file:
+        header = file.read(_EXR_HEADER_BYTES)
+    windows = []
+    for name in (b"dataWindow", b"displayWindow"):
+        start = header.find(name + b"\0box2i\0\x10\0\0\0")
+        corners = header[start + len(name) + 11 :][:16]
+        if start < 0 or len(corners) < 16:
+            raise Damaged("it does not say how large it is")
+        left, top, right, bottom = struct.unpack("<4i", corners)
+        windows.append((bottom - top + 1, right - left + 1))
+    if min(min(size) for size in windows) < 1:
+        raise Damaged("it has no pixels")
+    return windows
 
 
 def to_picture(depth_m: np.ndarray) -> np.ndarray:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 RUN_VOLUMES = 16  # a longer series is a run as it came from the scanner
+_HEADER_BYTES = 348
+_PACKED_BYTES = 65_536  # within which it is there; gzip allows a name of any length before it
 _SLICES = 24  # steps of the preview's slider
 # Colours that fade into the page, light or dark, towards 0.
 _DIVERGING = [
@@ -47,7 +51,10 @@ class Fmri(Modality):
     icon = "🧠"
     libraries = ("nibabel",)
     suffixes = (".nii", ".nii.gz", ".npy", ".npz")
-    expects = "an fMRI volume (nii, nii.gz) or voxel vector (npy, npz) of up to 100 MB, 512 MB decoded"
+    expects = (
+        f"an fMRI volume (nii, nii.gz) or voxel vector (npy, npz) of up to {megabytes(LIMITS.fmri_bytes)}, "
+        f"{megabytes(LIMITS.fmri_decoded_bytes)} decoded"
+    )
 
     def read(self, path: Path, volumes: str | int | None = None) -> Sample:
         """Read volumes or vectors.
@@ -83,13 +90,13 @@ class Fmri(Modality):
         """Return [R, X, Y, Z] float32 and the seconds between volumes, if the header says."""
         import nibabel
 
-        with open(path, "rb") as file:
-            head = file.read(4)
-        if head[:2] != b"\x1f\x8b" and 348 not in struct.unpack("<i", head) + struct.unpack(">i", head):
+        head = read_head(path)
+        if not is_nifti(head):
             raise Damaged("it has no NIfTI-1 header")
-        image = nibabel.load(path, mmap=False)
-        shape = tuple(int(side) for side in image.shape)
-        dtype = image.get_data_dtype()
+        # without the extensions that may follow, which nibabel reads whole, however long they say they are
+        header = nibabel.Nifti1Header.from_fileobj(io.BytesIO(head))
+        shape = tuple(int(side) for side in header.get_data_shape())
+        dtype = header.get_data_dtype()
         if dtype.names or dtype.kind not in "biuf":
             raise refuse(path, f"values of type {dtype}", self.expects, "save the volume as float32")
         while len(shape) > 4 and shape[-1] == 1:
@@ -98,12 +105,15 @@ class Fmri(Modality):
             found = f"a volume of {' × '.join(map(str, shape))} values"
             raise refuse(path, found, "[X, Y, Z] or [X, Y, Z, R]", "save one volume or one series")
         self._check_size(path, shape, max(4, dtype.itemsize))
-        array = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged")).reshape(shape)
+        if not 0 <= header.get_data_offset() <= LIMITS.fmri_decoded_bytes:
+            raise Damaged(f"its values are said to start at byte {header.get_data_offset():,}")
+        image = nibabel.arrayproxy.ArrayProxy(path, header, mmap=False)
+        array = np.asarray(image, np.float32).reshape(shape)
         array = array[..., None] if array.ndim == 2 else array
         interval_s = None
-        if array.ndim == 4 and len(image.header.get_zooms()) > 3:
-            interval_s = float(image.header.get_zooms()[3])
-            interval_s /= {"msec": 1e3, "usec": 1e6}.get(image.header.get_xyzt_units()[1], 1.0)
+        if array.ndim == 4 and len(header.get_zooms()) > 3:
+            interval_s = float(header.get_zooms()[3])
+            interval_s /= {"msec": 1e3, "usec": 1e6}.get(header.get_xyzt_units()[1], 1.0)
         array = np.moveaxis(array, 3, 0) if array.ndim == 4 else array[None]
         return np.ascontiguousarray(array), interval_s
 
@@ -141,8 +151,9 @@ class Fmri(Modality):
         if array.size < 2 or float(array.max()) == float(array.min()):
             found = f"{array.size:,} values, all of them {float(array.flat[0]):g}"
             raise refuse(path, found, self.expects, "check that the right file was saved")
-        if np.abs(array).max() > 1e12:
-            raise refuse(path, f"values up to {np.abs(array).max():.1e}", self.expects, "check how it was saved")
+        largest = max(float(array.max()), -float(array.min()))  # not of abs(): that would be a copy
+        if largest > 1e12:
+            raise refuse(path, f"values up to {largest:.1e}", self.expects, "check how it was saved")
         return array
 
     def _pick(self, path: Path, run: np.ndarray, volumes: str | int | None, notes: list[str]) -> slice:
@@ -212,6 +223,18 @@ class Fmri(Modality):
         if min(mean.shape) == 1:
             return Preview("plot", _plot_plane(mean), caption)
         return Preview("plot", _plot_planes(mean), caption)
+
+
+def read_head(path: Path) -> bytes:
+    """Read the first 348 bytes of a file, unpacked if it is a gzip file; fewer if there are not so many."""
+    with open(path, "rb") as file:
+        head = file.read(_PACKED_BYTES)
+    return zlib.decompressobj(31).decompress(head, _HEADER_BYTES) if head[:2] == b"\x1f\x8b" else head[:_HEADER_BYTES]
+
+
+def is_nifti(head: bytes) -> bool:
+    """Tell whether a header starts with its own size, 348 bytes, in either byte order."""
+    return len(head) >= _HEADER_BYTES and head[:4] in (struct.pack("<i", 348), struct.pack(">i", 348))
 
 
 def _standardise(run: np.ndarray) -> None:

@@ -5,8 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onellm.modalities.base import Modality, Preview, Sample, Seen
-from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, framed, read_picture, seen_pixels, size_text, to_pixels
+from onellm.limits import LIMITS
+from onellm.modalities.base import Modality, Preview, Sample, Seen, megabytes
+from onellm.modalities.pictures import (
+    CLIP_MEAN,
+    CLIP_STD,
+    framed,
+    millions,
+    read_picture,
+    seen_pixels,
+    size_text,
+    to_pixels,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +33,10 @@ class Image(Modality):
     title = "Image"
     icon = "🖼️"
     suffixes = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-    expects = "a picture (png, jpg, webp, bmp, tiff or gif) of up to 20 MB and 40 million pixels"
+    expects = (
+        f"a picture (png, jpg, webp, bmp, tiff or gif) of up to {megabytes(LIMITS.image_bytes)} "
+        f"and {millions(LIMITS.image_pixels)}"
+    )
 
     def read(self, path: Path) -> Sample:
         """Read a picture.

@@ -10,7 +10,7 @@ import numpy as np
 
 from onellm.limits import LIMITS
 from onellm.modalities.arrays import pick, read_arrays
-from onellm.modalities.base import Modality, Preview, Sample, Seen, refuse
+from onellm.modalities.base import Modality, Preview, Sample, Seen, megabytes, refuse
 from onellm.modalities.plots import COLOURS, spread, style, veil
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 GRAVITY = 9.80665  # m/s² in one g
 DEFAULT_RATE_HZ = 50.0
-_DECODED_BYTES = 64_000_000
+_DECODED_BYTES = LIMITS.imu_rows * 8 * 80  # with what else there may be in a file
+_TITLE_CHARACTERS = 100
 
 _SENSORS = {
     "acc": ("linearacceleration", "acceleration", "accelerometer", "accel", "acc", "a"),
@@ -56,7 +57,10 @@ class Imu(Modality):
     icon = "🧭"
     libraries = ()
     suffixes = (".csv", ".npy", ".npz")
-    expects = "motion data (csv, npy or npz) with 3 accelerometer and 3 gyroscope columns, up to 5 MB"
+    expects = (
+        "motion data (csv, npy or npz) with 3 accelerometer and 3 gyroscope columns, "
+        f"up to {megabytes(LIMITS.imu_bytes)}"
+    )
 
     def read(
         self,
@@ -345,7 +349,7 @@ def parse_title(title: str) -> tuple[str | None, str | None]:
     Returns:
         Its role (``time``, ``acc_x`` … ``gyro_z``) and its unit, or None.
     """
-    text = title.strip().lower()
+    text = title.strip().lower()[:_TITLE_CHARACTERS]
     unit = None
     bracket = re.search(r"[\[(]\s*([^\])]*?)\s*[\])]", text)
     if bracket:

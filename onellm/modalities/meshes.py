@@ -19,6 +19,7 @@ __all__ = ["read_mesh"]
 _ADVICE = "the file is cut short or damaged, so save or download it again"
 _MATERIAL_BYTES = 20_000_000
 _NODES = 20_000
+_COLUMNS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 
 
 def read_mesh(path: Path, layout: str, count: int, expects: str) -> tuple[Cloud, int]:
@@ -44,13 +45,15 @@ def read_mesh(path: Path, layout: str, count: int, expects: str) -> tuple[Cloud,
         scene = trimesh.load_scene(
             file, file_type=layout, resolver=_same_folder(path) if layout == "obj" else None, process=False
         )
-    pieces, points = [], []
+    pieces, points, corners = [], [], 0
     for node in scene.graph.nodes_geometry:
         matrix, name = scene.graph[node]
         geometry = scene.geometry[name]
         vertices = getattr(geometry, "vertices", None)
         if vertices is None or not len(vertices):
             continue
+        corners += len(vertices)
+        check_count(path, corners, expects, "corners", 3 * LIMITS.triangle_count)
         vertices = trimesh.transform_points(np.asarray(vertices, np.float64), matrix)
         if len(getattr(geometry, "faces", ())):
             pieces.append((_triangles(path, vertices, np.asarray(geometry.faces)), geometry))
@@ -183,15 +186,16 @@ def _check_stl(path: Path, expects: str) -> None:
 
 
 def _check_off(path: Path, expects: str) -> None:
-    lines = [line.split("#")[0].split() for line in path.read_text("ascii").splitlines()]
-    lines = [line for line in lines if line]
-    if not lines or not re.fullmatch(r"(ST)?C?N?OFF", lines[0][0]):
+    data = path.read_bytes().decode("ascii").encode()
+    lines = re.finditer(rb"^[ \t]*([^#\s][^#\r\n]*)", data, re.MULTILINE)  # one at a time: there may be millions
+    head = next(lines)[1].split() if data.strip() else []
+    if not head or not re.fullmatch(rb"(ST)?C?N?OFF", head[0]):
         raise Damaged("it has no OFF header")
-    counts = lines[0][1:] or (lines[1] if len(lines) > 1 else [])
+    counts = head[1:] or next(lines)[1].split()
     vertices, faces = int(counts[0]), int(counts[1])
     check_count(path, vertices, expects)
     check_count(path, faces, expects, "faces", LIMITS.triangle_count)
-    present = len(lines) - (1 if lines[0][1:] else 2)
+    present = sum(1 for _ in lines)
     if present < vertices + faces:
         raise refuse(path, f"{present:,} of {vertices + faces:,} lines of data", expects, _ADVICE)
 
@@ -225,8 +229,9 @@ def _check_glb(path: Path, expects: str) -> None:
         raise refuse(path, f"compression ({packed[0]})", "an uncompressed glb", "export it without compression")
     if len(tree.get("nodes", [])) > _NODES:
         raise refuse(path, f"{len(tree['nodes']):,} nodes", f"at most {_NODES:,}", "join the parts of the mesh")
-    numbers = sum(int(accessor["count"]) for accessor in tree.get("accessors", []))
-    check_count(path, numbers, expects, "rows of numbers", 4 * LIMITS.triangle_count)
+    accessors = tree.get("accessors", [])
+    numbers = sum(int(accessor["count"]) * _COLUMNS[accessor["type"]] for accessor in accessors)
+    check_count(path, numbers, expects, "numbers", 12 * LIMITS.triangle_count)
 
 
 _CHECKS = {"stl": _check_stl, "off": _check_off, "obj": _check_obj, "glb": _check_glb}

@@ -9,8 +9,17 @@ import numpy as np
 
 from onellm.limits import LIMITS
 from onellm.modalities.arrays import pick, read_arrays
-from onellm.modalities.base import Modality, Preview, Sample, Seen, refuse
-from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, beside, open_image, read_beside, seen_pixels, size_text
+from onellm.modalities.base import Modality, Preview, Sample, Seen, megabytes, refuse
+from onellm.modalities.pictures import (
+    CLIP_MEAN,
+    CLIP_STD,
+    beside,
+    millions,
+    open_image,
+    read_beside,
+    seen_pixels,
+    size_text,
+)
 from onellm.modalities.shading import shade
 
 if TYPE_CHECKING:
@@ -35,7 +44,10 @@ class Normal(Modality):
     title = "Normal"
     icon = "🧊"
     suffixes = (".png", ".npy")
-    expects = "a normal map (png with x, y, z as red, green, blue, or npy [H, W, 3]) of up to 40 MB"
+    expects = (
+        "a normal map (png with x, y, z as red, green, blue, or npy [H, W, 3]) "
+        f"of up to {megabytes(LIMITS.normal_bytes)}"
+    )
 
     def read(self, path: Path, picture: str | Path | None = None, y: str = "up") -> Sample:
         """Read a normal map.
@@ -89,7 +101,7 @@ class Normal(Modality):
             raise refuse(path, found, "[H, W, 3]", "save the normals alone")
         if array.shape[0] * array.shape[1] > LIMITS.map_pixels:
             found = f"a map of {size_text(array.shape[1], array.shape[0])}"
-            raise refuse(path, found, f"at most {LIMITS.map_pixels / 1e6:g} million pixels", "make it smaller")
+            raise refuse(path, found, f"at most {millions(LIMITS.map_pixels)}", "make it smaller")
         return from_array(array)
 
     def _read_image(self, path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ __all__ = [
     "CLIP_STD",
     "beside",
     "framed",
+    "millions",
     "open_image",
     "read_beside",
     "read_picture",
@@ -58,6 +59,8 @@ def open_image(path: Path, limit_pixels: int, formats: tuple[str, ...]) -> Image
     except Image.DecompressionBombError as error:
         raise refuse(path, "the picture is too large", _at_most(limit_pixels), "make it smaller") from error
     width, height = image.size
+    if width < 1 or height < 1:
+        raise Damaged("a picture without pixels")
     if width * height > limit_pixels:
         found = f"the picture has {size_text(width, height)}"
         raise refuse(path, found, _at_most(limit_pixels), "make it smaller")
@@ -65,7 +68,12 @@ def open_image(path: Path, limit_pixels: int, formats: tuple[str, ...]) -> Image
 
 
 def _at_most(limit_pixels: int) -> str:
-    return f"at most {limit_pixels / 1e6:g} million pixels"
+    return f"at most {millions(limit_pixels)}"
+
+
+def millions(pixels: int) -> str:
+    """Return a number of pixels for people."""
+    return f"{pixels / 1e6:,g} million pixels"
 
 
 def read_picture(path: Path) -> tuple[np.ndarray, tuple[int, int], list[str]]:
@@ -85,7 +93,8 @@ def read_picture(path: Path) -> tuple[np.ndarray, tuple[int, int], list[str]]:
     formats = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
     with open_image(path, LIMITS.image_pixels, formats) as image:
         notes = []
-        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        # not n_frames, for which Pillow walks through all of them
+        if getattr(image, "is_animated", False) and image.format != "MPO":
             image.seek(0)
             notes.append("only the first frame is used")
         size = image.size

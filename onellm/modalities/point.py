@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onellm.limits import LIMITS
 from onellm.modalities import clouds, meshes
-from onellm.modalities.base import Modality, Preview, Sample, Seen, refuse
+from onellm.modalities.base import Modality, Preview, Sample, Seen, megabytes, refuse
 from onellm.modalities.plots import style
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ class Point(Modality):
     icon = "🧩"
     libraries = ("open3d", "trimesh")
     suffixes = (".ply", ".pcd", ".xyz", ".npy", ".npz", ".obj", ".off", ".stl", ".glb")
-    expects = "a point cloud (ply, pcd, xyz, npy, npz) or mesh (obj, off, stl, glb, ply) of up to 50 MB"
+    expects = (
+        "a point cloud (ply, pcd, xyz, npy, npz) or mesh (obj, off, stl, glb, ply) "
+        f"of up to {megabytes(LIMITS.point_bytes)}"
+    )
 
     def read(self, path: Path, up: str | None = None) -> Sample:
         """Read a cloud, or sample a mesh.

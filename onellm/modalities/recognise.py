@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import struct
@@ -14,9 +13,10 @@ import numpy as np
 
 from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
-from onellm.modalities import MODALITIES, clouds, imu, isolated, normal, sound
+from onellm.modalities import MODALITIES, clouds, fmri, imu, isolated, normal, sound
 from onellm.modalities.arrays import Header, pick, read_headers
 from onellm.modalities.base import check_file, describe, refuse
+from onellm.modalities.pictures import open_image
 
 __all__ = ["recognise"]
 
@@ -76,7 +76,7 @@ def _look(path: Path) -> list[str]:
             return look(path)
     if sound.container_of(path):
         return _media(path)
-    if _is_nifti(head):
+    if fmri.is_nifti(head):
         return ["fmri"]
     if len(head) >= 84 and path.stat().st_size == 84 + 50 * struct.unpack_from("<I", head, 80)[0]:
         return ["point"]  # a binary stl has no magic bytes, but says how many triangles follow
@@ -87,7 +87,7 @@ def _picture(path: Path) -> list[str]:
     """PNG, TIFF and the like: the pixels' type tells maps from pictures."""
     from PIL import Image
 
-    with Image.open(path, formats=("PNG", "GIF", "TIFF", "BMP")) as image:
+    with open_image(path, LIMITS.image_pixels, ("PNG", "GIF", "TIFF", "BMP")) as image:
         if image.mode == "F" or image.mode.startswith("I"):
             return ["depth", "image"]
         if image.mode in ("1", "L"):
@@ -174,14 +174,7 @@ def _are_colours(table: np.ndarray | None) -> bool:
 
 def _gzip(path: Path) -> list[str]:
     """Look for a packed NIfTI volume."""
-    with gzip.open(path) as file:
-        start = file.read(348)
-    return ["fmri"] if _is_nifti(start) else []
-
-
-def _is_nifti(head: bytes) -> bool:
-    """Tell whether a header starts with its own size, 348 bytes, in either byte order."""
-    return len(head) >= 348 and head[:4] in (struct.pack("<i", 348), struct.pack(">i", 348))
+    return ["fmri"] if fmri.is_nifti(fmri.read_head(path)) else []
 
 
 def _text(head: bytes) -> list[str]:

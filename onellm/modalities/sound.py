@@ -10,7 +10,7 @@ import numpy as np
 from onellm.limits import LIMITS
 from onellm.modalities.base import Damaged, refuse
 
-__all__ = ["CONTAINERS", "Track", "container_of", "decode"]
+__all__ = ["CONTAINERS", "Track", "check_rate", "container_of", "decode"]
 
 # First bytes (at an offset) of the containers that are opened, and libavformat's reader for each. The reader
 # is always named: left to guess, libavformat also reads playlists, which fetch other files.
@@ -34,6 +34,7 @@ CONTAINERS = (
     (0, b"\xff\xf3", "mp3"),
     (0, b"\xff\xf2", "mp3"),
 )
+_LEAST_HZ = 100
 
 
 @dataclass
@@ -60,6 +61,22 @@ def container_of(path: Path) -> str | None:
     with open(path, "rb") as file:
         head = file.read(16)
     return next((reader for at, magic, reader in CONTAINERS if head[at : at + len(magic)] == magic), None)
+
+
+def check_rate(path: Path, rate_hz: int, channels: int) -> None:
+    """Refuse what no recorder writes: at such rates a small file takes gigabytes.
+
+    Args:
+        path: the file.
+        rate_hz: its samples a second.
+        channels: its number of channels.
+
+    Raises:
+        FileError: if there are too few or too many of them.
+    """
+    if rate_hz < _LEAST_HZ or not 1 <= channels * rate_hz <= LIMITS.audio_values_hz:
+        found = f"the header says {rate_hz:,} Hz and {channels} channels"
+        raise refuse(path, found, "a usual rate and channel count", "save it as 48,000 Hz stereo")
 
 
 def decode(path: Path, rate_hz: int, expects: str) -> Track:
@@ -91,6 +108,7 @@ def decode(path: Path, rate_hz: int, expects: str) -> Track:
         if not duration_s and container.duration:
             duration_s = container.duration / av.time_base
         source_rate_hz, channels = stream.codec_context.sample_rate, stream.codec_context.channels
+        check_rate(path, source_rate_hz, channels)
         resampler = av.AudioResampler(format="flt", layout="mono", rate=rate_hz)
         for frame in container.decode(stream):
             frame.pts = None

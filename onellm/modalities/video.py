@@ -12,14 +12,17 @@ import numpy as np
 from onellm.limits import LIMITS
 from onellm.modalities import sound
 from onellm.modalities.audio import RATE_HZ, Audio
-from onellm.modalities.base import Damaged, Modality, Preview, Sample, Seen, refuse
-from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, size_text, to_pixels
+from onellm.modalities.base import Damaged, Modality, Preview, Sample, Seen, megabytes, refuse
+from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, millions, size_text, to_pixels
 from onellm.modalities.plots import spread
 
 if TYPE_CHECKING:
     import torch
 
 READERS = ("mov", "matroska", "avi", "gif")
+# the largest picture of 16:9 within the limit; codecs fill sides up to a multiple of 8 or 16
+_HEIGHT = int((LIMITS.video_pixels * 9 / 16) ** 0.5) // 8 * 8
+_WIDTH = _HEIGHT * 16 // 9
 
 
 @dataclass
@@ -44,7 +47,10 @@ class Video(Modality):
     icon = "🎬"
     libraries = ("av", "av.subtitles.stream")
     suffixes = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".gif")
-    expects = "a video (mp4, mov, webm, mkv, avi or gif) of up to 100 MB and 1920 × 1080 pixels"
+    expects = (
+        f"a video (mp4, mov, webm, mkv, avi or gif) of up to {megabytes(LIMITS.video_bytes)} "
+        f"and {_WIDTH} × {_HEIGHT} pixels"
+    )
 
     def read(self, path: Path, frames: int = 16) -> Sample:
         """Read evenly spread frames.
@@ -71,7 +77,7 @@ class Video(Modality):
             width, height = stream.codec_context.width, stream.codec_context.height
             if width * height > LIMITS.video_pixels:
                 found = f"the video has {size_text(width, height)}"
-                raise refuse(path, found, "at most 1,920 × 1,080", "make it smaller")
+                raise refuse(path, found, f"at most {_WIDTH:,} × {_HEIGHT:,}", "make it smaller")
             if stream.duration and stream.time_base:
                 declared_s = float(stream.duration * stream.time_base)
             else:
@@ -83,8 +89,14 @@ class Video(Modality):
                 raise refuse(path, found, self.expects, "the file is cut short, so save or download it again")
             if reader == "gif" and len(index.times) * width * height > LIMITS.gif_decoded_pixels:
                 found = f"an animation of {len(index.times):,} frames of {size_text(width, height)}"
-                raise refuse(path, found, "at most 2,000 million pixels in all", "save it as mp4, or shorten it")
+                raise refuse(
+                    path,
+                    found,
+                    f"at most {millions(LIMITS.gif_decoded_pixels)} in all",
+                    "save it as mp4, or shorten it",
+                )
             stream.thread_type = "AUTO"
+            stream.codec_context.options = {"max_pixels": str(LIMITS.video_pixels)}  # frames may be larger than that
             wanted = self._choose(index, frames, width * height, reader == "gif")
             pictures, times_s = self._decode(path, container, stream, wanted, index)
             rotation = self._pictures_turn(pictures)

@@ -243,6 +243,17 @@ def free_bytes(device: str) -> int:
     return max(free, 0)
 
 
+def smaller(config: "OneLLMConfig", mode: str, device: str, most_bytes: int) -> list[str]:
+    """Name other modes, as options of the command line, in which a model takes at most so much memory."""
+    named = []
+    for other in CPU_MODES if device == "cpu" else MODES:
+        needed = estimate(config, other, dtype_for(device))
+        if needed.total <= most_bytes and other != mode:
+            slow = ", very slow on a CPU" if device == "cpu" and other in ("8bit", "4bit") else ""
+            named.append(f"--quantize {other} ({needed}{slow})")
+    return named
+
+
 def check_fits(name: str, config: "OneLLMConfig", mode: str, device: str, free: int | None = None) -> Estimate:
     """Make sure that a model will fit before it is loaded.
 
@@ -264,12 +275,7 @@ def check_fits(name: str, config: "OneLLMConfig", mode: str, device: str, free: 
     needed = estimate(config, mode, dtype)
     if needed.total <= free:
         return needed
-    instead = []
-    for other in CPU_MODES if device == "cpu" else MODES:
-        smaller = estimate(config, other, dtype)
-        if smaller.total <= free and other != mode:
-            slow = ", very slow on a CPU" if device == "cpu" and other in ("8bit", "4bit") else ""
-            instead.append(f"--quantize {other} ({smaller}{slow})")
+    instead = smaller(config, mode, device, free)
     if mode in ("none", "int8"):
         instead.append(
             f"--offload (what does not fit stays {'in main memory' if device != 'cpu' else 'on disk'}, slow)"

@@ -1,8 +1,10 @@
-"""The one model of a running app: loaded in the background, exchanged for another one, and asked by all."""
+"""The one model of a running app: loaded in the background, exchanged for another one, and asked by all.
 
-import gc
+A model that broke (`Chat.broken`) is loaded again, as soon as `start` is called: everybody who asks, and everybody who
+looks whether the app is ready, does that.
+"""
+
 import logging
-import sys
 import threading
 import time
 import weakref
@@ -10,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onellm import memory
 from onellm.errors import ModelError, OneLLMError
 from onellm.limits import LIMITS
 from onellm.models import MODELS
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.05  # at an answer that has to end before its model goes
+PAUSE_S = 5.0  # after a model could not be loaded, until that is tried again
 
 
 class Engine:
@@ -66,17 +70,23 @@ class Engine:
         self._chats: weakref.WeakSet = weakref.WeakSet()
         self._lock = threading.Lock()
         self._done, self._cancelled = threading.Event(), threading.Event()
-        self._started_s = 0.0
+        self._started_s = self._failed_s = 0.0
 
     @property
     def ready(self) -> bool:
         """Whether questions are answered at once."""
-        return self._chat is not None
+        chat = self._chat
+        return chat is not None and not chat.broken
 
     @property
     def loading(self) -> bool:
         """Whether a model is being loaded."""
         return self._started_s > 0 and not self._done.is_set()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the model could not be loaded or broke, and is not being loaded now."""
+        return self._started_s > 0 and not self.ready and not self.loading
 
     @property
     def waited_s(self) -> float:
@@ -90,9 +100,9 @@ class Engine:
         return None if chat is None else chat.inputs
 
     def start(self) -> None:
-        """Begin to load the model, unless that has begun; a failed load is tried again."""
+        """Begin to load the model, unless that has begun; a broken one is loaded again, after a pause also a failed one."""
         with self._lock:
-            if not self.ready and not self.loading:
+            if not self.ready and not self.loading and time.monotonic() - self._failed_s >= PAUSE_S:
                 self._begin(*self._wanted)
 
     def wait(self) -> None:
@@ -114,7 +124,7 @@ class Engine:
         """
         self.wait()
         chat = self._chat
-        if chat is None:
+        if chat is None or chat.broken:
             raise ModelError(self.error or f"{self.name} is being loaded; ask again in a few seconds.")
         opened = chat.new(messages)
         self._chats.add(opened)
@@ -156,12 +166,14 @@ class Engine:
         self._started_s = time.monotonic()
         self.error, self.progress = "", None
         kept, self._chat = self._chat, None
+        if kept is not None and kept.broken:
+            self.error = f"{self.name} failed and is being loaded again; ask again in a few seconds."
         before = (self.origin, self.quantize, self.name)
         self.name, self.origin, self.quantize = _label(name), name, quantize
         threading.Thread(target=self._run, args=(kept, before), name="load-model", daemon=True).start()
 
     def _run(self, kept: Any, before: tuple) -> None:
-        """Load what is wanted now; if that fails, go back to what was before."""
+        """Load what is wanted now; if that fails, go back to what was before, unless that is broken."""
         try:
             if kept is not None:
                 self._drop(kept)
@@ -169,15 +181,17 @@ class Engine:
             self._put()
         except Exception as error:
             self.error = self._in_words(error)
-        if self._chat is None and kept is not None:  # outside of `except`: its frames hold what was half loaded
+            memory.let_go(error)  # its frames hold what was half loaded
+        memory.free()
+        if self._chat is None and kept is not None:
             self.origin, self.quantize, self.name = before
             if not kept.closed:
                 self._chat = kept
-            else:
+            elif not kept.broken:
                 self._put_back()
         self._wanted = self.origin, self.quantize
+        self._failed_s = time.monotonic() if self._chat is None else 0.0
         self.progress = None
-        gc.collect()
         self._done.set()
 
     def _look(self) -> "list[Option]":
@@ -195,10 +209,7 @@ class Engine:
         self._tell(None)
         for chat in [kept, *self._chats]:
             chat.close()
-        gc.collect()
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        memory.free()
 
     def _put(self) -> None:
         """Load the model and remember it."""
@@ -208,16 +219,18 @@ class Engine:
         chat = load(self.origin, quantize=self.quantize, progress=self._tell, **self._load_options)
         self.name, self.description = chat.name, chat.description
         self.origin, self.quantize = chat.origin, chat.quantize
-        self._chat = chat
+        self.error, self._chat = "", chat
 
     def _put_back(self) -> None:
         """Load what answered before once more."""
         self._cancelled.clear()
+        why = self.error
         try:
             self._put()
-            self.error += f" {self.name} answers again."
+            self.error = f"{why} {self.name} answers again."
         except Exception as error:
-            self.error += f" {self._in_words(error)}"
+            self.error = f"{why} {self._in_words(error)}"
+            memory.let_go(error)
 
     def _tell(self, progress: Progress | None) -> None:
         """Note how far loading is.
@@ -233,7 +246,7 @@ class Engine:
         """Say why the model could not be loaded."""
         if isinstance(error, OneLLMError):
             return str(error)
-        if isinstance(error, MemoryError):
+        if memory.ran_out(error):
             return f"{self.name} needs more memory than there is; close other programs or start a smaller model."
         logger.error("could not load %s", self.name, exc_info=error)
         return f"{self.name} could not be loaded ({type(error).__name__}); the app's log says more."

@@ -9,7 +9,7 @@ import gradio as gr
 
 from onellm.limits import LIMITS
 from onellm.modalities import MODALITIES
-from onellm.web import conversations, endpoints, wiring
+from onellm.web import allowed, conversations, endpoints, wiring
 from onellm.web import examples as example_cards
 from onellm.web.engine import Engine
 from onellm.web.markup import button
@@ -51,10 +51,15 @@ def build(engine: Engine, fixed_model: bool = False) -> gr.Blocks:
                 _files(page)
                 _history(page)
                 _settings(page)
-        _said(page, gr.HTML, lambda language: {"value": f'<div class="foot">{say(language, "foot")}</div>'})
+        _said(page, gr.HTML, _foot)
         wiring.connect(blocks, page, session)
         endpoints.add(engine)
     return blocks.queue(max_size=None, default_concurrency_limit=4)
+
+
+def _foot(language: str) -> dict:
+    """Return the line at the page's end: what to expect, and what becomes of what is given."""
+    return {"value": f'<div class="foot">{say(language, "foot", minutes=LIMITS.upload_lifetime_s / 60)}</div>'}
 
 
 def _said(page: Page, component: Callable, words: Callable[[str], dict], **fixed: Any) -> Any:
@@ -214,8 +219,9 @@ def _card(page: Page, kind: str, language: str) -> dict:
     if any(file.kind == kind for example in page.examples for file in example.files):
         name = say(language, "sample.of", kind=say(language, f"kind.{kind}"))
         example = button("sample", say(language, "sample"), name=name, kind=kind)
+    expects = say(language, f"kind.{kind}.expects", limit=getattr(LIMITS, f"{kind}_seconds", 0))
     return {
-        "value": f'<div class="card-foot"><span class="card-expects">{say(language, f"kind.{kind}.expects")}</span>'
+        "value": f'<div class="card-foot"><span class="card-expects">{expects}</span>'
         f'<span class="card-suffixes">{suffixes}</span>{example}</div>'
     }
 
@@ -250,7 +256,7 @@ def _exports(language: str) -> dict:
 
 
 def _settings(page: Page) -> None:
-    """Lay out the settings: the model, and how it answers."""
+    """Lay out the settings: the model, how it answers, and what everybody is held to."""
     parts = page.parts
 
     def words(name: str) -> Callable[[str], dict]:
@@ -272,3 +278,5 @@ def _settings(page: Page) -> None:
             _said(page, gr.Textbox, words("system"), value=system, lines=2, max_length=LIMITS.message_characters),
         ]
         parts["reset"] = _said(page, gr.Button, lambda language: {"value": say(language, "set.reset")}, size="sm")
+    with _said(page, gr.Accordion, lambda language: {"label": say(language, "limits")}, open=False, elem_id="limits"):
+        _said(page, gr.HTML, lambda language: {"value": allowed.table(language)})

@@ -118,7 +118,7 @@ def test_long_videos_are_cut(tmp_path, monkeypatch):
 
     path = video(tmp_path / "a.mp4")
     monkeypatch.setattr(module, "LIMITS", Limits(video_seconds=1.5))
-    sample = load("video", path)
+    sample = MODALITIES["video"].load(path)
     assert "cut to the first 1.5 s" in sample.notes
     assert sample.array.mean(axis=(1, 2, 3)).max() < 20 + 200 * 0.55
 
@@ -129,7 +129,7 @@ def test_costly_videos_move_frames_to_their_key_frames(tmp_path, monkeypatch):
 
     path = video(tmp_path / "a.mp4", frames=100, gop=20)
     monkeypatch.setattr(module, "LIMITS", Limits(video_decoded_pixels=5 * 2 * 64 * 48))
-    levels = load("video", path, frames=5).array.mean(axis=(1, 2, 3))
+    levels = MODALITIES["video"].load(path, frames=5).array.mean(axis=(1, 2, 3))
     assert np.abs(levels - (20 + 200 * np.array([2, 22, 42, 62, 82]) / 99)).max() < 8
 
 
