@@ -2,12 +2,12 @@
 FROM python:3.11-slim-bookworm
 
 WORKDIR /app
-COPY packages.txt requirements.txt ./
+COPY packages.txt requirements.txt requirements.lock ./
 # hadolint ignore=DL3008
 RUN apt-get update \
     && xargs -a packages.txt apt-get install -y --no-install-recommends \
     && rm -rf /var/lib/apt/lists/* \
-    && pip install --no-cache-dir -r requirements.txt \
+    && pip install --no-cache-dir --require-hashes -r requirements.txt -c requirements.lock \
     && useradd --create-home --uid 1000 onellm \
     && install -d -o onellm /cache
 

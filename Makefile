@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 UV_VERSION := 0.13.8
+AUDIT_VERSION := 2.10.1
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
@@ -10,7 +11,7 @@ RECIPES := $(sort $(wildcard train/recipes/tiny-*.yaml))
 export UV_HTTP_TIMEOUT ?= 300
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: help setup packages run test lint bench tiny browser
+.PHONY: help setup packages run test soak lint lock audit bench tiny browser
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
@@ -32,9 +33,9 @@ endef
 	$(call debian,python3-venv)
 	@$(PYTHON) -m venv .uv && .uv/bin/pip install --quiet uv==$(UV_VERSION)
 
-$(VENV)/.ready: requirements.txt requirements-dev.txt $(filter .uv/bin/uv,$(UV))
+$(VENV)/.ready: requirements.lock $(filter .uv/bin/uv,$(UV))
 	@test -d $(VENV) || $(UV) venv --quiet --python '>=3.11,<3.14' $(VENV)
-	$(UV) pip install --python $(BIN)/python --compile-bytecode -r requirements.txt -r requirements-dev.txt
+	$(UV) pip install --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
 	@touch $@
 
 packages:
@@ -51,9 +52,20 @@ run: setup ## open the chat at http://127.0.0.1:7860
 test: setup browser ## run the whole test suite
 	$(BIN)/python -m pytest
 
+soak: setup browser ## run the long form of the tests of hostile files, many users and kills
+	SOAK=1 $(BIN)/python -m pytest tests/safety -s
+
 lint: setup ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# what is locked stays where it still fits; `make lock RENEW=--upgrade` takes the newest of everything
+lock: $(filter .uv/bin/uv,$(UV)) ## choose the exact packages, with their hashes, for requirements*.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes $(RENEW) \
+	  --custom-compile-command 'make lock' -o requirements.lock requirements.txt requirements-dev.txt
+
+audit: $(filter .uv/bin/uv,$(UV)) ## look the locked packages up in the list of known vulnerabilities
+	$(UV) tool run pip-audit==$(AUDIT_VERSION) --strict --disable-pip --require-hashes -r requirements.lock
 
 bench: setup ## measure load, first token, tokens a second, memory
 	$(BIN)/python -m onellm bench

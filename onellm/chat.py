@@ -229,7 +229,7 @@ class Chat:
         try:
             return self.processor.runs(self.processor.render(messages))
         except TemplateError as error:
-            raise ModelError(
+            raise OneLLMError(
                 f"The prompt of {self.name} cannot hold this conversation ({error}); leave the system message out, or "
                 "start a new conversation."
             ) from error

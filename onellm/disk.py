@@ -15,8 +15,6 @@ from typing import Any
 
 from onellm.errors import OneLLMError
 
-__all__ = ["DiskFullError", "append", "beside", "clear", "discard", "in_words", "whole", "write", "write_json"]
-
 UNFINISHED = ".part."  # before the name, so that its suffix still says what it is
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # torch and safetensors tell of the disk in words of their own, without the error's number
@@ -104,6 +102,35 @@ def whole(path: Path, needed_bytes: int = 0) -> Iterator[Path]:
         except BaseException:
             _remove(part)
             raise
+
+
+@contextmanager
+def filled(folder: Path, last: str, replaced: str = "", needed_bytes: int = 0) -> Iterator[Path]:
+    """Lend a folder; the files made there go into `folder`, which may hold others, if the block ends well.
+
+    Args:
+        folder: where to.
+        last: name of the file that tells that the others are there: the first to go and the last to come.
+        replaced: pattern of files that do not belong to the new ones.
+        needed_bytes: about what all take, where that is known.
+
+    Raises:
+        DiskFullError: the disk is full; `folder` is as it was.
+    """
+    part = beside(folder / "files")
+    with in_words(folder, needed_bytes):
+        _remove(part)
+        try:
+            part.mkdir(parents=True)
+            yield part
+            _flush(part)
+            for old in (folder / last, *(folder.glob(replaced) if replaced else ())):
+                old.unlink(missing_ok=True)
+            for file in sorted(part.iterdir(), key=lambda path: path.name == last):
+                os.replace(file, folder / file.name)
+            _sync(folder)
+        finally:
+            _remove(part)
 
 
 def write(path: Path, content: str | bytes) -> None:

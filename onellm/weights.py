@@ -57,6 +57,8 @@ def build(
         config.base_parts = {}
         where = device if device_map is None else "cpu"
         weights = {"pretrained_model_name_or_path": None, "state_dict": random_state(config, dtype, where)}
+    if folder is not None and not random_weights:
+        _refuse_pickles(folder)
     try:
         with reading(progress, functools.partial(_source, _shards(folder), config.base_parts)):
             model, found = OneLLMForConditionalGeneration.from_pretrained(
@@ -68,6 +70,7 @@ def build(
                 offload_folder=offload.name,
                 quantization_config=quantization.quantization_config(mode, device),
                 output_loading_info=True,
+                use_safetensors=True,
             )
     except OneLLMError:
         raise
@@ -91,6 +94,21 @@ def build(
         )
     model.offload_folder = offload  # lives as long as the model
     return model.eval()
+
+
+def _refuse_pickles(folder: Path) -> None:
+    """Refuse weights that are kept as a pickle, whatever it is called: loading one can run what a stranger wrote.
+
+    Raises:
+        ModelError: there is one, and no safetensors.
+    """
+    pickles = [path for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"The weights in {folder} are a pickle ({pickles[0].name}), which can hold code, so they were not read; "
+            "expected safetensors; make a folder of the published checkpoint with python -m onellm convert "
+            "--checkpoint FILE.pth --tokenizer tokenizer.model --out FOLDER."
+        )
 
 
 def _shards(folder: Path | None) -> dict[str, str]:

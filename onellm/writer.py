@@ -155,6 +155,7 @@ class Writer:
                         self.broken = False
                     except BaseException as error:  # told to the reader of the stream
                         said.put(self._in_words(error, request))
+                    memory.trim()
             finally:
                 said.put(None)
 

@@ -142,23 +142,19 @@ def app_folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("app")
 
 
-@pytest.fixture(scope="session")
-def app_url(app_folder):
-    """Address of app.py, started as a user starts it, on a free port."""
-    folder = app_folder
+@contextlib.contextmanager
+def running_app(folder, **environment):
+    """Start app.py as a user starts it, on a free port; yields its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    environment = os.environ | {
-        "GRADIO_TEMP_DIR": str(folder / "uploads"),
-        "ONELLM_FEEDBACK": str(folder / "feedback.jsonl"),
-    }
+    own = {"GRADIO_TEMP_DIR": str(folder / "uploads"), "ONELLM_FEEDBACK": str(folder / "feedback.jsonl")}
     with open(folder / "log.txt", "wb") as log:
         app = subprocess.Popen(
             [sys.executable, "app.py", "--port", str(port), "--model", MODEL],
             cwd=ROOT,
-            env=environment,
+            env=os.environ | own | environment,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -176,11 +172,34 @@ def app_url(app_folder):
             app.wait(20)
 
 
+def ready(url):
+    """Wait until the model of a running app answers; returns its address."""
+    for _ in range(720):
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/ready", timeout=5):
+            return url
+        time.sleep(0.25)
+    pytest.fail("the model was not ready after three minutes")
+
+
+@pytest.fixture(scope="session")
+def app_url(app_folder):
+    """Address of the app that most tests share."""
+    with running_app(app_folder) as url:
+        yield url
+
+
 @pytest.fixture(scope="session")
 def ready_url(app_url):
     """Address of the running app once its model answers."""
-    for _ in range(720):
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{app_url}/ready", timeout=5):
-            return app_url
-        time.sleep(0.25)
-    pytest.fail("the model was not ready after three minutes")
+    return ready(app_url)
+
+
+@pytest.fixture
+def own_app(tmp_path):
+    """Start an app of one's own, with environment variables; returns its address, once its model answers."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**environment):
+            return ready(stack.enter_context(running_app(tmp_path, **environment)))
+
+        yield start

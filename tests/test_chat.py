@@ -176,7 +176,7 @@ def test_a_template_without_a_place_for_a_system_message_is_told(chat):
     refuse = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     chat.processor.chat_template = refuse + chat.processor.tokenizer.chat_template
     chat.ask("w3", max_new_tokens=2)
-    with pytest.raises(ModelError, match="no system role.*leave the system message out"):
+    with pytest.raises(OneLLMError, match="no system role.*leave the system message out"):
         chat.ask("w4", system="w5")
     assert len(chat.messages) == 2
 

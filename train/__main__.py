@@ -3,8 +3,10 @@
 import argparse
 import logging
 import sys
+import threading
 from pathlib import Path
 
+from onellm.disk import is_full
 from onellm.errors import OneLLMError
 from onellm.modalities.isolated import trust_files
 from train.data import commands as data
@@ -43,6 +45,7 @@ def main(arguments: list[str]) -> int:
     trust_files()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("train").setLevel(logging.INFO)
+    threading.excepthook = _tell_of_thread
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that nothing here uses
     try:
         if options.command == "corpus":
@@ -64,6 +67,12 @@ def main(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _tell_of_thread(failed: threading.ExceptHookArgs) -> None:
+    """Show what a thread died of, but not a full disk: TensorBoard's raises that in the main thread too, in words."""
+    if not is_full(failed.exc_value):
+        threading.__excepthook__(failed)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from statistics import mean, stdev
 
 import torch
 
+from onellm import disk
 from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
 from train.engine import run
 from train.evaluation.words import word_accuracy
@@ -106,7 +107,7 @@ def ablate(out: Path, scale: float, seeds: list[int], runs: Path, variants: list
                 place = runs / f"{variant.replace(' ', '-').replace(',', '')}-{seed}"
                 done[str(seed)] = measure(variant, scale, seed, place)
                 logger.info("%s, seed %d: %s", variant, seed, done[str(seed)])
-                out.write_text(json.dumps(results, indent=1))
+                disk.write_json(out, results)
     return table(results["accuracy"])
 
 

@@ -7,9 +7,9 @@ import torch
 from accelerate import PartialState
 from transformers import AutoTokenizer
 
-from onellm import models
+from onellm import disk, models
 from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor
-from onellm.errors import ModelError, OneLLMError
+from onellm.errors import ModelError
 from onellm.model import base_parts
 from onellm.model.config import merge
 from onellm.model.quantize import quantization_config
@@ -144,7 +144,7 @@ def _build_new(recipe: Recipe, folder: Path) -> None:
     if source is None and base is None:
         raise RecipeError(f"{recipe.preset} has no LLM of its own; name one: 'parts: {{language_model: FOLDER}}'.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source or base_parts.fetch(base))
+        tokenizer = AutoTokenizer.from_pretrained(source or base_parts.fetch(base), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"The LLM '{source}' has no tokenizer that loads; give a model folder or a hub name."
@@ -161,8 +161,9 @@ def _build_new(recipe: Recipe, folder: Path) -> None:
         load_encoder(model, recipe.parts["encoder"])
     if recipe.objective == "anchor":
         _prepare_anchor(model, processor, targets)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    with disk.whole(folder, model.num_parameters() * model.dtype.itemsize) as part:
+        model.save_pretrained(part)
+        processor.save_pretrained(part)
 
 
 @torch.no_grad()
@@ -186,6 +187,8 @@ def caption_texts() -> list[str]:
 def save(model_folder: Path, recipe: Recipe, start: Path, trained: dict[str, torch.Tensor]) -> None:
     """Write the finished model: what the stage started from, with what it trained put in.
 
+    Its folder may hold more; `config.json`, which makes it a model's, comes last.
+
     Args:
         model_folder: where to.
         recipe: of the stage.
@@ -201,8 +204,8 @@ def save(model_folder: Path, recipe: Recipe, start: Path, trained: dict[str, tor
         parameters = dict(model.named_parameters())
         for name, tensor in trained.items():
             parameters[name].copy_(tensor)
-    try:
-        model.save_pretrained(model_folder, max_shard_size="9MB" if model.config.base_parts else "5GB")
-        OneLLMProcessor.from_pretrained(start).save_pretrained(model_folder)
-    except OSError as error:
-        raise OneLLMError(f"The model cannot be written to {model_folder} ({error}); free some space there.") from error
+    with disk.filled(
+        model_folder, "config.json", "model*.safetensors*", model.num_parameters() * dtype.itemsize
+    ) as part:
+        model.save_pretrained(part, max_shard_size="9MB" if model.config.base_parts else "5GB")
+        OneLLMProcessor.from_pretrained(start).save_pretrained(part)

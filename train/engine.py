@@ -1,25 +1,28 @@
 """Running a recipe: transformers' Trainer on accelerate, on one process or many."""
 
 import logging
+import pickle
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from safetensors import SafetensorError
 from torch import nn
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from onellm import disk
+from onellm.errors import OneLLMError
 from train.build import build_model, save, start_folder
+from train.checkpoints import check_shards, last_checkpoint
 from train.data.batches import Targets
 from train.data.collate import Collator
 from train.data.mixture import Mixture
 from train.data.streams import all_streams, file_streams
 from train.parts import SOLVED, matches
 from train.recipe import Recipe, RecipeError, Source
-from train.watch import Watch
+from train.watch import Watch, forget_skipped
 
 logger = logging.getLogger(__name__)
 SCHEDULES = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}
@@ -68,16 +71,14 @@ class StageTrainer(Trainer):
         return loss.detach().mean(), None, None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what was watched; the mean loss is of all steps, also those of earlier starts."""
-        if "loss" in logs:
-            logs = {**logs, **self.watch.figures()}
-        elif "train_loss" in logs:
+        """Add what was watched; the last line, of the whole run, goes to `losses.json` alone."""
+        if "train_loss" in logs:  # of this start's steps; a stop behind it would have it drawn twice
             lines = [line for line in self.state.log_history if "loss" in line]
             steps = np.diff([0, *(line["step"] for line in lines)])
-            logs = {**logs, "train_loss": float(np.average([line["loss"] for line in lines], weights=steps))}
-        else:
-            logs = {**logs, **self.watch.counts()}
-        super().log(logs, start_time)
+            mean = float(np.average([line["loss"] for line in lines], weights=steps))
+            self.state.log_history.append({**logs, "train_loss": mean, "step": self.state.global_step})
+            return
+        super().log({**logs, **(self.watch.figures() if "loss" in logs else self.watch.counts())}, start_time)
 
     def trained_state(self) -> dict[str, torch.Tensor]:
         """Gather what was trained or solved, whole, on the main process: name -> tensor."""
@@ -148,11 +149,9 @@ def complete(optimizer: torch.optim.Optimizer) -> None:
         group["lr"] = rate
 
 
-def last_checkpoint(out: Path) -> tuple[str | None, int]:
-    """Return the newest checkpoint of a stage and its step; None and 0 where there is none."""
-    folder = out / "checkpoints"
-    last = get_last_checkpoint(str(folder)) if folder.exists() else None
-    return last, int(last.rpartition("-")[2]) if last else 0
+def _goes_on(out: Path) -> str:
+    step = last_checkpoint(out)[1]
+    return f"it goes on from step {step}" if step else "it begins anew"
 
 
 def _too_large(source: str, keys: list[str], inputs: dict) -> str:
@@ -184,7 +183,7 @@ def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
         OneLLMError: something the recipe needs is missing, does not fit, or the disk is full.
     """
     out = runs / recipe.name
-    with disk.in_words(out, then=lambda: f"it goes on from step {last_checkpoint(out)[1]}"):
+    with disk.in_words(out, then=lambda: _goes_on(out)):
         return _run(recipe, runs, out, resume)
 
 
@@ -193,13 +192,12 @@ def _run(recipe: Recipe, runs: Path, out: Path, resume: bool) -> Path:
     micro_batch, accumulated = split_batch(recipe, arguments.world_size)
     arguments.gradient_accumulation_steps = accumulated
     files = file_streams([*recipe.data, *recipe.evaluation], recipe.seed)
-    watch = Watch(recipe, out)
     if PartialState().is_main_process:
         if not resume:
             disk.discard(out)
         for folder in (out, out / "checkpoints"):
             disk.clear(folder)
-        watch.forget(last_checkpoint(out)[1])
+        forget_skipped(out, last_checkpoint(out)[1])
     PartialState().wait_for_everyone()
     last, done = last_checkpoint(out)
     model, processor = build_model(recipe, runs)
@@ -215,7 +213,7 @@ def _run(recipe: Recipe, runs: Path, out: Path, resume: bool) -> Path:
     looks = recipe.evaluation_batches * arguments.world_size
     trainer = StageTrainer(
         recipe,
-        watch,
+        Watch(recipe, processor, out),
         done,
         model=model,
         args=arguments,
@@ -226,7 +224,15 @@ def _run(recipe: Recipe, runs: Path, out: Path, resume: bool) -> Path:
         }
         or None,
     )
-    trainer.train(resume_from_checkpoint=last)
+    try:
+        if last:
+            check_shards(last)
+        trainer.train(resume_from_checkpoint=last)
+    except (pickle.UnpicklingError, SafetensorError) as error:
+        raise OneLLMError(
+            f"The checkpoint {last} holds something else than was written there, maybe code, and was not read "
+            f"({str(error).splitlines()[0]}); remove it and start again: it goes on from the one before."
+        ) from error
     trained, start = trainer.trained_state(), start_folder(recipe, runs)
     if PartialState().is_main_process:
         disk.write_json(out / "losses.json", trainer.state.log_history)

@@ -80,9 +80,13 @@ def load_language_model(model: nn.Module, source: str) -> None:
     from transformers import AutoModelForCausalLM
 
     try:
-        found = AutoModelForCausalLM.from_pretrained(source, dtype=model.dtype)
+        found = AutoModelForCausalLM.from_pretrained(
+            source, dtype=model.dtype, trust_remote_code=False, use_safetensors=True
+        )
     except (OSError, ValueError) as error:
-        raise ModelError(f"The LLM '{source}' cannot be loaded ({_first_line(error)}); give a model folder.") from error
+        raise ModelError(
+            f"The LLM '{source}' cannot be loaded ({_first_line(error)}); give a model folder with safetensors."
+        ) from error
     _copy(model.language_model, found.state_dict(), f"the LLM '{source}'")
 
 
@@ -100,7 +104,9 @@ def load_encoder(model: nn.Module, source: str) -> None:
 
     architecture, _, weights = source.partition("/")
     try:
-        visual = open_clip.create_model(architecture, pretrained=weights or None, load_weights=bool(weights)).visual
+        visual = open_clip.create_model(
+            architecture, pretrained=weights or None, load_weights=bool(weights), weights_only=True
+        ).visual
     except (RuntimeError, OSError, ValueError) as error:
         raise ModelError(
             f"The encoder '{source}' cannot be loaded ({_first_line(error)}); give architecture/tag, or "

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
+from onellm import disk
 from train.data.example import Example
 from train.recipe import Recipe
 
 logger = logging.getLogger(__name__)
+SKIPPED = "skipped.jsonl"
 NAMED = 20  # bad examples that are named on the screen; all are in the file
 
 
@@ -48,16 +50,25 @@ class Watch(TrainerCallback):
         self.losses[source].append(loss)
         self.examples += examples
 
-    def note_skipped(self, source: str, reasons: list[str]) -> None:
-        """Name and count bad examples that were replaced."""
+    def note_skipped(self, source: str, reasons: list[str], step: int) -> None:
+        """Name and count bad examples that were replaced.
+
+        Args:
+            source: its name.
+            reasons: one an example.
+            step: the one they were met in.
+        """
         for reason in reasons:
             self.skipped[source] += 1
             if sum(self.skipped.values()) <= NAMED:
                 logger.warning("skipped: %s", reason)
         if reasons:
-            self.out.mkdir(parents=True, exist_ok=True)
-            with (self.out / "skipped.jsonl").open("a") as file:
-                file.writelines(json.dumps({"source": source, "why": reason}) + "\n" for reason in reasons)
+            lines = [json.dumps({"step": step, "source": source, "why": reason}) + "\n" for reason in reasons]
+            disk.append(self.out / SKIPPED, "".join(lines))
+
+    def counts(self) -> dict[str, float]:
+        """Return how many bad examples each source has had so far."""
+        return {f"skipped/{source}": float(count) for source, count in self.skipped.items()}
 
     def figures(self) -> dict[str, float | str]:
         """Return what was seen since the last call, and forget it."""
@@ -66,8 +77,7 @@ class Watch(TrainerCallback):
         for kind, weights in self.routers.items():
             for expert, weight in enumerate(torch.stack(weights).mean(dim=0).tolist()):
                 found[f"router/{kind}/expert{expert}"] = weight
-        found |= {f"skipped/{source}": float(count) for source, count in self.skipped.items()}
-        found |= {"samples_per_second": self.examples / seconds, "memory_gb": memory_bytes() / 1e9}
+        found |= self.counts() | {"samples_per_second": self.examples / seconds, "memory_gb": memory_bytes() / 1e9}
         if self.answers:
             found["answers"], self.answers = self.answers, None
         self.losses.clear()
@@ -76,8 +86,12 @@ class Watch(TrainerCallback):
         return found
 
     def on_train_begin(self, args, state, control, model: nn.Module | None = None, **kwargs) -> None:
-        """Listen to the routers."""
+        """Listen to the routers, and go on counting where an earlier start's log ends."""
         self.since = time.perf_counter()
+        for line in state.log_history:
+            for key, count in line.items():
+                if key.startswith("skipped/"):
+                    self.skipped[key.removeprefix("skipped/")] = int(count)
         for kind, router in model.projector.routers.items():
             router.register_forward_hook(self._listen(kind))
 
@@ -89,7 +103,8 @@ class Watch(TrainerCallback):
         return hook
 
     def on_step_end(self, args, state, control, model: nn.Module | None = None, **kwargs) -> None:
-        """Ask the recipe's questions now and then."""
+        """Ask the recipe's questions now and then; end the log's line where a checkpoint is written."""
+        control.should_log |= control.should_save
         samples = self.recipe.samples
         if samples is None or not samples.ask or state.global_step % samples.every:
             return
@@ -108,10 +123,27 @@ class Watch(TrainerCallback):
         shown = [look(Example(f"answer {n}", talk), self.processor, "chat") for n, talk in enumerate(talks, 1)]
         title = f"{self.recipe.name}: answers after {step} steps"
         page = self.out / "answers" / f"step-{step:06d}.html"
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(render([], shown, title, self.recipe.name, "chat"), encoding="utf-8")
+        disk.write(page, render([], shown, title, self.recipe.name, "chat"))
         lines = [f"{talk[0]['content'][-1]['text']} → {text}" for talk, text in zip(talks, answers, strict=True)]
         self.answers = "\n\n".join(lines)
+
+
+def forget_skipped(out: Path, done: int) -> None:
+    """Drop the bad examples that an earlier start met behind its last checkpoint: they will be met again.
+
+    Args:
+        out: the stage's folder.
+        done: the checkpoint's step.
+    """
+    path = out / SKIPPED
+    if not path.exists():
+        return
+    whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    kept = [line for line in whole if json.loads(line)["step"] <= done]
+    if kept:
+        disk.write(path, "".join(kept))
+    else:
+        disk.discard(path)
 
 
 def question_of(processor, asked: dict) -> list[dict]:

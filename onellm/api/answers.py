@@ -14,17 +14,19 @@ BEAT_S = 0.25  # between looks at whether the asker is still there
 
 
 def queue(engine: Engine, ticket: Ticket) -> Iterator[int]:
-    """Wait until the model is loaded and a ticket's turn has come.
+    """Wait until a ticket's turn has come and the model is loaded, anew if it broke meanwhile.
 
     Yields:
         How many are served before, again and again, so that whoever waits can leave.
     """
-    engine.start()
-    while engine.loading:
+    while True:
+        engine.start()
+        loading = engine.loading
+        if ticket.wait(0 if loading else BEAT_S) and not loading:
+            return
         yield ticket.place
-        time.sleep(BEAT_S)
-    while not ticket.wait(BEAT_S):
-        yield ticket.place
+        if loading:
+            time.sleep(BEAT_S)
 
 
 def stream(
@@ -61,4 +63,5 @@ def stream(
                 reader.join(BEAT_S)
             count.trace = chat.trace
     finally:
+        engine.start()  # if the model broke, the next in line waits for it
         ticket.leave()

@@ -15,14 +15,18 @@ def router(engine: Engine) -> APIRouter:
     """
     routes = APIRouter(tags=["health"])
 
+    # Both are coroutines: they answer also where every thread is taken.
+
     @routes.get("/health")
-    def health() -> dict:
+    async def health() -> dict:
         """Tell that the process lives."""
         return {"status": "ok"}
 
     @routes.get("/ready")
-    def ready() -> JSONResponse:
-        """Tell whether the model answers; 503 and why where it does not."""
+    async def ready() -> JSONResponse:
+        """Tell whether the model answers; 503 and why where it does not, and it is loaded again."""
+        if engine.failed:
+            engine.start()
         if engine.ready:
             return JSONResponse({"status": "ready", "model": engine.name, "waiting": len(engine.line)})
         state = "failed" if engine.error else "loading"

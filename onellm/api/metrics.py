@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from onellm.errors import BusyError, OneLLMError
+from onellm.errors import BusyError, ModelError, OneLLMError
 
 if TYPE_CHECKING:
     from onellm.trace import Trace
@@ -52,6 +52,8 @@ def counted(face: str) -> Iterator[Count]:
         raise
     except BusyError:
         seen = "busy"
+        raise
+    except ModelError:
         raise
     except OneLLMError:
         seen = "refused"

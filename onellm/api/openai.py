@@ -22,9 +22,8 @@ from onellm.api import answers, media
 from onellm.api.metrics import Count, counted
 from onellm.api.schema import Completion
 from onellm.chat import until
-from onellm.errors import BusyError, OneLLMError
+from onellm.errors import BusyError, ModelError, OneLLMError
 from onellm.limits import LIMITS
-from onellm.modalities.base import megabytes
 from onellm.settings import Settings
 from onellm.web.engine import Engine
 
@@ -41,7 +40,7 @@ def app(engine: Engine) -> FastAPI:
     Args:
         engine: the app's model.
     """
-    server = FastAPI(title="OneLLM", docs_url=None, redoc_url=None, max_body_size=LIMITS.turn_bytes)
+    server = FastAPI(title="OneLLM", docs_url=None, redoc_url=None)
     _word_errors(server)
     begun_s = int(time.time())
 
@@ -64,6 +63,8 @@ def app(engine: Engine) -> FastAPI:
         """Answer the last message of a conversation."""
         _check_model(engine, asked.model)
         if not engine.ready:
+            if engine.failed:
+                engine.start()
             words = engine.error or f"{engine.name} is being loaded; ask again in a few seconds."
             raise HTTPException(503, words, {"Retry-After": "5"})
         answer = Answer(engine, asked)
@@ -100,6 +101,7 @@ class Answer:
         """Yield the answer piece by piece, and empty pieces in between; the request's files live as long."""
         asked = self.asked
         with counted("openai") as self.count, tempfile.TemporaryDirectory(prefix="onellm-") as folder:
+            self.engine.line.check()  # before anything is read
             talk = media.read(asked.messages, Path(folder))
             pieces = answers.stream(
                 self.engine,
@@ -226,8 +228,8 @@ def _described(error: Exception) -> tuple[int, dict]:
     elif isinstance(error, StarletteHTTPException):
         status, message = error.status_code, str(error.detail)
         kind = "invalid_request_error" if status < 500 else "server_error"
-        if status == 413:
-            message = f"The request is larger than {megabytes(LIMITS.turn_bytes)}; send fewer or smaller files."
+    elif isinstance(error, ModelError):  # it failed, or was too large: the request is well-formed
+        status, kind = 503, "server_error"
     elif not isinstance(error, OneLLMError):
         logger.error("no answer", exc_info=error)
         status, kind = 500, "server_error"

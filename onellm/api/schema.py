@@ -2,18 +2,26 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-__all__ = ["Completion", "Message", "Part"]
+__all__ = ["Completion", "Message", "Part", "whole"]
 
 NOT_TAKEN = ("tools", "functions", "logprobs", "audio", "prediction")
+
+
+def whole(text: str) -> str:
+    """Put a question mark for every half of a character, which JSON can hold and nothing else."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+Words = Annotated[str, AfterValidator(whole)]
 
 
 class Text(BaseModel):
     """Words."""
 
     type: Literal["text"]
-    text: str
+    text: Words
 
 
 class Url(BaseModel):
@@ -58,9 +66,9 @@ class FileData(BaseModel):
         picture: data URL of the picture beside a depth or a normal map.
     """
 
-    filename: str = Field(min_length=1, max_length=255)
+    filename: Words = Field(min_length=1, max_length=255)
     file_data: str
-    kind: str | None = None
+    kind: Words | None = None
     picture: str | None = None
 
 
@@ -78,7 +86,7 @@ class Message(BaseModel):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] | None = None
+    content: Words | list[Part] | None = None
 
     @property
     def parts(self) -> list:
@@ -104,7 +112,7 @@ class Completion(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    model: str
+    model: Words
     messages: list[Message] = Field(min_length=1)
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -113,7 +121,7 @@ class Completion(BaseModel):
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: Words | list[Words] | None = None
     n: Literal[1] | None = None
     response_format: dict[str, Any] | None = None
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from onellm.limits import LIMITS
 from onellm.modalities import mel, sound
-from onellm.modalities.base import Modality, Preview, Sample, Seen, megabytes, refuse
+from onellm.modalities.base import Damaged, Modality, Preview, Sample, Seen, megabytes, refuse
 from onellm.modalities.plots import COLOURS, spread, style, veil
 from onellm.modalities.sound import Track
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 RATE_HZ = mel.RATE_HZ
+_PIECES = 10_000  # of a wav file, before its sound
 PATCH_FRAMES = 96  # YAMNet looks at 0.96 s at a time
 PATCH_HOP = 48
 PATCH_SAMPLES = (PATCH_FRAMES - 1) * mel.HOP + mel.FRAME
@@ -300,12 +301,14 @@ def _check_whole(path: Path, expects: str) -> None:
 def _missing_wav(data: bytes) -> int:
     """Count the bytes that lack from the data chunk; streams that left its size open lack none."""
     position = 12
-    while position + 8 <= len(data):
+    for _ in range(_PIECES):
+        if position + 8 > len(data):
+            return 0
         name, size = data[position : position + 4], struct.unpack_from("<I", data, position + 4)[0]
         if name == b"data":
             return 0 if size >= 0x7FFFFF00 else max(0, position + 8 + size - len(data))
         position += 8 + size + size % 2
-    return 0
+    raise Damaged(f"it starts with {_PIECES:,} pieces that are no sound")
 
 
 def _missing_ogg(data: bytes) -> int:

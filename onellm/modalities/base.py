@@ -7,7 +7,6 @@ import os
 import re
 import stat
 import warnings
-import zipfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -238,6 +237,8 @@ def check_file(path: str | os.PathLike, expects: str) -> tuple[Path, int]:
     if not stat.S_ISREG(status.st_mode):
         found = "this is a folder" if stat.S_ISDIR(status.st_mode) else "this is not a regular file"
         raise refuse(path, found, expects, "choose a file")
+    if not os.access(path, os.R_OK):
+        raise refuse(path, "it may not be opened", expects, "change who may read it")
     return path, status.st_size
 
 
@@ -253,13 +254,18 @@ def refuse(path: str | os.PathLike, found: str, expected: str, advice: str) -> F
     Returns:
         The error, to be raised by the caller.
     """
-    return FileError(f"{display_name(path)}: {found}; expected {expected}; {advice}.")
+    return FileError(_printable(f"{display_name(path)}: {found}; expected {expected}; {advice}."))
 
 
 def display_name(path: str | os.PathLike, length: int = 60) -> str:
     """Return a file's base name in printable characters and of limited length."""
-    name = "".join(c if c.isprintable() else "?" for c in os.path.basename(os.fspath(path))) or "?"
+    name = _printable(os.path.basename(os.fspath(path))) or "?"
     return name if len(name) <= length else f"{name[: length - 12]}…{name[-11:]}"
+
+
+def _printable(text: str) -> str:
+    """Replace what cannot be seen, such as line ends in names that a file holds, by question marks."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def megabytes(count_bytes: int) -> str:
@@ -315,17 +321,15 @@ _MAGIC = (
     (0, b"\x7fELF", "a program"),
     (0, b"MZ", "a program"),
 )
+_CUT_SHORT = re.compile(r"truncated|end of file|\bEOF\b|ended before|got \d+ bytes", re.IGNORECASE)
 
 
 def _reason(error: BaseException, length: int = 100) -> str:
-    """Say in one short phrase why a file could not be read; what only speaks to programmers is left out."""
-    text = getattr(error, "strerror", None) or str(error)
-    if not isinstance(error, Damaged | OSError | EOFError | zipfile.BadZipFile) and text == str(error):
-        return "it is damaged, or of another kind"
-    text = re.sub(r" ?\(\d+ bytes not processed\)", "", text)
-    text = " ".join(word for word in text.split() if "/" not in word and "\\" not in word)
-    text = "".join(c if c.isprintable() else "?" for c in text).replace(";", ",").strip(" .:")
-    return (text if len(text) <= length else text[: length - 1] + "…") or "it is damaged"
+    """Say in one short phrase why a file could not be read; what libraries say only speaks to programmers."""
+    if not isinstance(error, Damaged):
+        return "it is cut short" if _CUT_SHORT.search(str(error)) else "it is damaged, or of another kind"
+    text = str(error).replace(";", ",").strip(" .:")
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _suggest(name: str, path: Path) -> str:

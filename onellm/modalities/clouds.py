@@ -1,10 +1,9 @@
-"""Point cloud files: headers are checked, then Open3D (ply, pcd) or NumPy (xyz, npy, npz) reads them."""
+"""Point cloud files but ply: headers are checked, then Open3D (pcd) or NumPy (xyz, npy, npz) reads them."""
 
 from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,34 +12,16 @@ from onellm.limits import LIMITS
 from onellm.modalities.arrays import pick, read_arrays
 from onellm.modalities.base import Damaged, megabytes, refuse
 
-__all__ = ["PlyHeader", "check_count", "read_numpy", "read_pcd", "read_ply", "read_ply_header", "read_xyz"]
+__all__ = ["ADVICE", "Cloud", "check_count", "read_numpy", "read_pcd", "read_xyz", "scale_colours", "split_columns"]
 
-_ADVICE = "the file is cut short or damaged, so save or download it again"
-_PLY_BYTES = {
-    "char": 1, "uchar": 1, "int8": 1, "uint8": 1, "short": 2, "ushort": 2, "int16": 2, "uint16": 2,
-    "int": 4, "uint": 4, "int32": 4, "uint32": 4, "float": 4, "float32": 4, "double": 8, "float64": 8,
-}  # fmt: skip
+ADVICE = "the file is cut short or damaged, so save or download it again"
 _HEADER_BYTES = 65_536
+_PCD_TYPES = {(kind, size) for kind in "IU" for size in (1, 2, 4, 8)} | {("F", 4), ("F", 8)}
 _UNPACKED = 8  # times the size of a file
 _LINE_CHARACTERS = 10_000
 _COMMENTS = 1_000  # lines of a text file besides its points
 
 Cloud = tuple[np.ndarray, np.ndarray | None]  # xyz [P, 3] and rgb [P, 3] in 0..1, or None
-
-
-@dataclass
-class PlyHeader:
-    """What a ply file says of itself.
-
-    Attributes:
-        vertices: number of points.
-        faces: number of faces.
-        properties: type of each property of a point.
-    """
-
-    vertices: int
-    faces: int
-    properties: dict[str, str]
 
 
 def check_count(path: Path, count: int, expects: str, what: str = "points", limit: int = LIMITS.point_count) -> None:
@@ -59,88 +40,8 @@ def check_count(path: Path, count: int, expects: str, what: str = "points", limi
     if count < 1:
         raise refuse(path, f"no {what}", expects, "save or download it again")
     if count > limit:
-        raise refuse(path, f"{count:,} {what}", f"at most {limit:,}", "thin it out")
-
-
-def read_ply_header(path: Path, expects: str) -> PlyHeader:
-    """Read a ply file's header and check that the file is long enough for what it promises.
-
-    Args:
-        path: the file.
-        expects: what is expected, for the error.
-
-    Returns:
-        The header.
-
-    Raises:
-        FileError: if there are too many points or the file is too short.
-    """
-    with open(path, "rb") as file:
-        data = file.read()
-    match = re.match(rb"ply\r?\n(.*?)\nend_header\r?\n", data[:_HEADER_BYTES], re.DOTALL)
-    if not match:
-        raise Damaged("it has no ply header")
-    layout, elements = "", []
-    for line in match[1].decode("ascii", "replace").splitlines():
-        words = line.split()
-        if not words or words[0] in ("comment", "obj_info"):
-            continue
-        if words[0] == "format":
-            layout = words[1]
-        elif words[0] == "element" and words[2].isdigit():
-            elements.append((words[1], int(words[2]), {}))
-        elif words[0] == "property" and elements:
-            elements[-1][2][words[-1]] = words[1:-1]
-        else:
-            raise Damaged(f"unknown header line {line[:40]!r}")
-    names = [element[0] for element in elements]
-    if len(set(names)) != len(names) or layout not in ("ascii", "binary_little_endian", "binary_big_endian"):
-        raise Damaged("its ply header is damaged")
-    by_name = {name: (count, properties) for name, count, properties in elements}
-    vertices, properties = by_name.get("vertex", (0, {}))
-    faces = by_name.get("face", (0, {}))[0]
-    if any(kind[0] == "list" for kind in properties.values()) or not {"x", "y", "z"} <= set(properties):
-        raise Damaged("its points lack x, y, z")
-    check_count(path, vertices, expects)
-    if faces:
-        check_count(path, faces, expects, "faces", LIMITS.triangle_count)
-    promised = sum(count * _row_bytes(kinds, layout) for _, count, kinds in elements)
-    if layout == "ascii":
-        promised, present = sum(e[1] for e in elements), data.count(b"\n", match.end()) + 1
-    else:
-        present = len(data) - match.end()
-    if present < promised:
-        unit = "lines" if layout == "ascii" else "bytes"
-        raise refuse(path, f"{present:,} of {promised:,} {unit} of data", expects, _ADVICE)
-    return PlyHeader(vertices, faces, {name: kind[0] for name, kind in properties.items()})
-
-
-def _row_bytes(properties: dict[str, list[str]], layout: str) -> int:
-    """Return the fewest bytes a row of an element takes."""
-    if layout == "ascii":
-        return 1
-    return sum(_PLY_BYTES[kind[1] if kind[0] == "list" else kind[0]] for kind in properties.values())
-
-
-def read_ply(path: Path, header: PlyHeader, expects: str) -> Cloud:
-    """Read a ply file without faces.
-
-    Args:
-        path: the file.
-        header: its header, checked.
-        expects: what is expected, for the error.
-
-    Returns:
-        xyz [P, 3] and rgb [P, 3] in 0..1, or None.
-
-    Raises:
-        FileError: if fewer points are found than promised.
-    """
-    xyz, rgb = _read_open3d(path, "ply", header.vertices, expects)
-    if rgb is not None and header.properties.get("red", "uchar") in ("float", "float32", "double", "float64"):
-        rgb = rgb * 255  # Open3D divides by 255 whatever the type
-        rgb = rgb / 255 if rgb.max() > 1.5 else rgb
-    return xyz, rgb
+        many = f"{count:,}" if count < 1e15 else "countless"  # where a header has a number of hundreds of digits
+        raise refuse(path, f"{many} {what}", f"at most {limit:,}", "thin it out")
 
 
 def read_pcd(path: Path, expects: str) -> Cloud:
@@ -167,7 +68,8 @@ def read_pcd(path: Path, expects: str) -> Cloud:
     width, height = int(header["WIDTH"][0]), int(header["HEIGHT"][0])
     points = int(header.get("POINTS", [width * height])[0])
     lengths = {len(fields), len(sizes), len(counts), len(header["TYPE"])}
-    valid = all(size in (1, 2, 4, 8) for size in sizes) and all(1 <= count <= 4096 for count in counts)
+    known = set(zip(header["TYPE"], sizes, strict=False)) <= _PCD_TYPES
+    valid = known and all(1 <= count <= 4096 for count in counts)
     if len(lengths) != 1 or not valid or points != width * height or not {"x", "y", "z"} <= set(fields):
         raise Damaged("its pcd header is damaged")
     check_count(path, points, expects)
@@ -184,20 +86,34 @@ def read_pcd(path: Path, expects: str) -> Cloud:
             raise refuse(path, found, f"at most {megabytes(_UNPACKED * LIMITS.point_bytes)}", "thin them out")
         promised = packed + 8
     if body < promised:
-        raise refuse(path, f"{body:,} of {promised:,} {unit} of data", expects, _ADVICE)
-    return _read_open3d(path, "pcd", points, expects)
-
-
-def _read_open3d(path: Path, layout: str, count: int, expects: str) -> Cloud:
-    """Read with Open3D; the header must have been checked, as Open3D trusts it."""
+        raise refuse(path, f"{body:,} of {promised:,} {unit} of data", expects, ADVICE)
+    if match[1] == b"ascii":
+        return _read_pcd_text(data[match.end() :], points, fields, header["TYPE"], counts)
     import open3d
 
+    # the header has been checked, as Open3D trusts it
     with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
-        cloud = open3d.io.read_point_cloud(str(path), format=layout, remove_nan_points=False)
+        cloud = open3d.io.read_point_cloud(str(path), format="pcd", remove_nan_points=False)
     xyz = np.asarray(cloud.points, np.float32)
-    if len(xyz) != count:
-        raise refuse(path, f"{len(xyz):,} of {count:,} points", expects, _ADVICE)
+    if len(xyz) != points:
+        raise refuse(path, f"{len(xyz):,} of {points:,} points", expects, ADVICE)
     return xyz, np.asarray(cloud.colors, np.float32) if cloud.has_colors() else None
+
+
+def _read_pcd_text(body: bytes, points: int, fields: list[str], types: list[str], counts: list[int]) -> Cloud:
+    """Read a pcd file's lines; Open3D makes points of memory that it never wrote where a line is too short."""
+    used = range(sum(counts))
+    table = np.loadtxt(io.BytesIO(body), np.float64, comments=None, usecols=used, max_rows=points, ndmin=2)
+    if len(table) < points:
+        raise Damaged(f"{len(table):,} of {points:,} points")
+    starts = dict(zip(fields, np.cumsum([0, *counts]), strict=False))
+    xyz = table[:, [starts[axis] for axis in "xyz"]].astype(np.float32)
+    field = next((field for field in ("rgb", "rgba") if field in fields), None)
+    if field is None:
+        return xyz, None
+    packed = table[:, starts[field]]  # blue in the lowest byte of an integer, or of a float that has its bits
+    bits = packed.astype(np.float32).view(np.uint32) if types[fields.index(field)] == "F" else packed.astype(np.int64)
+    return xyz, np.stack([bits >> shift & 255 for shift in (16, 8, 0)], axis=1).astype(np.float32) / 255
 
 
 def read_xyz(path: Path, expects: str) -> Cloud:
@@ -217,6 +133,8 @@ def read_xyz(path: Path, expects: str) -> Cloud:
     count = max(data.count(b"\n"), data.count(b"\r"))  # before millions of lines become millions of objects
     if count > LIMITS.point_count + _COMMENTS:
         raise refuse(path, f"{count:,} lines", f"at most {LIMITS.point_count:,} points", "thin it out")
+    if len(data) > (count + 1) * _LINE_CHARACTERS:
+        raise refuse(path, f"{megabytes(len(data))} in {count + 1:,} lines", expects, "save a point a line")
     text = data.decode("utf-8-sig")
     for separator in ",;\t":
         text = text.replace(separator, " ")
@@ -275,7 +193,7 @@ def read_numpy(path: Path, expects: str) -> Cloud:
     check_count(path, len(array), expects)
     colours = pick(arrays, "rgb", "colors", "colours", "color", "colour")
     if colours is not None and colours.shape in ((len(array), 3), (len(array), 4)):
-        return array[:, :3].astype(np.float32), _scale_colours(colours[:, :3].astype(np.float32))
+        return array[:, :3].astype(np.float32), scale_colours(colours[:, :3].astype(np.float32))
     return split_columns(array)
 
 
@@ -289,11 +207,18 @@ def split_columns(table: np.ndarray) -> Cloud:
         xyz [P, 3] float32 and rgb [P, 3] float32 in 0..1, or None.
     """
     rgb = table[:, 3:6].astype(np.float32) if table.shape[1] >= 6 else None
-    return table[:, :3].astype(np.float32), None if rgb is None else _scale_colours(rgb)
+    return table[:, :3].astype(np.float32), None if rgb is None else scale_colours(rgb)
 
 
-def _scale_colours(rgb: np.ndarray) -> np.ndarray | None:
-    """Bring colours to 0..1; None if the values, such as normals or intensities, cannot be colours."""
+def scale_colours(rgb: np.ndarray) -> np.ndarray | None:
+    """Bring colours to 0..1.
+
+    Args:
+        rgb: [P, 3] float32 in 0..1, 0..255 or 0..65535.
+
+    Returns:
+        [P, 3] float32, or None if the values, such as normals or intensities, cannot be colours.
+    """
     finite = rgb[np.isfinite(rgb)]
     if not finite.size or finite.min() < 0 or finite.max() > 65535:
         return None

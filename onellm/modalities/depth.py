@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MILLIMETRE = 0.001
 FAR_VALUE = 0.1  # brightness of the farthest points: 0 is kept for unknown ones
+_NEAREST_M = 1e-6  # what is nearer is not a distance; one divided by it is too large a number
 _PREVIEW_SIDE = 256
 _EXR_HEADER_BYTES = 65_536
 
@@ -75,7 +76,7 @@ class Depth(Modality):
         else:
             values, unit = self._read_image(path, scale, notes)
         values = values.astype(np.float32) * np.float32(scale or unit)
-        values[~(np.isfinite(values) & (values > 0) & (values < 1e6))] = np.nan
+        values[~((values > _NEAREST_M) & (values < 1e6))] = np.nan
         known = np.isfinite(values)
         if not known.any():
             raise refuse(path, "no pixel has a depth", self.expects, "check how the map was saved")

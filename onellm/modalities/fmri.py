@@ -353,7 +353,8 @@ def _plot_vector(vector: np.ndarray):
         x=shown.astype(np.int32), y=vector[shown], mode="lines", line={"width": 0.8, "color": COLOURS[2]},
         hovertemplate="voxel %{x}: %{y:.3g}<extra></extra>", showlegend=False, row=1, col=1,
     )  # fmt: skip
-    counts, edges = np.histogram(vector, bins=60)
+    # float32 cannot tell the edges of 60 bins apart where all values are nearly the same
+    counts, edges = np.histogram(vector.astype(np.float64), bins=60)
     figure.add_bar(
         x=((edges[:-1] + edges[1:]) / 2).astype(np.float32), y=counts, marker={"color": COLOURS[2]},
         hovertemplate="%{y} voxels near %{x:.3g}<extra></extra>", showlegend=False, row=2, col=1,

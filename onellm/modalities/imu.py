@@ -20,6 +20,7 @@ GRAVITY = 9.80665  # m/s² in one g
 DEFAULT_RATE_HZ = 50.0
 _DECODED_BYTES = LIMITS.imu_rows * 8 * 80  # with what else there may be in a file
 _TITLE_CHARACTERS = 100
+_LINE_CHARACTERS = 20_000
 
 _SENSORS = {
     "acc": ("linearacceleration", "acceleration", "accelerometer", "accel", "acc", "a"),
@@ -116,6 +117,9 @@ class Imu(Modality):
             raise refuse(path, f"{len(lines):,} rows", f"at most {LIMITS.imu_rows:,}", "cut the recording")
         if not lines:
             raise refuse(path, "no rows", self.expects, "save the recording again")
+        longest = max(map(len, lines))
+        if longest > _LINE_CHARACTERS:
+            raise refuse(path, f"a row of {longest:,} characters", self.expects, "save the recording again")
         separator = max(",;\t", key=lines[0].count)
         if separator not in lines[0]:
             separator = None

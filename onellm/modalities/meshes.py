@@ -12,13 +12,13 @@ import numpy as np
 
 from onellm.limits import LIMITS
 from onellm.modalities.base import Damaged, refuse
-from onellm.modalities.clouds import Cloud, check_count
+from onellm.modalities.clouds import ADVICE, Cloud, check_count
 
 __all__ = ["read_mesh"]
 
-_ADVICE = "the file is cut short or damaged, so save or download it again"
 _MATERIAL_BYTES = 20_000_000
-_NODES = 20_000
+_NODES = 4_000
+_COMMENTS = 10_000  # lines of a text file besides its points and faces
 _COLUMNS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 
 
@@ -175,18 +175,19 @@ def _check_stl(path: Path, expects: str) -> None:
     data = path.read_bytes()
     if data[:5].lower() == b"solid" and b"facet" in data[:2000]:
         if b"endsolid" not in data[-2000:]:
-            raise refuse(path, "text that stops before endsolid", expects, _ADVICE)
+            raise refuse(path, "text that stops before endsolid", expects, ADVICE)
         return
     if len(data) < 84:
         raise Damaged("it has no stl header")
     triangles = struct.unpack_from("<I", data, 80)[0]
     if len(data) - 84 < 50 * triangles:
-        raise refuse(path, f"{(len(data) - 84) // 50:,} of {triangles:,} triangles", expects, _ADVICE)
+        raise refuse(path, f"{(len(data) - 84) // 50:,} of {triangles:,} triangles", expects, ADVICE)
     check_count(path, triangles, expects, "triangles", LIMITS.triangle_count)
 
 
 def _check_off(path: Path, expects: str) -> None:
     data = path.read_bytes().decode("ascii").encode()
+    check_count(path, data.count(b"\n"), expects, "lines", LIMITS.point_count + LIMITS.triangle_count + _COMMENTS)
     lines = re.finditer(rb"^[ \t]*([^#\s][^#\r\n]*)", data, re.MULTILINE)  # one at a time: there may be millions
     head = next(lines)[1].split() if data.strip() else []
     if not head or not re.fullmatch(rb"(ST)?C?N?OFF", head[0]):
@@ -197,7 +198,7 @@ def _check_off(path: Path, expects: str) -> None:
     check_count(path, faces, expects, "faces", LIMITS.triangle_count)
     present = sum(1 for _ in lines)
     if present < vertices + faces:
-        raise refuse(path, f"{present:,} of {vertices + faces:,} lines of data", expects, _ADVICE)
+        raise refuse(path, f"{present:,} of {vertices + faces:,} lines of data", expects, ADVICE)
 
 
 def _check_obj(path: Path, expects: str) -> None:
@@ -217,7 +218,7 @@ def _check_glb(path: Path, expects: str) -> None:
         raise Damaged("it has no glb header")
     version, length, json_length = struct.unpack_from("<III", data, 4)
     if length > len(data) or json_length + 20 > len(data):
-        raise refuse(path, f"{len(data):,} of {length:,} bytes", expects, _ADVICE)
+        raise refuse(path, f"{len(data):,} of {length:,} bytes", expects, ADVICE)
     if version != 2 or data[16:20] != b"JSON":
         raise Damaged("it is not glTF 2.0")
     tree = json.loads(data[20 : 20 + json_length])

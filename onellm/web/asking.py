@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -14,6 +15,7 @@ from onellm.chat import DEFAULT_QUESTION, by_kind
 from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
 from onellm.modalities.base import megabytes
+from onellm.web.line import Ticket
 from onellm.web.page import Page, worded
 from onellm.web.reader import Reader
 from onellm.web.session import Attachment, Pending, Session, Turn
@@ -31,6 +33,7 @@ class Asking:
 
     def __init__(self, page: Page):
         self.page = page
+        self._one = threading.Lock()  # a session asks one question at a time, and it is answered once
 
     # Beginning.
 
@@ -55,9 +58,13 @@ class Asking:
         )
         count = len(session.turns) if session.editing is None else session.editing
         self.check(session, text, files, count)
-        session.cut(count)
-        session.editing, session.pending = None, []
-        return self.place(session, Turn(text.strip() or DEFAULT_QUESTION, files, drawn)) | self.page.form(session, "")
+        session.settle()
+        with self._one:
+            session.idle()
+            session.cut(count)
+            session.editing, session.pending = None, []
+            self.place(session, Turn(text.strip() or DEFAULT_QUESTION, files, drawn))
+        return self.page.show(session) | self.page.form(session, "")
 
     @worded
     def begin_example(self, session: Session, event: gr.EventData) -> dict:
@@ -65,17 +72,22 @@ class Asking:
         index = int(event.example)
         if not 0 <= index < len(self.page.examples):
             raise OneLLMError(say(session.language, "error.gone"))
-        session.idle()
-        session.forget()
         example = self.page.examples[index]
-        return self.place(session, Turn(example.question, example.files))
+        with self._one:
+            session.idle()
+            session.forget()
+            self.place(session, Turn(example.question, example.files))
+        return self.page.show(session)
 
     @worded
     def begin_again(self, session: Session, event: gr.EventData) -> dict:
         """Take the last answer off the page to ask once more."""
         turn = self.last(session)
-        session.turns.pop()
-        return self.place(session, Turn(turn.question, turn.files, turn.settings, held=turn.held))
+        with self._one:
+            session.idle()
+            session.turns.remove(turn)
+            self.place(session, Turn(turn.question, turn.files, turn.settings, held=turn.held))
+        return self.page.show(session)
 
     def check(self, session: Session, text: str, files: tuple[Attachment, ...], count: int) -> None:
         """Check a question before anything changes.
@@ -104,14 +116,13 @@ class Asking:
         for file in files:
             session.look(file, self.page.engine.inputs)
 
-    def place(self, session: Session, turn: Turn) -> dict:
+    def place(self, session: Session, turn: Turn) -> None:
         """Put a question at the end of the conversation."""
         last = session.turns[-1] if session.turns else None
         if last is not None and last.failed and not last.held:  # its question went back into the form
             session.turns.remove(last)
         session.turns.append(turn)
         turn.note = self.waiting(session)
-        return self.page.show(session)
 
     # Answering.
 
@@ -120,14 +131,19 @@ class Asking:
 
         It yields many times a second, as Gradio can close a generator only then.
         """
-        turn = next((turn for turn in session.turns if turn.stage == "waiting"), None)
+        with self._one:
+            turn = next((turn for turn in session.turns if turn.stage == "asked"), None)
+            if turn is not None:
+                turn.stage = "waiting"
         if turn is None:  # it was stopped at once
             yield self.page.show(session)
             return
+        engine, ticket = self.page.engine, None
         try:
             with counted("page") as count:
                 yield self.page.show(session)
-                yield from self.queue(session, turn)
+                ticket = engine.line.join()  # of this answer: a stopped one before it may not have left the line yet
+                yield from self.queue(session, turn, ticket)
                 if turn.stage == "waiting":
                     turn.stage = "answering"
                     yield from self.stream(session, turn)
@@ -140,8 +156,9 @@ class Asking:
             turn.note, turn.failed = say(session.language, "error.surprise"), True
         finally:
             turn.stage = "done"
-            if session.ticket is not None:
-                session.ticket.leave()
+            if ticket is not None:
+                engine.start()  # if the model broke, the next in line waits for it
+                ticket.leave()
         kept = self.page.kept(session)
         if turn.failed and not turn.held:
             turn.note += " " + say(session.language, "error.back")
@@ -150,11 +167,10 @@ class Asking:
         else:
             yield self.page.show(session) | kept
 
-    def queue(self, session: Session, turn: Turn) -> Iterator[dict]:
+    def queue(self, session: Session, turn: Turn, ticket: Ticket) -> Iterator[dict]:
         """Wait for the model to be loaded, for one's turn in the line, and for one's own earlier answer to end."""
         engine, before = self.page.engine, 0
-        session.ticket = engine.line.join()
-        for place in queue(engine, session.ticket):
+        for place in queue(engine, ticket):
             if turn.stage != "waiting":
                 return
             if engine.ready and place != before:
@@ -186,6 +202,7 @@ class Asking:
         try:
             for piece in session.reader.pieces(BEAT_S):
                 if turn.stage != "answering":
+                    chat.stop()  # one that came before the model began was not heard
                     session.reader.join(END_S)
                     return
                 turn.answer += piece

@@ -5,10 +5,12 @@ A record comes back from the browser or a file, so nothing in it is believed: it
 
 import contextlib
 import json
+import os
+import shutil
 import time
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -16,6 +18,7 @@ from onellm.errors import FileError, OneLLMError
 from onellm.limits import LIMITS
 from onellm.markdown import as_markdown
 from onellm.modalities import MODALITIES
+from onellm.modalities.archives import open_zip
 from onellm.modalities.base import display_name, megabytes
 from onellm.settings import Settings
 from onellm.trace import Trace
@@ -111,9 +114,10 @@ def export(session: Session, form: str) -> Path:
     Returns:
         The file, below the upload folder under a name nobody can guess.
     """
-    uploads.sweep()
     record = _record(session)
-    target = uploads.fresh(f"onellm-{time.strftime('%Y-%m-%d-%H%M', time.localtime(record.begun_s))}.{form}")
+    paths = {path for turn in record.turns for file in turn.files for path in (file.path, file.picture) if path}
+    size = sum(os.path.getsize(path) for path in paths if os.path.exists(path)) if form == "zip" else 0
+    target = uploads.fresh(f"onellm-{time.strftime('%Y-%m-%d-%H%M', time.localtime(record.begun_s))}.{form}", size)
     if form == "md":
         target.write_text(_markdown(record), encoding="utf-8")
     elif form == "json":
@@ -142,16 +146,18 @@ def read(path: str) -> str:
     expected = "expected a conversation exported here as JSON or zip; choose another file"
     try:
         if not zipfile.is_zipfile(path):
-            return Path(path).read_text(encoding="utf-8")
-        with zipfile.ZipFile(path) as archive:
+            return _text(name, os.path.getsize(path), Path(path).open("rb"))
+        with open_zip(Path(path)) as archive:
             size = sum(member.file_size for member in archive.infolist())
             if size > LIMITS.import_bytes:
                 limit = megabytes(LIMITS.import_bytes)
                 raise FileError(
                     f"{name}: {megabytes(size)} when unpacked; expected at most {limit}; choose another file."
                 )
-            return _unpack(archive)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            return _unpack(name, archive)
+    except OneLLMError:
+        raise
+    except Exception as error:  # zipfile and json raise a dozen kinds
         raise FileError(f"{name}: it holds no conversation; {expected}.") from error
 
 
@@ -221,21 +227,40 @@ def _write_zip(target: Path, record: Record) -> None:
         archive.writestr("conversation.md", _markdown(record))
 
 
-def _unpack(archive: zipfile.ZipFile) -> str:
+def _text(name: str, size: int, file: IO[bytes]) -> str:
+    """Read a record, which is to come back from the browser in one request.
+
+    Args:
+        name: of the file, for people.
+        size: bytes.
+        file: is closed at the end.
+    """
+    with file:
+        if size > LIMITS.event_bytes:
+            limit = megabytes(LIMITS.event_bytes)
+            raise FileError(
+                f"{name}: its conversation takes {megabytes(size)}; expected at most {limit}; choose another file."
+            )
+        return file.read(size).decode("utf-8")
+
+
+def _unpack(name: str, archive: zipfile.ZipFile) -> str:
     """Unpack the files a zip's record names; their names choose no folder."""
-    record = json.loads(archive.read(RECORD))
-    there = {member.filename for member in archive.infolist() if not member.is_dir()} - {RECORD}
+    record = json.loads(_text(name, archive.getinfo(RECORD).file_size, archive.open(RECORD)))
+    there = {member.filename: member for member in archive.infolist() if not member.is_dir()}
+    del there[RECORD]
     unpacked: dict[str, str] = {}
 
-    def path_of(name: str | None) -> str | None:
-        if name not in there:
+    def path_of(member: str | None) -> str | None:
+        if member not in there:
             return None
-        if name not in unpacked:
-            last = PurePosixPath(name).name
-            target = uploads.fresh(last if last.strip(".") else "file")
-            target.write_bytes(archive.read(name))
-            unpacked[name] = str(target)
-        return unpacked[name]
+        if member not in unpacked:
+            last = PurePosixPath(member).name
+            target = uploads.fresh(last if last.strip(".") else "file", there[member].file_size)
+            with archive.open(there[member]) as packed, target.open("wb") as file:
+                shutil.copyfileobj(packed, file)
+            unpacked[member] = str(target)
+        return unpacked[member]
 
     for turn in record["turns"]:
         for file in turn["files"]:

@@ -1,6 +1,7 @@
 """What gradio_client calls: /ask returns an answer, /ask_stream yields it as it grows."""
 
 import inspect
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,9 +11,10 @@ from gradio_client.utils import is_file_obj, traverse
 
 from onellm.api import answers
 from onellm.api.metrics import counted
+from onellm.api.schema import whole
 from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES, WITH_PICTURE
-from onellm.web import uploads
+from onellm.web import uploads, visitors
 from onellm.web.engine import Engine
 
 logger = logging.getLogger(__name__)
@@ -21,28 +23,49 @@ PICTURES = {f"{kind}_picture": kind for kind in WITH_PICTURE}
 
 
 class Blocks(gr.Blocks):
-    """Gradio's blocks, which take files that were uploaded here, fetch none, and say so in words.
+    """Gradio's blocks, which know who asks, take that visitor's uploads, fetch nothing, and say so in words.
 
     Gradio itself downloads what a file's path names if that is a URL, and answers {"error": null} to other paths.
     """
 
+    async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Run one step of an event for the visitor who asked."""
+        with visitors.serving(visitors.from_event(kwargs["request"], kwargs.get("event_id"))):
+            return await super().process_api(*args, **kwargs)
+
     async def preprocess_data(self, block_fn: Any, inputs: list, *args: Any, **kwargs: Any) -> list:
         """Check the files among an event's inputs before Gradio looks at them; what is left out at the end is None."""
-        inputs = inputs + [None] * (len(block_fn.inputs) - len(inputs))
+        inputs = [whole(value) if isinstance(value, str) else value for value in inputs]
+        inputs += [None] * (len(block_fn.inputs) - len(inputs))
         try:
-            traverse(inputs, lambda file: uploads.check(file["path"]), is_file_obj)
-            return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+            if len(inputs) > len(block_fn.inputs):
+                raise ValueError(f"{len(inputs)} values for {len(block_fn.inputs)} inputs")
+            named = [_files_of(value) for value in inputs]
+            for path in itertools.chain(*named):
+                uploads.check(path)
+            taken = await super().preprocess_data(block_fn, inputs, *args, **kwargs)
         except gr.Error:
             raise
         except OneLLMError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        except ValueError as error:  # also what pydantic and Gradio's own checks raise
+        except Exception as error:  # what pydantic, Gradio's own checks and its readers of recordings raise
             logger.info("refused input", exc_info=True)
             raise gr.Error(
                 "An argument has not the form that /gradio_api/info describes; a file is an upload's path with "
                 '"meta": {"_type": "gradio.FileData"}.',
                 print_exception=False,
             ) from error
+        for value, paths in zip(taken, named, strict=True):
+            if paths:  # Gradio converts recordings
+                uploads.give(value if isinstance(value, list) else [str(value)], visitors.current())
+        return taken
+
+
+def _files_of(value: Any) -> list[str]:
+    """Return the paths of the files in an event's input."""
+    paths: list[str] = []
+    traverse(value, lambda file: paths.append(file["path"]), is_file_obj)
+    return paths
 
 
 def add(engine: Engine) -> None:

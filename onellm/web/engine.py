@@ -100,7 +100,7 @@ class Engine:
         return None if chat is None else chat.inputs
 
     def start(self) -> None:
-        """Begin to load the model, unless that has begun; a broken one is loaded again, after a pause also a failed one."""
+        """Begin to load the model, unless that has begun; one that broke, or could not be loaded, is loaded again."""
         with self._lock:
             if not self.ready and not self.loading and time.monotonic() - self._failed_s >= PAUSE_S:
                 self._begin(*self._wanted)
@@ -174,13 +174,14 @@ class Engine:
 
     def _run(self, kept: Any, before: tuple) -> None:
         """Load what is wanted now; if that fails, go back to what was before, unless that is broken."""
+        failed = False
         try:
             if kept is not None:
                 self._drop(kept)
             self.options = self._look()
             self._put()
         except Exception as error:
-            self.error = self._in_words(error)
+            self.error, failed = self._in_words(error), not isinstance(error, Cancelled)
             memory.let_go(error)  # its frames hold what was half loaded
         memory.free()
         if self._chat is None and kept is not None:
@@ -190,7 +191,7 @@ class Engine:
             elif not kept.broken:
                 self._put_back()
         self._wanted = self.origin, self.quantize
-        self._failed_s = time.monotonic() if self._chat is None else 0.0
+        self._failed_s = time.monotonic() if failed and self._chat is None else 0.0
         self.progress = None
         self._done.set()
 

@@ -34,9 +34,7 @@ def build(engine: Engine, fixed_model: bool = False) -> gr.Blocks:
     """
     page = Page(engine, example_cards.read(), can_switch=not fixed_model)
     parts = page.parts
-    with endpoints.Blocks(
-        title=TITLE, analytics_enabled=False, delete_cache=(600, LIMITS.upload_lifetime_s), fill_width=True
-    ) as blocks:
+    with endpoints.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
         session = gr.State(Session())
         parts["bus"] = gr.HTML("", html_template="", js_on_load=wiring.BUS, elem_id="bus")
         keep = "watch('value', () => onellm.keep(props.value))"

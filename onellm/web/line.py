@@ -52,6 +52,19 @@ class Line:
         """How many are being served or wait."""
         return len(self._tickets)
 
+    def check(self) -> None:
+        """Make sure that there is room for one more.
+
+        Raises:
+            BusyError: the line is full.
+        """
+        count = len(self._tickets)
+        if count > self.limit:
+            seconds = max(1, round(count * self._usual_s))
+            raise BusyError(
+                f"{count} questions are waiting, and no more are taken; ask again in about {seconds} s.", seconds
+            )
+
     def join(self) -> Ticket:
         """Stand in line.
 
@@ -59,10 +72,7 @@ class Line:
             BusyError: the line is full.
         """
         with self._lock:
-            if len(self._tickets) > self.limit:
-                seconds = max(1, round(len(self._tickets) * self._usual_s))
-                found = f"{len(self._tickets)} questions are waiting, and no more are taken"
-                raise BusyError(f"{found}; ask again in about {seconds} s.", seconds)
+            self.check()
             ticket = Ticket(self)
             self._tickets.append(ticket)
             self._call()

@@ -72,7 +72,6 @@ def look_at(kind: str, path: str, options: dict, inputs: dict | None = None, lan
             seen = modality.seen(sample, **inputs)
         except FileError as refused:
             error = str(refused)
-    uploads.sweep()
     body = _player(kind, path, sample.name, language) + _show(sample, preview, language)
     below = _seen(seen, preview.veiled, language) + (refusal(error) if error else "")
     notes = "".join(f"<li>{html.escape(_sentence(line))}</li>" for line in sample.notes)
@@ -204,7 +203,7 @@ def _img(picture: "PIL.Image.Image", side: int, alt: str) -> str:
 
 def _store(data: bytes, name: str) -> Path:
     """Write a file that the page fetches."""
-    path = uploads.fresh(name)
+    path = uploads.fresh(name, len(data))
     path.write_bytes(data)
     return path
 

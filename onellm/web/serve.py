@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onellm import gpu
+from onellm.limits import LIMITS
 from onellm.models import add_options as add_model_options
 
 if TYPE_CHECKING:
@@ -54,11 +55,17 @@ def serve(options: argparse.Namespace) -> None:
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from onellm.web import uploads
+
+    uploads.choose_folder()
     with _without_stubs():
         import gradio  # noqa: F401
+    from starlette.middleware import Middleware
+
     from onellm.modalities import MODALITIES
     from onellm.web import examples, theme
     from onellm.web.engine import Engine
+    from onellm.web.guard import Guard
     from onellm.web.layout import build
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container's stop ends as Ctrl-C does
@@ -67,19 +74,22 @@ def serve(options: argparse.Namespace) -> None:
     if gpu.is_zero():  # its workers are forked at launch, and the model must be in what they copy
         engine.wait()
     page = build(engine, fixed_model=fixed)
+    guard = Middleware(Guard, root_path=options.root_path, for_all=[examples.FOLDER])
     launch = functools.partial(
         page.launch,
         server_name=options.host,
         server_port=options.port,
         root_path=options.root_path or None,
         prevent_thread_lock=True,
-        app_kwargs={"routes": routes(engine)},
+        app_kwargs={"routes": routes(engine), "middleware": [guard]},
         share=False,
         show_error=False,
         footer_links=[],
         run_history=False,
         ssr_mode=False,
         mcp_server=False,
+        enable_monitoring=False,
+        max_threads=40 + LIMITS.queue,  # those who wait hold threads; 40 are Gradio's default
         max_file_size=max(modality.limit_bytes for modality in MODALITIES.values()),
         allowed_paths=[str(examples.FOLDER)],
         theme=theme.theme(),
@@ -91,12 +101,14 @@ def serve(options: argparse.Namespace) -> None:
             launch()
         except OSError:
             sys.exit(f"Port {options.port} of {options.host} is taken, or cannot be had; give another one with --port.")
+        uploads.keep_swept()
         engine.start()  # not before: the page would wait for it
         threading.Thread(target=_warm_up, args=(engine,), daemon=True).start()
         while True:
             time.sleep(3600)
     engine.cancel()  # else Python waits at its end for the threads that load
     page.close(verbose=False)
+    uploads.clear()
 
 
 def routes(engine: "Engine") -> list[Any]:

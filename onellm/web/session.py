@@ -9,7 +9,6 @@ from typing import Any, Literal
 from onellm.errors import OneLLMError
 from onellm.settings import Settings
 from onellm.trace import Trace
-from onellm.web.line import Ticket
 from onellm.web.previews import Look, look_at
 from onellm.web.reader import Reader
 from onellm.web.texts import say
@@ -75,7 +74,7 @@ class Turn:
         answer: the model's words so far.
         note: the app's words below the answer: that it waits, was stopped, or failed.
         failed: the note is an error.
-        stage: whether the question waits, is being answered, or is done with; a stopped one is done with.
+        stage: whether the question was asked, waits in line, is being answered, or is done with, as a stopped one is.
         held: the model's own conversation holds the question.
         model: name of the model that answered.
         trace: what the model did.
@@ -88,7 +87,7 @@ class Turn:
     answer: str = ""
     note: str = ""
     failed: bool = False
-    stage: Literal["waiting", "answering", "done"] = "waiting"
+    stage: Literal["asked", "waiting", "answering", "done"] = "asked"
     held: bool = False
     model: str = ""
     trace: Trace | None = None
@@ -112,14 +111,12 @@ class Session:
         beside: id of the pending map whose picture is being chosen.
         editing: number of the turn whose question is in the form again; None if the form is for a new one.
         reader: reads the last answer from the model.
-        ticket: the place in the line of those who wait for the model.
     """
 
     def __init__(self):
         self.language = "en"
         self.chat: Any = None
         self.reader: Reader | None = None
-        self.ticket: Ticket | None = None
         self.turns: list[Turn] = []
         self.pending: list[Pending] = []
         self.beside = ""
@@ -145,7 +142,9 @@ class Session:
         )
         key = (file, self.language, repr(settings))
         if key not in self._looks:
-            self._looks[key] = look_at(file.kind, file.path, file.options, settings, self.language)
+            shown = {given for turn in self.turns for given in turn.files} | {item.file for item in self.pending}
+            kept = {known: look for known, look in self._looks.items() if known[0] in shown - {file}}
+            self._looks = kept | {key: look_at(file.kind, file.path, file.options, settings, self.language)}
         return self._looks[key]
 
     @property

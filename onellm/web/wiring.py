@@ -5,7 +5,6 @@ from typing import Any
 
 import gradio as gr
 
-from onellm.limits import LIMITS
 from onellm.modalities import MODALITIES
 from onellm.web.archive import Archive
 from onellm.web.asking import Asking
@@ -15,6 +14,9 @@ from onellm.web.settings import Options
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 FREE = QUIET | {"queue": False}  # what answers at once, whoever else waits
+# Gradio's own queue tells nobody how long it is: those who wait for the model stand in our line (`web/line.py`), which
+# serves the other faces too and refuses at once where it is full.
+ALL = QUIET | {"concurrency_limit": None}
 FILES = QUIET | {"concurrency_id": "files", "concurrency_limit": 4}
 # What page.js passes on from buttons in HTML; Gradio allows the events that are named in the script.
 ACTS = (
@@ -45,10 +47,9 @@ def _connect_page(blocks: gr.Blocks, page: Page, session: gr.State) -> None:
     bus.language(settings.translate, [session, language], everything, js=spoken, **FREE)
 
     model = [parts["status"], parts["models"]]
-    follow = QUIET | {"concurrency_limit": None}
-    blocks.load(settings.follow, session, model, **follow)
-    bus.switch(settings.switch, session, None, **FREE).then(settings.follow, session, model, **follow)
-    bus.cancel_switch(settings.cancel, session, None, **FREE).then(settings.follow, session, model, **follow)
+    blocks.load(settings.follow, session, model, **ALL)
+    bus.switch(settings.switch, session, None, **FREE).then(settings.follow, session, model, **ALL)
+    bus.cancel_switch(settings.cancel, session, None, **FREE).then(settings.follow, session, model, **ALL)
     parts["reset"].click(settings.reset, None, parts["settings"], **FREE)
 
     shown = [*_page(parts), parts["kept"]]
@@ -83,13 +84,11 @@ def _connect_conversation(page: Page, session: gr.State) -> None:
     parts, bus, on = page.parts, page.parts["bus"], Asking(page)
     shown = _page(parts)
     asking = [session, parts["message"], *parts["settings"]]
-    asked = gr.on([parts["send"].click, parts["message"].submit], on.begin, asking, shown, **QUIET)
-    chosen = bus.example(on.begin_example, session, shown, **QUIET)
-    again = bus.retry(on.begin_again, session, shown, **QUIET)
-    # The line of those who wait is our own: it serves the other faces too.
-    model = QUIET | {"concurrency_id": "model", "concurrency_limit": LIMITS.queue + 2, "trigger_mode": "multiple"}
+    asked = gr.on([parts["send"].click, parts["message"].submit], on.begin, asking, shown, **ALL)
+    chosen = bus.example(on.begin_example, session, shown, **ALL)
+    again = bus.retry(on.begin_again, session, shown, **ALL)
     for begun in (asked, chosen, again):
-        begun.success(on.answer, session, [*shown, parts["kept"]], **model)
+        begun.success(on.answer, session, [*shown, parts["kept"]], **ALL, trigger_mode="multiple")
     # No `cancels`: a page forgets a cancelled event's successor until the event's last step is over.
     parts["stop"].click(on.halt, session, shown, **FREE)
     bus.undo(on.undo, session, [*shown, parts["kept"]], **FREE)

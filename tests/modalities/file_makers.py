@@ -17,6 +17,7 @@ def picture(width=64, height=48):
 def video(path, codec="libx264", frames=30, rate=10, size=(64, 48), gop=12, sound=False, pixel_format="yuv420p"):
     """A video whose brightness grows from frame to frame; with a 440 Hz tone if wanted."""
     options = {"movflags": "faststart"} if str(path).endswith((".mp4", ".mov")) else {}
+    options["fflags"] = "+bitexact"  # the same file every time
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = *size, pixel_format
@@ -38,8 +39,15 @@ def video(path, codec="libx264", frames=30, rate=10, size=(64, 48), gop=12, soun
 
 
 def m4a(path, seconds=2.0):
-    with av.open(str(path), "w", format="ipod", options={"movflags": "faststart"}) as container:
+    with av.open(str(path), "w", format="ipod", options={"movflags": "faststart", "fflags": "+bitexact"}) as container:
         _encode_tone(container, container.add_stream("aac", rate=48000), seconds)
+    return path
+
+
+def webm_sound(path, seconds=1.0):
+    """What browsers record: Opus in WebM, without a picture."""
+    with av.open(str(path), "w", format="webm", options={"fflags": "+bitexact"}) as container:
+        _encode_tone(container, container.add_stream("libopus", rate=48000), seconds)
     return path
 
 
@@ -156,6 +164,14 @@ def mesh(path, colours="vertex", z_scale=1.0):
         made.visual = trimesh.visual.TextureVisuals(uv=corners[:, :2], material=material)
     made.export(path)
     return path
+
+
+def stl_text():
+    """The cube as an stl file that is text."""
+    import trimesh
+
+    corners, triangles, _ = cube()
+    return trimesh.Trimesh(corners, triangles).export(file_type="stl_ascii")
 
 
 def glb_with(path, change):

@@ -129,10 +129,7 @@ def test_plain_obj_off_and_stl(tmp_path):
 
 
 def test_ascii_stl(tmp_path):
-    import trimesh
-
-    corners, triangles, _ = make.cube()
-    (tmp_path / "a.stl").write_text(trimesh.Trimesh(corners, triangles).export(file_type="stl_ascii"))
+    (tmp_path / "a.stl").write_text(make.stl_text())
     assert "12 triangles" in load("point", tmp_path / "a.stl").summary
 
 

@@ -38,15 +38,6 @@ def sound(path, **options):
     return path
 
 
-def browser_recording(path):
-    """What MediaRecorder gives: Opus in WebM, without a picture."""
-    import av
-
-    with av.open(str(path), "w", format="webm") as container:
-        make._encode_tone(container, container.add_stream("libopus", rate=48000), 1.0)
-    return path
-
-
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 255, (48, 64, 3), np.uint8)
 BALL = make.normals()
@@ -81,7 +72,7 @@ FILES = {
     "film.mkv": (lambda p: make.video(p, sound=True), ["video"]),
     "film.webm": (lambda p: make.video(p, "libvpx-vp9", sound=True), ["video", "audio"]),
     "film.avi": (lambda p: make.video(p, "mpeg4"), ["video"]),
-    "voice.webm": (lambda p: browser_recording(p), ["audio"]),
+    "voice.webm": (make.webm_sound, ["audio"]),
     "tone.m4a": (lambda p: make.m4a(p), ["audio"]),
     "tone.wav": (sound, ["audio"]),
     "tone.flac": (sound, ["audio"]),

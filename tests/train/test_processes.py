@@ -4,44 +4,38 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).parents[2]
+from train.engine import run
+from train.recipe import load_recipe
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 CONFIGS = ROOT / "train" / "accelerate"
-
-
-def launch(recipe, runs, *options):
-    """Start a run as a person would; returns the process."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
-    command = [sys.executable, *(options or ("-m", "train")), str(recipe), "--runs", str(runs)]
-    return subprocess.Popen(
-        command, cwd=runs.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def finish(process):
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output[-3000:]
-
-
-def train(recipe, runs, *options):
-    runs.mkdir(exist_ok=True)
-    finish(launch(recipe, runs, *options))
-    log = json.loads((runs / "toy" / "losses.json").read_text())
-    return [line["loss"] for line in log if "loss" in line], load_file(runs / "toy" / "model.safetensors")
-
-
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
 LAUNCH = ("-m", "accelerate.commands.launch", "--num_processes", "2", "--main_process_port", "0")
-DDP = (*LAUNCH, "--config_file", str(CONFIGS / "cpu.yaml"), "-m", "train")
-FSDP = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-FSDP += (str(Path(__file__).parent / "fsdp_on_cpu.py"), str(CONFIGS / "fsdp.yaml"))
+
+
+@pytest.fixture(scope="module")
+def forked():
+    """Run a recipe on two processes; see forked_processes.py."""
+    command = [sys.executable, HERE / "forked_processes.py"]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, env=ENVIRONMENT) as server:
+
+        def order(recipe, runs, fsdp=None, kill=False):
+            order = {"recipe": str(recipe), "runs": str(runs), "fsdp": fsdp and str(fsdp), "kill": kill}
+            server.stdin.write(json.dumps(order) + "\n")
+            server.stdin.flush()
+            done = json.loads(server.stdout.readline())
+            assert done["statuses"] == ([-9, -9] if kill else [0, 0]), done["said"][-3000:]
+
+        yield order
+        server.stdin.close()
 
 
 @pytest.fixture
@@ -52,9 +46,15 @@ def recipe(settings, tmp_path):
     text.write_text(json.dumps([{"id": str(index), "conversations": turns} for index in range(40)]))
     settings["data"].append({"kind": "text", "source": "instructions", "path": str(text), "weight": 0.5})
     settings |= {"objective": "chat", "train": ["tokenizers", "projector", "language_model"], "learning_rate": 1e-3}
+    settings |= {"micro_batch": 2, "lockstep": 2, "workers": 1, "steps": 16, "save_every": 8}
     path = tmp_path / "toy.yaml"
-    path.write_text(yaml.safe_dump(settings | {"micro_batch": 2, "lockstep": 2, "workers": 1}))
+    path.write_text(yaml.safe_dump(settings))
     return path
+
+
+def result(runs):
+    log = json.loads((runs / "toy" / "losses.json").read_text())
+    return [line["loss"] for line in log if "loss" in line], load_file(runs / "toy" / "model.safetensors")
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -67,31 +67,27 @@ def test_accelerate_understands_every_configuration(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [DDP, FSDP], ids=["ddp", "fsdp"])
-def test_two_processes_give_the_losses_of_one(recipe, tmp_path, how):
-    one, weights = train(recipe, tmp_path / "one")
-    both, shared = train(recipe, tmp_path / "two", *how)
-    assert both == pytest.approx(one, rel=1e-3)
+@pytest.mark.parametrize("fsdp", [None, CONFIGS / "fsdp.yaml"], ids=["ddp", "fsdp"])
+def test_two_processes_are_one_and_go_on_when_killed(recipe, tmp_path, forked, fsdp):
+    """They give the losses of one process; killed, the end of two that were never stopped, bit by bit."""
+    run(load_recipe(recipe), tmp_path / "one")
+    forked(recipe, tmp_path / "two", fsdp)
+    (losses, weights), (both, shared) = result(tmp_path / "one"), result(tmp_path / "two")
+    assert both == pytest.approx(losses, rel=1e-3)
     assert all(torch.allclose(value, shared[name], atol=1e-4) for name, value in weights.items())
+    broken = tmp_path / "broken"
+    forked(recipe, broken, fsdp, kill=True)
+    assert not (broken / "toy" / "losses.json").exists()
+    forked(recipe, broken, fsdp)
+    again, resumed = result(broken)
+    assert again == both
+    assert all(torch.equal(value, resumed[name]) for name, value in shared.items())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [DDP, FSDP], ids=["ddp", "fsdp"])
-def test_two_processes_killed_go_on_as_if_never_stopped(recipe, tmp_path, how):
-    values = yaml.safe_load(recipe.read_text()) | {"steps": 30, "save_every": 4}
-    recipe.write_text(yaml.safe_dump(values))
-    whole, weights = train(recipe, tmp_path / "whole", *how)
-    runs = tmp_path / "broken"
-    runs.mkdir()
-    process = launch(recipe, runs, *how)
-    deadline = time.monotonic() + 240
-    while not list(runs.glob("toy/checkpoints/checkpoint-*")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    started = psutil.Process(process.pid)
-    for victim in [started, *started.children(recursive=True)]:
-        victim.kill()
-    process.communicate()
-    assert not (runs / "toy" / "losses.json").exists()
-    again, resumed = train(recipe, runs, *how)
-    assert again == whole
-    assert all(torch.equal(value, resumed[name]) for name, value in weights.items())
+def test_two_processes_start_as_a_person_starts_them(recipe, tmp_path):
+    command = [sys.executable, *LAUNCH, "--config_file", CONFIGS / "cpu.yaml", "-m", "train", recipe]
+    command += ["--set", "steps=2", "--runs", tmp_path / "runs"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(result(tmp_path / "runs")[0]) == 2

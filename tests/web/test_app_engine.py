@@ -15,6 +15,7 @@ class PlainChat:
     """A conversation with a model that says nothing, and may be busy."""
 
     inputs = {"image": {"size": 28}}
+    broken = False
 
     def __init__(self, name, quantize, busy=None, messages=None):
         self.name, self.description = f"{name} ({quantize})", f"{name} ({quantize}): plain"
@@ -64,7 +65,8 @@ def loader():
 
 
 @pytest.fixture
-def engine(loader):
+def engine(loader, monkeypatch):
+    monkeypatch.setattr("onellm.web.engine.PAUSE_S", 0)
     return Engine("small", loader, loader.choices)
 
 

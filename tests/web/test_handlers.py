@@ -19,7 +19,8 @@ from onellm.web.settings import DEFAULTS
 
 class PlainChat:
     name = origin = "plain"
-    quantize, description, busy, inputs, trace = "none", "plain: says what it was asked", False, {}, None
+    quantize, description, busy, broken, inputs = "none", "plain: says what it was asked", False, False, {}
+    trace = None
 
     def __init__(self, messages=None):
         self.messages, self.stopped, self.closed = list(messages or []), threading.Event(), False

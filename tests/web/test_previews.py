@@ -15,6 +15,7 @@ from onellm.limits import LIMITS
 from onellm.web import previews, theme
 from onellm.web.markup import part
 from onellm.web.previews import look_at
+from onellm.web.uploads import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTEFACTS = ROOT / "test-artefacts"
@@ -130,9 +131,10 @@ def test_a_picture_beside_a_map(tmp_path):
 
 def test_what_is_old_is_removed(uploads):
     (old,) = stored(look("image").html, ".webp")
+    (new,) = stored(look("image").html, ".webp")
     past_s = time.time() - LIMITS.upload_lifetime_s - 1
     os.utime(old.parent, (past_s, past_s))
-    (new,) = stored(look("image").html, ".webp")
+    sweep()
     assert not old.exists() and new.exists()
 
 

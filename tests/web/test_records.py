@@ -1,6 +1,7 @@
 """Conversations as records: what goes out comes in again, and nothing in it is believed."""
 
 import json
+import pathlib
 import zipfile
 
 import pytest
@@ -106,7 +107,7 @@ def test_names_in_a_zip_choose_no_folder(page, session, tmp_path, name):
         archive.writestr(name, b"x")
     before = {file for file in tmp_path.parent.rglob("*") if tmp_path not in file.parents}
     (file,) = again(page, conversations.read(str(path))).turns[0].files
-    assert not file.path or tmp_path in __import__("pathlib").Path(file.path).resolve().parents
+    assert not file.path or tmp_path in pathlib.Path(file.path).resolve().parents
     assert {file for file in tmp_path.parent.rglob("*") if tmp_path not in file.parents} == before
 
 
@@ -119,3 +120,52 @@ def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
         archive.writestr("conversation.json", bytes(2000))
     with pytest.raises(OneLLMError, match="when unpacked"):
         conversations.read(str(path))
+
+
+def packed(path, record, *names):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("conversation.json", record)
+        for name in names:
+            archive.writestr(name, b"x")
+    return str(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_links_and_twins_in_a_zip_are_plain_files(page, session, tmp_path):
+    secret = tmp_path.parent / "secret.txt"
+    secret.write_text("secret")
+    link = zipfile.ZipInfo("files/1/link.txt")
+    link.external_attr = 0o120777 << 16
+    record = json.loads(conversations.dump(session))
+    file = record["turns"][0]["files"][0]
+    record["turns"][0]["files"] = [file | {"path": "files/1/link.txt"}, file | {"path": "twin.txt"}]
+    path = packed(tmp_path / "links.zip", json.dumps(record), "twin.txt", "twin.txt")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, str(secret))
+    first, second = again(page, conversations.read(path)).turns[0].files
+    for restored, content in ((first, str(secret)), (second, "x")):
+        place = pathlib.Path(restored.path)
+        assert not place.is_symlink() and place.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("record", "names", "words"),
+    [
+        ("{}", (f"{number}.txt" for number in range(1_001)), "at most 1,000 files"),
+        (" " * 9_000_000, (), "takes 9 MB; expected at most 8 MB"),
+        ("[" * 200_000, (), "holds no conversation"),
+        ('{"turns": [{"files": [{"path": ["x"]}]}]}', (), "holds no conversation"),
+    ],
+)
+def test_a_hostile_zip_is_refused_in_words(tmp_path, record, names, words):
+    with pytest.raises(OneLLMError, match=words):
+        conversations.read(packed(tmp_path / "hostile.zip", record, *names))
+
+
+@pytest.mark.parametrize("text", [" " * 9_000_000, "\0", "[" * 200_000])
+def test_hostile_json_is_refused_in_words(page, session, tmp_path, text):
+    path = tmp_path / "hostile.json"
+    path.write_text(text)
+    with pytest.raises(OneLLMError, match="expected"):
+        conversations.restore(page, session, conversations.read(str(path)))
+    assert session.turns[0].answer == "Red."

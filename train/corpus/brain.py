@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from onellm import disk
+
 from . import fetch
 from .items import write_items
 
@@ -131,7 +133,8 @@ def build(out: Path, cache: Path) -> int:
     for run in RUNS:
         pairs = [(c, v + shift) for c, v in shown[run] if v + shift < len(runs[run])]
         file = f"fmri/run-{run:02d}.npz"
-        np.savez(out / file, volumes=runs[run][[volume for _, volume in pairs]])
+        with disk.whole(out / file) as part:
+            np.savez(part, volumes=runs[run][[volume for _, volume in pairs]])
         for index, (category, volume) in enumerate(pairs):
             name, accept = NAMES[category]
             items.append(

@@ -246,10 +246,3 @@ def sound_classes(class_map: Path) -> list[dict]:
             }
         )
     return lines
-
-
-def write_lines(path: Path, lines: list[dict]) -> None:
-    """Write JSON lines in one step, so that nobody reads half a file."""
-    scratch = path.with_suffix(".part")
-    scratch.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    scratch.replace(path)

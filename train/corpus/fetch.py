@@ -11,12 +11,14 @@ import hashlib
 import re
 import subprocess
 import tarfile
+import tempfile
 import urllib.parse
 import urllib.request
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from onellm import disk
 from onellm.errors import OneLLMError
 
 INDEX = "https://pypi.org/simple"
@@ -111,7 +113,10 @@ def debian(name: str, cache: Path) -> Path:
         ]
         if not any((state / "lists").glob("*_Packages*")):
             _run(["apt-get", *options, "update"], downloads)
-        _run(["apt-get", *options, "download", name], downloads)
+        with tempfile.TemporaryDirectory(dir=state) as scratch:  # apt checks what it has, and then it gets its place
+            _run(["apt-get", *options, "download", name], Path(scratch))
+            for file in Path(scratch).glob("*.deb"):
+                file.rename(downloads / file.name)
     found = sorted(downloads.glob(f"{name}_*.deb"))
     if not found:
         raise FetchError(f"apt-get downloaded no {name}_*.deb into {downloads}; check the apt sources.")
@@ -129,8 +134,15 @@ def _read(url: str) -> bytes:
         raise FetchError(f"{url} could not be read: {error}. Check the network and try again.") from error
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _checked(package: Package, content: bytes) -> bytes:
+    """Return a package's content if it is the pinned one."""
+    found = hashlib.sha256(content).hexdigest()
+    if found != package.sha256:
+        raise FetchError(
+            f"{package.file} has SHA-256 {found} instead of {package.sha256}, so it is damaged or another one; delete "
+            "it from the cache, or use another index."
+        )
+    return content
 
 
 def pypi(name: str, cache: Path) -> Path:
@@ -158,11 +170,9 @@ def pypi(name: str, cache: Path) -> Path:
         link = re.search(rf'href="([^"]*/{re.escape(package.file)})(?:#[^"]*)?"', text)
         if not link:
             raise FetchError(f"{page_url} does not list {package.file}.")
-        partial = path.with_suffix(path.suffix + ".part")
-        partial.write_bytes(_read(urllib.parse.urljoin(page_url, link[1])))
-        partial.rename(path)
-    if _digest(path) != package.sha256:
-        raise FetchError(f"{path} has SHA-256 {_digest(path)}, expected {package.sha256}; delete it.")
+        disk.write(path, _checked(package, _read(urllib.parse.urljoin(page_url, link[1]))))
+    else:
+        _checked(package, path.read_bytes())
     target.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".whl":
         with zipfile.ZipFile(path) as archive:

@@ -10,7 +10,6 @@ Source: Sweet Home 3D's furniture libraries 1.8, CC0-1.0 and CC-BY-3.0; creators
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import tempfile
@@ -21,7 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from onellm import disk
 from train.corpus import render
+from train.corpus.items import write_items as write_list
 
 POINTS = 8192
 HELD_OUT_VIEWS = (0, 2, 4, 6)
@@ -460,10 +461,7 @@ def write_items(things: list[Thing], out: Path) -> None:
                 head = {"id": name, "kind": kind, "file": f"{kind}/{name}.png", "picture": frames[view]}
                 rows[kind].append(head | common)
     for kind, items in rows.items():
-        text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-        unfinished = out / f"{kind}.jsonl.part"
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(out / f"{kind}.jsonl")
+        write_list(out / f"{kind}.jsonl", items)
 
 
 def _open_mesh(thing: Thing, archive: zipfile.ZipFile) -> render.Mesh:
@@ -479,8 +477,7 @@ def make_points(thing: Thing, index: int, archive: zipfile.ZipFile, out: Path) -
     if not file.exists():
         buffer = io.BytesIO()
         np.save(buffer, render.sample_points(_open_mesh(thing, archive), POINTS, index).astype(np.float16))
-        file.with_suffix(".part").write_bytes(buffer.getvalue())
-        file.with_suffix(".part").replace(file)
+        disk.write(file, buffer.getvalue())
 
 
 def make_views(thing: Thing, index: int, archive: zipfile.ZipFile, out: Path, views: range) -> None:

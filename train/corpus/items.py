@@ -20,9 +20,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from onellm import disk
+
 
 def write_items(path: Path, items: Iterable[dict]) -> int:
-    """Write items as JSON lines through a temporary file, so that readers never see half a list.
+    """Write items as JSON lines; see `disk.whole`.
 
     Args:
         path: the ``.jsonl`` file.
@@ -31,15 +33,9 @@ def write_items(path: Path, items: Iterable[dict]) -> int:
     Returns:
         The number of lines written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    count = 0
-    with partial.open("w", encoding="utf-8") as file:
-        for item in items:
-            file.write(json.dumps(item, ensure_ascii=False) + "\n")
-            count += 1
-    partial.replace(path)
-    return count
+    lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
+    disk.write(path, "".join(lines))
+    return len(lines)
 
 
 def read_items(path: Path) -> list[dict]:

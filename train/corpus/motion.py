@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from onellm import disk
+
 from . import fetch
 from .items import write_items
 
@@ -201,5 +203,6 @@ def build(out: Path, cache: Path) -> int:
                     }
                 )
                 kept.append(motion[first : first + LENGTH].T)
-        np.savez(out / file, array=np.stack(kept))
+        with disk.whole(out / file) as part:
+            np.savez(part, array=np.stack(kept))
     return write_items(out / "imu.jsonl", items)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from onellm import disk
+
 VIEWS = 8
 SIZE_PX = 224
 FIELD_OF_VIEW_DEG = 40.0
@@ -379,8 +381,9 @@ def save_render(render: Render, depth: Path, normal: Path, picture: Path) -> Non
     """Write one view's three files; the picture comes last, so its presence means the view is complete."""
     from PIL import Image
 
-    Image.fromarray(encode_depth(render.depth_m)).save(depth, compress_level=3)
-    Image.fromarray(encode_normal(render.normal)).save(normal, compress_level=3)
-    unfinished = picture.with_suffix(".part")
-    Image.fromarray(render.picture).save(unfinished, format="JPEG", quality=90)
-    unfinished.replace(picture)
+    with disk.whole(depth) as part:
+        Image.fromarray(encode_depth(render.depth_m)).save(part, compress_level=3)
+    with disk.whole(normal) as part:
+        Image.fromarray(encode_normal(render.normal)).save(part, compress_level=3)
+    with disk.whole(picture) as part:
+        Image.fromarray(render.picture).save(part, quality=90)

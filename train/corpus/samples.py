@@ -17,6 +17,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from onellm import disk
+
 from . import fetch
 from .items import accepted, dev_or_test, read_table, slug, write_items
 from .rcc import read_rcc
@@ -155,7 +157,8 @@ def build_image(out: Path, cache: Path) -> int:
     for key, name, noun, accept, content, source, licence in _rows("photos.txt", (".png", ".webp"), cache):
         file = f"image/{key}.jpg"
         if not (out / file).exists():
-            cut_out(Image.open(io.BytesIO(content))).save(out / file, quality=92)
+            with disk.whole(out / file) as part:
+                cut_out(Image.open(io.BytesIO(content))).save(part, quality=92)
         group = f"image:{name.rstrip('s')}"
         items.append(
             {
@@ -200,7 +203,8 @@ def build_audio(out: Path, cache: Path) -> int:
         file = f"audio/{key}.flac"
         if not (out / file).exists():
             sound = np.clip(sound[loud[0] : loud[-1] + 1], -1, 1)
-            soundfile.write(out / file, sound[: int(LONGEST_S * 16000)], 16000)
+            with disk.whole(out / file) as part:
+                soundfile.write(part, sound[: int(LONGEST_S * 16000)], 16000)
         group = f"audio:{noun}"
         items.append(
             {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from onellm import disk
 from onellm.modalities import MODALITIES
 from train.data.example import DataError
 from train.data.formats import FORMATS
@@ -86,7 +87,7 @@ def _inspect(options: argparse.Namespace) -> int:
         )
     title = options.what or options.path
     page = render(reports, shown, Path(title).name if "://" not in title else title, options.model, objective)
-    options.out.write_text(page, encoding="utf-8")
+    disk.write(options.out, page)
     print(f"wrote {options.out} ({len(page) / 1e6:.1f} MB)")
     return 0
 

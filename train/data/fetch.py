@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from onellm import disk
 from onellm.modalities.base import megabytes
 from onellm.model.base_parts import cache_folder
 from train.data.example import DataError
@@ -72,13 +73,8 @@ def local(path: str) -> Path:
     if not kept.exists():
         with FileLock(f"{kept}.lock"):
             if not kept.exists():
-                part = kept.with_name(f"{kept.name}.part")
-                try:
-                    with open(part, "wb") as file:
-                        file.writelines(_pieces(path))
-                    os.replace(part, kept)
-                finally:
-                    part.unlink(missing_ok=True)
+                with disk.whole(kept) as part, open(part, "wb") as file:
+                    file.writelines(_pieces(path))
                 _make_room(folder, kept)
     os.utime(kept)
     return kept

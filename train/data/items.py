@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
+from onellm import disk
 from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES, load
 from onellm.modalities.base import Sample
@@ -108,8 +110,8 @@ def extract_features(model, processor, items: list[Item], split: str) -> list[to
         One float32 tensor an item.
     """
     kind = items[0].kind
-    kept = corpus_folder() / "features" / f"{kind}-{split}-{_fingerprint(model, kind)}.pt"
-    features: dict[str, torch.Tensor] = torch.load(kept, weights_only=True) if kept.exists() else {}
+    kept = corpus_folder() / "features" / f"{kind}-{split}-{_fingerprint(model, kind)}.safetensors"
+    features: dict[str, torch.Tensor] = load_file(kept) if kept.exists() else {}
     missing = [item for item in items if item.id not in features]
     settings = processor.modalities[kind].get("input", {})
     for start in tqdm(
@@ -126,8 +128,8 @@ def extract_features(model, processor, items: list[Item], split: str) -> list[to
             for (item, _), feature in zip(group, batch.half(), strict=True):
                 features[item.id] = feature.clone()
         if start + CHUNK >= len(missing) or start % (20 * CHUNK) == 0:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(features, kept)
+            with disk.whole(kept) as part:
+                save_file(features, part)
     return [features[item.id].float() for item in items]
 
 

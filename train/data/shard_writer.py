@@ -2,17 +2,17 @@
 
 import io
 import json
-import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from onellm import disk
 from onellm.modalities import MODALITIES
 from train.data.example import DataError, Example
 from train.data.lazy import read_bytes
-from train.data.shards import INDEX, write_json
+from train.data.shards import INDEX
 
 LEFT_OUT = "left-out.json"  # beside the shards: the bad examples
 BLOCK_BYTES = 512  # a tar rounds members up to this
@@ -121,8 +121,7 @@ class ShardWriter:
             self.bad = [entry for entry in bad if entry["number"] < kept["done"]]
         elif any(out.glob("*.tar")):
             raise DataError(f"{out}: it holds tar files of unknown origin; expected none; choose another folder.")
-        for left in out.glob("*.part"):
-            left.unlink()
+        disk.clear(out)
         self._waiting: list[tuple[int, Packed]] = []
         self._size = 0
 
@@ -156,17 +155,19 @@ class ShardWriter:
         """Write what waits as a shard; the source's examples before number `done` are dealt with."""
         if self._waiting:
             name = f"{len(self.index['shards']):05d}.tar"
-            part = self.out / f"{name}.part"
-            with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
+            size = sum(packed.size for _, packed in self._waiting)
+            with (
+                disk.whole(self.out / name, size) as part,
+                tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar,
+            ):
                 for number, packed in self._waiting:
                     for suffix, data in packed.members.items():
                         member = tarfile.TarInfo(f"{number:09d}.{suffix}")
                         member.size, member.mode = len(data), 0o644
                         tar.addfile(member, io.BytesIO(data))
-            os.replace(part, self.out / name)
             entry = {"examples": len(self._waiting), "bytes": (self.out / name).stat().st_size}
             self.index["shards"][name] = entry
-        write_json(self.out / LEFT_OUT, self.bad)
+        disk.write_json(self.out / LEFT_OUT, self.bad, sort_keys=True)
         self.index["done"] = done
-        write_json(self.out / INDEX, self.index)
+        disk.write_json(self.out / INDEX, self.index, sort_keys=True)
         self._waiting, self._size = [], 0

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from onellm import disk
 from onellm.modalities import MODALITIES
 from train.data.example import DataError, FileExamples, caption_messages, files_of
 from train.data.fetch import expand, is_address, local
@@ -207,17 +208,10 @@ def count_examples(paths: list[str]) -> list[int]:
     for folder in counted:
         if not is_address(folder):
             try:
-                write_json(Path(folder) / INDEX, indexes[folder])
-            except OSError:
+                disk.write_json(Path(folder) / INDEX, indexes[folder], sort_keys=True)
+            except (OSError, disk.DiskFullError):
                 logger.info("%s cannot be written; the examples of its shards are counted at every start", folder)
     return counts
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file in one step, so that nobody sees half of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False), encoding="utf-8")
-    os.replace(part, path)
 
 
 def _read(source: str, member: Member) -> bytes:

@@ -7,12 +7,12 @@ read stays in its place and says why, so that it is met and named like any other
 import csv
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from onellm import disk
 from onellm.modalities import kinds_of
 from onellm.model.base_parts import cache_folder
 from train.data.example import BLOCK, DataError
@@ -140,12 +140,11 @@ def _copy(rows: Iterator[tuple[str, str, str | None]], out: Path) -> None:
     with FileLock(f"{out}.lock"):
         if out.exists():
             return
-        part = out.with_suffix(".part")
-        with pyarrow.OSFile(str(part), "wb") as file, pyarrow.ipc.new_stream(file, schema) as stream:
-            while batch := list(islice(rows, BLOCK)):
-                columns = [pyarrow.array(column, pyarrow.string()) for column in zip(*batch, strict=True)]
-                stream.write_batch(pyarrow.record_batch(columns, schema=schema))
-        os.replace(part, out)
+        with disk.whole(out) as part:
+            with pyarrow.OSFile(str(part), "wb") as file, pyarrow.ipc.new_stream(file, schema) as stream:
+                while batch := list(islice(rows, BLOCK)):
+                    columns = [pyarrow.array(column, pyarrow.string()) for column in zip(*batch, strict=True)]
+                    stream.write_batch(pyarrow.record_batch(columns, schema=schema))
 
 
 def _rows(path: Path, names: tuple[str, ...], known: set[str]) -> Iterator[tuple[str, str, str | None]]:

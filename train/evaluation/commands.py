@@ -1,11 +1,11 @@
 """The command `evaluate`: the small corpus's naming benchmark, or the paper's benchmarks."""
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from onellm import disk
 from onellm.errors import OneLLMError
 
 NAMING_SPLITS = ("dev", "test")
@@ -74,7 +74,7 @@ def _run_following(options: argparse.Namespace, split: str) -> None:
 
     figures = measure_following(onellm.load(options.model, quantize=options.quantize), split, options.kinds)
     if options.json:
-        options.json.write_text(json.dumps({"model": options.model, "split": split, **asdict(figures)}, indent=1))
+        disk.write_json(options.json, {"model": options.model, "split": split, **asdict(figures)})
     print(table(figures))
 
 
@@ -117,7 +117,7 @@ def _run_benchmarks(options: argparse.Namespace) -> int:
     if results:
         print(table(results))
         if options.json:
-            options.json.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+            disk.write_json(options.json, results)
     if state.num_processes > 1:
         state.destroy_process_group()
     return failed

@@ -1,6 +1,5 @@
 """The naming benchmark: the share of answers that name the thing, on held-out objects, people, runs and recordings."""
 
-import json
 import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 
 import onellm
+from onellm import disk
 from onellm.modalities import MODALITIES
 from train.data.batches import classes_of
 from train.data.items import Item, extract_features, read_items
@@ -155,7 +155,7 @@ def evaluate(
             )
         )
         if out:
-            out.write_text(json.dumps({"model": name, "split": split, "kinds": [asdict(r) for r in results]}, indent=1))
+            disk.write_json(out, {"model": name, "split": split, "kinds": [asdict(r) for r in results]})
     return table(results)
 
 

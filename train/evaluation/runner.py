@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from onellm import disk
 from onellm.chat import Chat
 from onellm.errors import OneLLMError
 from train.evaluation.benchmark import Benchmark, BenchmarkError, Question
@@ -154,7 +155,7 @@ def run_benchmark(
     result["skipped"] = {"count": len(progress.skipped), "named": named}
     result["files"] = _submit(benchmark, answered, out / label)
     result["seconds"] = round(time.monotonic() - started, 1)
-    (out / f"{label}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    disk.write_json(out / f"{label}.json", result)
     return result
 
 
@@ -229,7 +230,7 @@ def _submit(benchmark: Benchmark, answered: list[Answer], folder: Path) -> list[
     """Write the official submission; return the paths."""
     written = []
     for name, content in (benchmark.submit(answered) if benchmark.submit else {}).items():
-        (folder / name).write_text(content, encoding="utf-8")
+        disk.write(folder / name, content)
         written.append(str(folder / name))
     return written
 
@@ -284,8 +285,7 @@ def _known_answers(folder: Path, settings: dict) -> dict[str, str] | str:
                 f"{settings[changed[0]]!r}; delete it, or give another folder with --out."
             )
         return read_answers(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings))
+    disk.write_json(file, settings)
     return {}
 
 
