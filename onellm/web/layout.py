@@ -19,6 +19,7 @@ from onellm.web.settings import DEFAULTS
 from onellm.web.texts import DEFAULT, LANGUAGES, say
 
 TITLE = "OneLLM"
+EVENTS = 200  # of all visitors that wait to be handled; questions have a line of their own
 LOGO = (Path(__file__).parent / "icons" / "logo.svg").read_text(encoding="utf-8")
 
 
@@ -52,7 +53,7 @@ def build(engine: Engine, fixed_model: bool = False) -> gr.Blocks:
         _said(page, gr.HTML, _foot)
         wiring.connect(blocks, page, session)
         endpoints.add(engine)
-    return blocks.queue(max_size=None, default_concurrency_limit=4)
+    return blocks.queue(max_size=EVENTS, default_concurrency_limit=4)
 
 
 def _foot(language: str) -> dict:

@@ -6,7 +6,6 @@ import pytest
 from toy_recipe import scans, settings, toy  # noqa: F401
 
 SOAK = bool(os.environ.get("SOAK"))
-FIGURES: list[str] = []
 
 
 @pytest.fixture
@@ -15,7 +14,7 @@ def figure(request):
 
     def tell(what, value, expected):
         line = f"{what}: {value} (expected: {expected})"
-        FIGURES.append(line)
+        request.node.user_properties.append(("figure", line))
         print(line)
 
     return tell
@@ -27,8 +26,18 @@ def soak():
     return lambda short, long: long if SOAK else short
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave out of the short form what only the long one has time for."""
+    if not SOAK:
+        long = [item for item in items if item.get_closest_marker("soak")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
+
+
 def pytest_terminal_summary(terminalreporter):
-    if FIGURES:
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    figures = [line for report in reports for name, line in report.user_properties if name == "figure"]
+    if figures:
         terminalreporter.section("figures")
-        for line in FIGURES:
+        for line in figures:
             terminalreporter.line(line)

@@ -26,11 +26,14 @@ def memory_mb(field):
         return int(re.search(rf"{field}:\s+(\d+) kB", file.read())[1]) / 1000
 
 
-@pytest.mark.parametrize("case", HOSTILE, ids=lambda case: re.sub(r"[^\w.,-]+", "_", case.name)[:60])
+def named(case):
+    name = re.sub(r"[^\w.,-]+", "_", case.name)[:60]
+    return pytest.param(case, id=name, marks=[pytest.mark.soak] * case.slow)
+
+
+@pytest.mark.parametrize("case", [named(case) for case in HOSTILE])
 def test_it_is_refused_or_fine(case, tmp_path, monkeypatch, soak):
     patience_s = soak(PATIENCE_S, isolated.LIMITS.load_seconds)
-    if case.slow and patience_s == PATIENCE_S:
-        pytest.skip("long form only")
     monkeypatch.setattr(isolated, "LIMITS", dataclasses.replace(isolated.LIMITS, load_seconds=patience_s))
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "uploads"
