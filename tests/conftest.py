@@ -203,3 +203,13 @@ def own_app(tmp_path):
             return ready(stack.enter_context(running_app(tmp_path, **environment)))
 
         yield start
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Repeat at the end what tests measured, see the fixture `figure` of tests/safety."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    figures = [line for report in reports for name, line in report.user_properties if name == "figure"]
+    if figures:
+        terminalreporter.section("figures")
+        for line in figures:
+            terminalreporter.line(line)

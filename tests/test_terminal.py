@@ -128,6 +128,8 @@ def test_in_a_pipe(example_files):
         f"{example_files['depth']} What is this?",
         "/image nowhere.png",
         "/wizard",
+        "/exit",
+        "This is not asked any more.",
         arguments=("--max-new-tokens", "6"),
     )
     assert done.returncode == 0, done.stderr

@@ -60,6 +60,19 @@ class Blocks(gr.Blocks):
                 uploads.give(value if isinstance(value, list) else [str(value)], visitors.current())
         return taken
 
+    async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> list:
+        """Remember what a visitor's page shows once.
+
+        Gradio makes a new component of each update, and keeps the next value, for us a whole conversation, under
+        the new component's number: every step of every answer, for as long as the session lives.
+        """
+        shown = await super().postprocess_data(block_fn, predictions, state)
+        if state is not None:
+            for number in state.blocks_config.blocks.keys() - self.blocks.keys():
+                del state.blocks_config.blocks[number]
+                state.config_values.pop(number, None)
+        return shown
+
 
 def _files_of(value: Any) -> list[str]:
     """Return the paths of the files in an event's input."""

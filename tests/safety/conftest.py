@@ -32,12 +32,3 @@ def pytest_collection_modifyitems(config, items):
         long = [item for item in items if item.get_closest_marker("soak")]
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)
-
-
-def pytest_terminal_summary(terminalreporter):
-    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
-    figures = [line for report in reports for name, line in report.user_properties if name == "figure"]
-    if figures:
-        terminalreporter.section("figures")
-        for line in figures:
-            terminalreporter.line(line)

@@ -96,12 +96,12 @@ def test_the_languages_say_the_same():
 
 def test_first_paint(open_page):
     person = open_page()
-    script = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    script = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
     times = []
     for _ in range(3):
         person.page.reload()
         person.page.wait_for_selector("#send")
-        times.append(person.page.evaluate(script) / 1000)
+        times.append(person.page.wait_for_function(script).json_value() / 1000)
     print(f"first paint after {min(times):.2f} s")
     assert min(times) < 3
 
@@ -138,6 +138,8 @@ def test_settings(open_page):
     assert person.ask("Tell me a story.") == first  # the same seed
     person.begin_anew()
     page.get_by_label("Seed").fill("8")
+    page.get_by_label("Seed").press("Tab")
+    page.wait_for_timeout(500)  # a person's hand takes as long to the question
     assert person.ask("Tell me a story.") != first
     page.get_by_role("button", name="Reset", exact=True).click()
     page.wait_for_function("document.querySelector('#settings input[type=number]').value === '0'")
