@@ -50,6 +50,7 @@ def open_page(browser, app_url):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(app_url)
         page.wait_for_selector(".status.ready", timeout=ANSWER_MS)
+        page.wait_for_selector("body[data-opened]", timeout=ANSWER_MS)
         return Person(page, f"{width}-{scheme}")
 
     yield open_

@@ -152,7 +152,11 @@
     }
   };
 
-  const reopen = () => { if (shown()) open(shown()).catch(() => show("")); };
+  /** Come back to the conversation that a reload left; the page has its language, and may be used from here on. */
+  const reopen = () => {
+    document.body.dataset.opened = "";
+    if (shown()) open(shown()).catch(() => show(""));
+  };
 
   Object.assign(onellm, { keep, list, reopen });
 })();
