@@ -49,9 +49,10 @@ setup: packages $(VENV)/.ready ## make a working .venv
 run: setup ## open the chat at http://127.0.0.1:7860
 	$(BIN)/python app.py
 
-# two files of tests at a time, each with one thread for its arithmetic: a model's answer and a browser wait for each other
+# two files of tests at a time, each with one thread for its arithmetic; browsers have the machine for themselves
 test: setup browser ## run the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m browser
 
 soak: setup browser ## run the long form of the tests of hostile files, many users and kills
 	SOAK=1 $(BIN)/python -m pytest tests/safety -s

@@ -46,7 +46,7 @@ def test_memory_stays_and_uploads_go(request, soak, example_files, tmp_path, fig
         url = request.getfixturevalue("own_app")(ONELLM_LIMIT_UPLOAD_LIFETIME_S=str(LIFETIME_S))
     else:
         url = request.getfixturevalue("ready_url")
-    warm, turns = soak((8, 10), (40, 460))
+    warm, turns = soak((4, 6), (80, 420))
     for _ in talk(url, warm, example_files, tmp_path):
         pass
     free_s(url)
@@ -54,7 +54,6 @@ def test_memory_stays_and_uploads_go(request, soak, example_files, tmp_path, fig
     for _ in talk(url, turns, example_files, tmp_path, first=warm):
         if long:
             most = max(most, size_bytes(tmp_path / "uploads"))
-            print(f"{memory_bytes(url) / 1e6:.0f} MB, uploads {size_bytes(tmp_path / 'uploads') / 1e6:.0f} MB")
     grown = memory_bytes(url) - before
     figure(
         f"{warm + turns} turns with uploads, memory growth after the first {warm}", f"{grown / 1e6:.0f} MB", "< 100 MB"

@@ -198,6 +198,7 @@ print(chat.new().ask("What are you?", max_new_tokens=8) == before, chat.broken)
 """
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux")
 def test_a_process_that_really_has_no_more_memory(figure):
     """The system gives 10 MB and refuses more; nothing is injected."""

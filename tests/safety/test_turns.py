@@ -206,7 +206,7 @@ def first_of(given, kind):
 
 def test_placeholders_are_files_at_every_step(page, files, figure, soak):
     machine = type("Visits", (Turns,), {"page": page, "files": files})
-    examples = soak(25, 500)
+    examples = soak(20, 500)
     settings = hypothesis.settings(
         max_examples=examples,
         stateful_step_count=soak(8, 20),
