@@ -129,6 +129,7 @@ def test_settings(open_page):
     person = open_page()
     person.open("settings")
     page = person.page
+    page.wait_for_timeout(1500)  # the drawer's parts are made when it is opened
     page.get_by_label("Temperature").first.fill("1.5")
     page.get_by_label("Seed").fill("7")
     page.get_by_label("Longest answer").first.fill("24")
