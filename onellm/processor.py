@@ -30,7 +30,7 @@ class OneLLMProcessor(ProcessorMixin):
     Args:
         tokenizer: the LLM's tokenizer.
         modalities: kind -> `token_id`, `input` (settings of `to_tensor`), `before` and `after` (text around a file).
-        media_length: placeholders a file takes.
+        media_length: placeholders a file takes: one number, or kind -> number.
         media_position: "inline" leaves files where the message has them; "start" puts all of them behind the first
             token of the prompt, as the published model has it.
         chat_template: a Jinja template; by default the tokenizer's.
@@ -42,7 +42,7 @@ class OneLLMProcessor(ProcessorMixin):
         self,
         tokenizer: Any,
         modalities: dict | None = None,
-        media_length: int = 0,
+        media_length: int | dict[str, int] = 0,
         media_position: str = "inline",
         chat_template: str | None = None,
     ):
@@ -60,7 +60,11 @@ class OneLLMProcessor(ProcessorMixin):
             kind: {key: settings[key] for key in keys if key in settings}
             for kind, settings in config.modalities.items()
         }
-        return cls(tokenizer, modalities, config.media_length, config.media_position)
+        lengths = {kind: config.length_of(kind) for kind in config.modalities}
+        one = set(lengths.values())
+        return cls(
+            tokenizer, modalities, one.pop() if len(one) == 1 else lengths, config.media_position, config.chat_template
+        )
 
     def to_tensor(self, part: dict) -> torch.Tensor:
         """Turn the file of one content part, or what lies in memory, into the model's tensor, see `load`."""
@@ -71,6 +75,10 @@ class OneLLMProcessor(ProcessorMixin):
         settings = self.modalities[part["type"]].get("input", {})
         own = {key: part[key] for key in ("frames",) if part.get(key) is not None and part["type"] == "video"}
         return settings | own
+
+    def length_of(self, kind: str) -> int:
+        """Placeholders that a file of a kind takes."""
+        return self.media_length[kind] if isinstance(self.media_length, dict) else self.media_length
 
     @staticmethod
     def load(part: dict) -> Sample:
@@ -251,7 +259,7 @@ class OneLLMProcessor(ProcessorMixin):
                 space = ""
             else:
                 settings = self._settings(piece["type"])
-                placeholders = (piece, [settings["token_id"]] * self.media_length)
+                placeholders = (piece, [settings["token_id"]] * self.length_of(piece["type"]))
                 if self.media_position == "start":
                     runs.append(placeholders)
                 else:

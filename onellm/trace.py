@@ -248,8 +248,9 @@ def watch(model: Any, tokenizer: Any, trace: FileTrace) -> Iterator[None]:
     hooks = [
         model.tokenizer_for(kind).register_forward_hook(tokenized),
         projector.register_forward_pre_hook(projecting),
-        projector.routers[kind].register_forward_hook(routed),
     ]
+    if hasattr(projector, "routers"):
+        hooks.append(projector.routers[kind].register_forward_hook(routed))
     if projector.anchor is not None:
         hooks.append(projector.anchor.softmax.register_forward_hook(anchored))
     try:

@@ -201,7 +201,7 @@ class Writer:
         if settings.seed is not None:
             set_seed(settings.seed)
         words = self._encode(request)
-        prompt = self._prompt(request)
+        prompt = self._prompt(request, words)
         tokens, cache = past.tokens, past.cache
         past.forget()  # until this answer has come
         cache, cached = self._cut(tokens, cache, prompt, bool(request.files))
@@ -251,15 +251,11 @@ class Writer:
                     words[key] = self.model.soft_words(kind, [request.tensors[key]])[0]
         return words
 
-    def _prompt(self, request: Request) -> list:
+    def _prompt(self, request: Request, words: dict[str, Any]) -> list:
         """Return the prompt with the files' keys in place of their placeholders, which all look alike."""
-        config = self.model.config
-        prompt: list = list(request.ids)
-        placeholders = {settings["token_id"] for settings in config.modalities.values()}
-        starts = [place for place, token in enumerate(prompt) if token in placeholders][:: config.media_length]
-        for start, (_, key) in zip(starts, request.files, strict=True):
-            prompt[start : start + config.media_length] = [key] * config.media_length
-        return prompt
+        placeholders = {settings["token_id"] for settings in self.model.config.modalities.values()}
+        keys = iter([key for _, key in request.files for _ in range(len(words[key]))])
+        return [next(keys) if token in placeholders else token for token in request.ids]
 
     @staticmethod
     def _cut(known: list, cache: Any, prompt: list, files: bool) -> tuple[Any, int]:

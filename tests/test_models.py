@@ -72,7 +72,7 @@ def test_offloaded_parts_answer_alike(folder, model, tensors, where):
     loaded = load(str(folder), device_map=device_map, max_memory=max_memory).model
     assert any(parameter.is_meta for parameter in loaded.parameters())
     assert not all(parameter.is_meta for parameter in loaded.parameters())
-    token, length = model.config.modalities["image"]["token_id"], model.config.media_length
+    token, length = model.config.modalities["image"]["token_id"], model.config.length_of("image")
     ids = torch.tensor([[1, 3, *[token] * length, 7]])
     media = {"image": [tensors["image"]]}
     assert torch.equal(loaded.generate(ids, media=media, **SETTINGS), model.generate(ids, media=media, **SETTINGS))

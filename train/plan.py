@@ -72,18 +72,19 @@ def plan(recipe: Recipe, config: OneLLMConfig, micro_batch: int) -> Plan:
         for name, p in frozen.items()
     )
     text, tokens = config.text_config, recipe.max_tokens
-    llm, experts = _count(model.language_model), _count(model.projector.experts)
+    llm, projector = _count(model.language_model), _count(getattr(model.projector, "experts", model.projector))
     llm_trains = bool({"language_model", "adapter"} & set(recipe.train))
     sizes = {kind: model.tokenizer_for(kind).count + 1 for kind in config.modalities}
     views = {kind: s.get("input", {}).get("frames", 1) * s.get("input", {}).get("crops", 1)
              for kind, s in config.modalities.items()}  # fmt: skip
     share = sum(source.weight for source in recipe.data)
     mix = [(source.weight / share, kind) for source in recipe.data for kind in source.kinds]
-    longest = max((sizes[kind] for _, kind in mix), default=0) + config.media_length
+    longest = max((sizes[kind] + config.length_of(kind) for _, kind in mix), default=0)
     encoded = sum(weight * sizes[kind] * views[kind] for weight, kind in mix)
-    projected = sum(weight * (sizes[kind] + config.media_length) for weight, kind in mix)
+    projected = sum(weight * (sizes[kind] + config.length_of(kind)) for weight, kind in mix)
     reads_llm = recipe.objective != "anchor"
-    kept = _activations(longest, config.encoder["width"], config.projector["layers"] * config.projector["experts"])
+    layers = config.projector.get("layers", 1) * config.projector.get("experts", 1)
+    kept = _activations(longest, config.encoder["width"], layers)
     if reads_llm:
         width = text.hidden_size
         if recipe.gradient_checkpointing:
@@ -94,7 +95,7 @@ def plan(recipe: Recipe, config: OneLLMConfig, micro_batch: int) -> Plan:
     projector_trains = any(name.startswith("projector") for name, p in model.named_parameters() if p.requires_grad)
     whole = "language_model" in recipe.train
     per_token = 2 + 2 * (llm_trains or projector_trains) + 2 * whole + 2 * recipe.gradient_checkpointing
-    work = 2 * _count(model.encoder) * encoded + (6 if projector_trains else 2) * experts * projected
+    work = 2 * _count(model.encoder) * encoded + (6 if projector_trains else 2) * projector * projected
     work += per_token * llm * tokens * reads_llm
     return Plan(
         trained=trained,

@@ -1,8 +1,8 @@
-"""The configuration of a OneLLM: which parts it is made of and how large they are.
+"""The configuration of a model: which parts it is made of and how large they are.
 
-A preset is a JSON file beside this one (`onellm-tiny.json`, `onellm-7b.json`) that holds the arguments of
-`OneLLMConfig`, or what differs from the preset it is `like`. Every departure between the published model and the sane
-form is a field here.
+A preset is a JSON file in `presets` (`onellm-tiny.json`, `llava-1.5-7b.json`) that holds the arguments of
+`OneLLMConfig`, or what differs from the preset it is `like`. Every system of the family, and every departure between a
+published model and the sane form, is a choice of fields here.
 """
 
 import json
@@ -14,26 +14,33 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from onellm.errors import ModelError
 
-PRESETS = {path.stem: path for path in sorted(Path(__file__).parent.glob("onellm-*.json"))}
+PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.json"))}
 
 ROUTERS = ("sigmoid", "softmax", "constant", "sparse", "input_aware")
 
 
 class OneLLMConfig(PreTrainedConfig):
-    """Describe a OneLLM.
+    """Describe a model.
 
     Attributes:
-        text_config: configuration of the causal LLM, any that transformers knows.
-        encoder: the universal encoder that all kinds share: `width`, `layers`, `heads`, `mlp_ratio`.
-        projector: the universal projection module: `experts`, `layers`, `heads`, `hidden` (SwiGLU width), `queries`,
-            `router` (one of `ROUTERS`), `router_hidden`, `norm_eps`, and optionally `anchor`: `size` (words of the
-            caption vocabulary) and `scale`, which makes every soft word a mixture of the LLM's own word embeddings.
+        text_config: configuration of the LLM, any causal or encoder-decoder one that transformers knows.
+        encoder: the encoder that all kinds share, arguments of `encoder.UniversalEncoder`.
+        projector: `type` (one of `projectors.PROJECTORS`, "upm" by default) and its arguments; `tags` ("start", "end",
+            or both, which is the default of the UPM) are learnt words around a file; and optionally `anchor`: `size`
+            (words of the caption vocabulary) and `scale`, which makes every soft word a mixture of the LLM's own word
+            embeddings.
         modalities: kind -> `token_id` (its placeholder), `tokenizer` (`type` and its arguments, or `share`: the
-            kind whose tokenizer it uses), `input` (settings of the kind's `to_tensor`), `before` and `after` (text
-            set around the file in a prompt), `default_question`.
-        adapter: LoRA on the LLM (`r`, `lora_alpha`, `target_modules`), active only where a prompt holds a file;
-            None for none.
+            kind whose tokenizer it uses), `encoder` (of its own: what differs from the shared one), `input` (settings
+            of the kind's `to_tensor`), `length` (positions a file takes, where the projector's queries do not say it),
+            `before` and `after` (text set around the file in a prompt), `default_question`.
+        adapter: what is added to the LLM; None for nothing. `type` is "lora" (the default; PEFT's `r`, `lora_alpha`,
+            `target_modules`) or "routed" (`adapters.RoutedAdapters`); LoRA speaks only where a prompt holds a file,
+            unless `always` is true.
         base_parts: part name -> name in `base_parts.PARTS`; these frozen parts are referred to, not saved.
+        media_position: where a prompt has its files: "inline", or "start", behind its first token.
+        chat_template: of prompts, in Jinja, where the tokenizer of a published checkpoint has none that fits.
+        stop_strings: texts at which an answer ends.
+        instructed: the projector also reads the question (InstructBLIP).
         description: one sentence for people on what the model is good for.
     """
 
@@ -47,6 +54,9 @@ class OneLLMConfig(PreTrainedConfig):
     adapter: dict | None = None
     base_parts: dict | None = None
     media_position: str = "inline"
+    chat_template: str | None = None
+    stop_strings: list | None = None
+    instructed: bool = False
     description: str = ""
     tie_word_embeddings: bool = False
 
@@ -55,6 +65,7 @@ class OneLLMConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         for name in ("encoder", "projector", "modalities", "base_parts"):
             setattr(self, name, getattr(self, name) or {})
+        self.is_encoder_decoder = bool(getattr(self.text_config, "is_encoder_decoder", False))
         router = self.projector.get("router", "sigmoid")
         if router not in ROUTERS:
             raise ModelError(f"The router '{router}' is not known; choose one of {', '.join(ROUTERS)}.")
@@ -64,9 +75,20 @@ class OneLLMConfig(PreTrainedConfig):
                 raise ModelError(f"'{kind}' shares the tokenizer of '{shared}', which the model does not have.")
 
     @property
-    def media_length(self) -> int:
-        """Positions that one file takes in a prompt: start tag, queries, end tag."""
-        return self.projector["queries"] + 2
+    def tags(self) -> tuple[str, ...]:
+        """Which tags stand around a file's soft words."""
+        default = ("start", "end") if self.projector.get("type", "upm") == "upm" else ()
+        return tuple(self.projector.get("tags", default))
+
+    def length_of(self, kind: str) -> int:
+        """Positions that one file of a kind takes in a prompt, tags included."""
+        own = self.modalities[kind].get("length")
+        return own if own is not None else self.projector["queries"] + len(self.tags)
+
+    @property
+    def adapted_rows(self) -> bool:
+        """Whether the LLM's adapter does something else where a prompt holds files."""
+        return bool(self.adapter) and not self.adapter.get("always", False)
 
     @classmethod
     def from_preset(cls, name: str, **changes: Any) -> "OneLLMConfig":

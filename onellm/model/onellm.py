@@ -1,6 +1,7 @@
-"""OneLLM: eight kinds of file, one encoder, one projection module, one LLM.
+"""The model: kinds of file, encoder, projector, LLM, put together as a configuration says.
 
-Source: OneLLM: One Framework to Align All Modalities with Language (CVPR 2024, arXiv:2312.03700).
+Sources: OneLLM: One Framework to Align All Modalities with Language (CVPR 2024, arXiv:2312.03700); the other systems of
+the family are presets of the same parts.
 """
 
 import logging
@@ -9,23 +10,28 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, Cache, GenerationMixin, PreTrainedModel
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Cache, GenerationMixin, PreTrainedModel
 from transformers.generation.utils import GenerateOutput
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import load_state_dict
 
+from onellm.errors import ModelError
 from onellm.model import base_parts
-from onellm.model.config import OneLLMConfig
+from onellm.model.adapters import RoutedAdapters
+from onellm.model.config import OneLLMConfig, merge
 from onellm.model.encoder import UniversalEncoder
 from onellm.model.offload import live
-from onellm.model.projectors import UniversalProjection
+from onellm.model.projectors import Instruction, build_projector
 from onellm.model.stems import STEMS
-from onellm.model.tokenizers import build_tokenizer
+from onellm.model.tokenizers import StemTokens, build_tokenizer
 
 FRAMES_ON_CPU = 4  # at once: more would leave the caches, and take 1.4 times as long; a GPU takes all in one batch
 
 Media = dict[str, Sequence[torch.Tensor]]
 """kind -> one tensor a file, in the order in which their placeholders stand in `input_ids`."""
+
+LORA_SWITCH = ("type", "always")  # of an adapter's settings; the others are PEFT's
 
 
 def _only_rows(module: nn.Module, _: tuple, output: torch.Tensor) -> torch.Tensor:
@@ -61,20 +67,60 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             }
         )
         self.encoder = UniversalEncoder(**config.encoder)
-        self.projector = UniversalProjection(kinds, width, config.text_config.hidden_size, **config.projector)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.encoders = nn.ModuleDict(
+            {
+                kind: UniversalEncoder(**merge(config.encoder, settings["encoder"]))
+                for kind, settings in config.modalities.items()
+                if "encoder" in settings
+            }
+        )
+        self.projector = build_projector(
+            kinds, self.encoder.features, config.text_config.hidden_size, config.projector, config.tags
+        )
+        build = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        self.language_model = build.from_config(config.text_config)
         if config.adapter:
             self.insert_adapter(config.adapter)
+        self._check_lengths()
         self.post_init()
 
+    def _check_lengths(self) -> None:
+        """Make sure that a prompt gets as many placeholders as there will be soft words.
+
+        Raises:
+            ModelError: the configuration says another number.
+        """
+        for kind in self.config.modalities:
+            if isinstance(self.tokenizer_for(kind), StemTokens):  # which makes a few tokens of any number of frames
+                continue
+            frames = self.config.modalities[kind].get("input", {}).get("frames", 1)
+            features = self.encoder_for(kind).count(self.tokenizer_for(kind).count, frames)
+            length = self.projector.count(features) + len(self.config.tags)
+            if self.config.length_of(kind) != length:
+                raise ModelError(
+                    f"A file of kind {kind} becomes {length} soft words, but the configuration says "
+                    f"{self.config.length_of(kind)}; set its 'length' to {length}."
+                )
+
     def insert_adapter(self, settings: dict) -> None:
-        """Put LoRA layers that change nothing yet into the LLM; `settings` are PEFT's."""
+        """Put layers that change nothing yet into the LLM; for `settings` see `OneLLMConfig.adapter`.
+
+        Raises:
+            ModelError: the type of adapter is unknown, or the LLM has no place for it.
+        """
         self.config.adapter = settings
+        options = {key: value for key, value in settings.items() if key not in LORA_SWITCH}
+        name = settings.get("type", "lora")
+        if name == "routed":
+            self.adapters = RoutedAdapters(self.language_model, options)
+            return
+        if name != "lora":
+            raise ModelError(f"The adapter '{name}' is not known; choose one of lora, routed.")
         # peft imports bitsandbytes, which warns of a 4-bit kernel that nothing here uses
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         from peft import LoraConfig, inject_adapter_in_model
 
-        inject_adapter_in_model(LoraConfig(**settings), self.language_model)
+        inject_adapter_in_model(LoraConfig(**options), self.language_model)
         # kept in a list, so that layers that are fused later on can still be switched
         self._adapter_active: bool | torch.Tensor | None = None  # not yet told to the layers
         self._tuners = [module for module in self.language_model.modules() if hasattr(module, "lora_A")]
@@ -83,11 +129,25 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 down.rows = None
                 down.register_forward_hook(_only_rows)
 
-    def _switch_adapter(self, active: bool | torch.Tensor) -> None:
-        """Let the LoRA layers of the LLM speak, everywhere or in the rows [B] of a batch; in training they do."""
+    def _switch_adapter(self, active: bool | torch.Tensor, batch: int, fresh: bool) -> None:
+        """Tell the LLM's adapter which rows of a batch hold files.
+
+        LoRA speaks in these rows alone, but everywhere in training and where it always does; a routed adapter is
+        weighed by them, once a prompt.
+
+        Args:
+            active: whether all rows do, or [B] bool.
+            batch: B.
+            fresh: whether a prompt begins here.
+        """
         if not self.config.adapter:
             return
-        active = self.training or active
+        if self.config.adapter.get("type") == "routed":
+            if fresh or self.training:
+                rows = torch.as_tensor(active).expand(batch)
+                self.adapters.route(self.language_model, rows)
+            return
+        active = self.training or self.config.adapter.get("always", False) or active
         if active is self._adapter_active:  # which spares every token a walk over the layers
             return
         self._adapter_active = active
@@ -109,6 +169,11 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Return the tokenizer of a kind, its own or the one it shares."""
         return self.tokenizers[self.config.modalities[kind]["tokenizer"].get("share", kind)]
 
+    def encoder_for(self, kind: str) -> UniversalEncoder:
+        """Return the encoder of a kind: its own, that of the kind whose tokenizer it shares, or the common one."""
+        shared = self.config.modalities[kind]["tokenizer"].get("share", kind)
+        return self.encoders[shared] if shared in self.encoders else self.encoder
+
     def encode(self, kind: str, extracted: torch.Tensor) -> torch.Tensor:
         """Encode one kind's batch.
 
@@ -117,39 +182,55 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             extracted: [B, ...], what the kind's tokenizer extracted from the files' tensors.
 
         Returns:
-            [B, N, D] features, averaged over the frames where the tokenizer keeps them apart.
+            [B, N, D] features; those of frames that the tokenizer keeps apart are joined.
         """
-        tokenizer = self.tokenizer_for(kind)
+        tokenizer, encoder = self.tokenizer_for(kind), self.encoder_for(kind)
         tokens, positions = tokenizer(self._to_encoder(extracted)), live(tokenizer, "positions")
         if tokens.dim() == 3:
-            return self.encoder(tokens, positions)
+            return encoder(tokens, positions)
         frames = tokens.flatten(0, 1)
         groups = frames.split(FRAMES_ON_CPU) if frames.is_cpu else [frames]
-        features = torch.cat([self.encoder(group, positions) for group in groups])
-        return features.unflatten(0, tokens.shape[:2]).mean(dim=1)
+        features = torch.cat([encoder(group, positions) for group in groups])
+        return encoder.join(features.unflatten(0, tokens.shape[:2]))
 
-    def project(self, kind: str, features: torch.Tensor) -> torch.Tensor:
-        """Project [B, N, D] features to [B, M + 2, D_llm]: start tag, soft words, end tag."""
+    def project(self, kind: str, features: torch.Tensor, instruction: Instruction | None = None) -> torch.Tensor:
+        """Project [B, N, D] features to [B, length, D_llm]: soft words, and the tags around them."""
         embedding = live(self.get_input_embeddings(), "weight") if self.projector.anchor is not None else None
-        return self.projector(features, kind, embedding)
+        return self.projector(features, kind, embedding, instruction)
 
     def _to_encoder(self, values: torch.Tensor) -> torch.Tensor:
         """Bring values to the encoder's precision and, unless it is offloaded, its device."""
         like = self.encoder.class_embedding
         return values.to(like.dtype) if like.is_meta else values.to(like)
 
-    def soft_words(self, kind: str, values: Sequence[torch.Tensor], extracted: bool = False) -> torch.Tensor:
+    def soft_words(
+        self,
+        kind: str,
+        values: Sequence[torch.Tensor],
+        extracted: bool = False,
+        instructions: Sequence[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """Turn files into what the LLM reads.
 
         Args:
             kind: the kind of all of them.
             values: one tensor a file; tensors of one shape run as one batch.
             extracted: the tensors are what the kind's tokenizer extracted (training keeps these).
+            instructions: for a projector that reads the question, its token ids [L] for each file.
 
         Returns:
-            [files, M + 2, D_llm].
+            [files, length, D_llm].
         """
-        return self._by_shape(kind, values, extracted, self.project)
+
+        def project(features: torch.Tensor, indices: list[int]) -> torch.Tensor:
+            asked = None
+            if instructions is not None:
+                ids = [instructions[index].to(features.device) for index in indices]
+                mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+                asked = pad_sequence(ids, batch_first=True), mask
+            return self.project(kind, features, asked)
+
+        return self._by_shape(kind, values, extracted, project)
 
     def _by_shape(self, kind: str, values: Sequence[torch.Tensor], extracted: bool, project: Callable) -> torch.Tensor:
         """Encode and project files of one kind; those whose tensors are of one shape run as one batch."""
@@ -161,7 +242,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             batch = self._to_encoder(torch.stack([values[index] for index in indices]))
             if not extracted:
                 batch = self.tokenizer_for(kind).extract(batch)
-            for index, word in zip(indices, project(kind, self.encode(kind, batch)), strict=True):
+            for index, word in zip(indices, project(self.encode(kind, batch), indices), strict=True):
                 words[index] = word
         return torch.stack(words)
 
@@ -177,7 +258,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             The mean cross-entropy, a scalar.
         """
         ((kind, values),) = media.items()
-        words = self._by_shape(kind, values, extracted, lambda kind, features: self.projector.words(features, kind))
+        words = self._by_shape(kind, values, extracted, lambda features, _: self.projector.words(features, kind))
         return self.projector.anchor.loss(words, self.get_input_embeddings().weight, word_labels)
 
     def embed(
@@ -187,15 +268,17 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         extracted: bool = False,
         known: int = 0,
         words: bool = False,
+        instructions: Media | None = None,
     ) -> torch.Tensor:
         """Embed a prompt and put the files' soft words in their places.
 
         Args:
-            input_ids: [B, L]; a file of a kind is `config.media_length` placeholders of the kind's `token_id`.
+            input_ids: [B, L]; a file of a kind is `config.length_of(kind)` placeholders of the kind's `token_id`.
             media: the files' tensors.
             extracted: as for `soft_words`.
             known: positions at the start whose embeddings nobody will read; files that lie there are not encoded.
-            words: the tensors are soft words already, one [M + 2, D_llm] of `soft_words` a file.
+            words: the tensors are soft words already, one [length, D_llm] of `soft_words` a file.
+            instructions: kind -> token ids [L] of the question about each file, see `soft_words`.
 
         Returns:
             [B, L, D_llm].
@@ -209,19 +292,23 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             places = input_ids == settings["token_id"]
             values = (media or {}).get(kind)
             values = [] if values is None else values
-            wanted = len(values) * self.config.media_length
-            if int(places.sum()) != wanted:
+            one = self.config.length_of(kind)
+            lengths = torch.tensor([len(value) if words else one for value in values], dtype=torch.long)
+            if int(places.sum()) != int(lengths.sum()):
                 raise ValueError(
                     f"The prompt holds {int(places.sum())} placeholders of kind {kind}, but {len(values)} file(s) "
-                    f"of it need {wanted}; build both with OneLLMProcessor."
+                    f"of it need {int(lengths.sum())}; build both with OneLLMProcessor."
                 )
+            asked = (instructions or {}).get(kind)
             if known and len(values):
-                last = places.nonzero()[:: self.config.media_length, 1] + self.config.media_length - 1
+                last = places.nonzero()[lengths.cumsum(0).to(places.device) - 1, 1]
                 fresh = last >= known
-                places[places.clone()] = fresh.repeat_interleave(self.config.media_length)
-                values = [value for value, wanted in zip(values, fresh.tolist(), strict=True) if wanted]
+                places[places.clone()] = fresh.repeat_interleave(lengths.to(places.device))
+                wanted = fresh.nonzero()[:, 0].tolist()
+                values = [values[index] for index in wanted]
+                asked = asked and [asked[index] for index in wanted]
             if len(values):
-                scattered = torch.stack(list(values)) if words else self.soft_words(kind, values, extracted)
+                scattered = torch.cat(list(values)) if words else self.soft_words(kind, values, extracted, asked)
                 embeds = embeds.masked_scatter(places.unsqueeze(-1).to(embeds.device), scattered.to(embeds))
         return embeds
 
@@ -233,6 +320,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         media: Media | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        instructions: Media | None = None,
         labels: torch.Tensor | None = None,
         word_labels: torch.Tensor | None = None,
         use_adapter: bool | torch.Tensor | None = None,
@@ -249,7 +337,8 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             attention_mask: [B, L], 0 where padded.
             media: the files' tensors, kind by kind.
             inputs_embeds: [B, L, D_llm], instead of `input_ids` and `media`.
-            labels: [B, L], -100 where there is no loss.
+            instructions: as for `embed`.
+            labels: [B, L], -100 where there is no loss; for an encoder-decoder LLM [B, L'], the answer alone.
             word_labels: [B, M], for a loss on the soft words of `media` alone, see `anchor_loss`.
             use_adapter: whether the LLM's adapter is on, for all or for each row [B]; by default in the rows that
                 hold files (a step that continues a cache holds none: say it there).
@@ -265,10 +354,16 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if word_labels is not None:
             return CausalLMOutputWithPast(loss=self.anchor_loss(media, word_labels, extracted))
         if inputs_embeds is None:
-            inputs_embeds = self.embed(input_ids, media, extracted)
+            inputs_embeds = self.embed(input_ids, media, extracted, instructions=instructions)
             if use_adapter is None and self.config.adapter:
                 use_adapter = bool(media) and self.rows_with_files(input_ids)
-        self._switch_adapter(bool(media) if use_adapter is None else use_adapter)
+        if self.config.is_encoder_decoder:
+            self._switch_adapter(bool(media) if use_adapter is None else use_adapter, 0, False)
+            return self.language_model(
+                inputs_embeds=inputs_embeds, attention_mask=attention_mask, labels=labels, **kwargs
+            )
+        fresh = past_key_values is None or not past_key_values.get_seq_length()
+        self._switch_adapter(bool(media) if use_adapter is None else use_adapter, len(inputs_embeds), fresh)
         return self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -285,6 +380,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: torch.Tensor | None = None,
         media: Media | list[Media] | None = None,
         words: bool = False,
+        instructions: Media | None = None,
         **kwargs: Any,
     ) -> torch.Tensor | GenerateOutput:
         """Generate as transformers does; the files are encoded once, before the first token.
@@ -297,6 +393,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             input_ids: [B, L] with placeholders.
             media: the files' tensors; a list of these, one a row, is joined.
             words: as for `embed`.
+            instructions: as for `embed`.
             **kwargs: as for `GenerationMixin.generate`.
 
         Returns:
@@ -314,18 +411,33 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         kwargs.setdefault("use_adapter", self.rows_with_files(input_ids))
         cache = kwargs.get("past_key_values")
         known = 0 if cache is None else int(cache.get_seq_length())
-        if known and self.config.adapter:
+        if known and self.config.adapted_rows:
             before = torch.as_tensor(self.rows_with_files(input_ids[:, :known]))
             if (before != torch.as_tensor(kwargs["use_adapter"])).any():
                 cache.reset()
                 known = 0
-        kwargs["inputs_embeds"] = self.embed(input_ids, media, known=known, words=words)
+        kwargs["inputs_embeds"] = self.embed(input_ids, media, known=known, words=words, instructions=instructions)
         mask = kwargs.get("attention_mask")  # without one, transformers would guess it from the 0 that stands for files
         kwargs["attention_mask"] = torch.ones_like(input_ids) if mask is None else mask.to(input_ids.device)
+        if self.config.is_encoder_decoder:
+            return self._generate_apart(input_ids, **kwargs)
         plain = input_ids.masked_fill(input_ids >= self.get_input_embeddings().num_embeddings, 0)
         output = super().generate(plain, **kwargs)
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
         sequences[:, : plain.shape[1]] = input_ids.repeat_interleave(len(sequences) // len(input_ids), dim=0)
+        return output
+
+    def _generate_apart(self, input_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor | GenerateOutput:
+        """Let an encoder-decoder LLM read the prompt and write the answer, and put the prompt before it."""
+        self._switch_adapter(kwargs.pop("use_adapter"), 0, False)
+        kwargs.pop("past_key_values", None)
+        output = self.language_model.generate(**kwargs)
+        answers = output if isinstance(output, torch.Tensor) else output.sequences
+        prompts = input_ids.repeat_interleave(len(answers) // len(input_ids), dim=0)
+        sequences = torch.cat([prompts, answers[:, 1:]], dim=1)  # without the token that starts a decoder
+        if isinstance(output, torch.Tensor):
+            return sequences
+        output.sequences = sequences
         return output
 
     def prepare_inputs_for_generation(

@@ -49,7 +49,7 @@ def test_unknown_router_and_tokenizer_list_the_valid_ones(make_model):
 
 @pytest.mark.parametrize("router", ROUTERS)
 def test_router_weights_sum_to_one(router):
-    from onellm.model.projectors import Router
+    from onellm.model.projectors.upm import Router
 
     torch.manual_seed(0)
     layer = Router(router, width=8, hidden=4, experts=3)

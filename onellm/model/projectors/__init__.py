@@ -1,0 +1,37 @@
+"""Projectors, side by side under one signature: features [B, N, D] -> soft words [B, M, D_llm]."""
+
+from onellm.errors import ModelError
+from onellm.model.projectors.anchor import Anchor
+from onellm.model.projectors.base import Instruction, Projector
+from onellm.model.projectors.pointwise import MLP, Bottleneck, Linear, Merge
+from onellm.model.projectors.upm import UniversalProjection
+
+__all__ = ["PROJECTORS", "Anchor", "Instruction", "Projector", "build_projector"]
+
+PROJECTORS = {
+    "upm": UniversalProjection,
+    "linear": Linear,
+    "mlp": MLP,
+    "bottleneck": Bottleneck,
+    "merge": Merge,
+}
+
+
+def build_projector(kinds: list[str], width: int, width_llm: int, settings: dict, tags: tuple[str, ...]) -> Projector:
+    """Build the projector that `settings` describe: `type` and its arguments.
+
+    Args:
+        kinds: of file.
+        width: D of the features.
+        width_llm: D_llm.
+        settings: `OneLLMConfig.projector`.
+        tags: which tags stand around a file's soft words.
+
+    Raises:
+        ModelError: the type is unknown; the message lists the valid ones.
+    """
+    arguments = {key: value for key, value in settings.items() if key not in ("type", "tags")}
+    name = settings.get("type", "upm")
+    if name not in PROJECTORS:
+        raise ModelError(f"The projector '{name}' is not known; choose one of {', '.join(PROJECTORS)}.")
+    return PROJECTORS[name](kinds, width, width_llm, tags=tags, **arguments)
