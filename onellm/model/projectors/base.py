@@ -75,8 +75,8 @@ class Projector(nn.Module):
         words = self.words(features, kind, instruction)
         if self.anchor is not None:
             words = self.anchor(words, embedding)
-        around = {
-            tag: live(getattr(self, f"{tag}_tags"), kind).expand(len(words), 1, -1).to(words) for tag in self.tags
-        }
-        parts = [around.get("start"), words, around.get("end")]
-        return torch.cat([part for part in parts if part is not None], dim=1) if around else words
+        parts = [words]
+        for tag in self.tags:
+            word = live(getattr(self, f"{tag}_tags"), kind).expand(len(words), 1, -1).to(words)
+            parts.insert(0 if tag == "start" else len(parts), word)
+        return torch.cat(parts, dim=1) if self.tags else words

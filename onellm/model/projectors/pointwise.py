@@ -1,4 +1,4 @@
-"""Projectors that treat every feature alone, or with its neighbours: as many soft words as there are features, or fewer.
+"""Projectors that treat every feature alone, or with its neighbours.
 
 Sources: LLaVA (arXiv:2304.08485; the MLP: arXiv:2310.03744), LaVIN (arXiv:2305.15023), MiniGPT-4 (arXiv:2304.10592; its
 Llama-2 form joins four patches).
@@ -93,7 +93,7 @@ class Merge(Pointwise):
         """Return M: a fraction of the features."""
         if features % self.neighbours:
             raise ModelError(
-                f"{features} features cannot be joined {self.neighbours} by {self.neighbours}; drop the class token, or "
-                "choose another number of neighbours."
+                f"{features} features cannot be joined {self.neighbours} by {self.neighbours}; drop the class token "
+                "or choose another number of neighbours."
             )
         return features // self.neighbours
