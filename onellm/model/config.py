@@ -40,6 +40,7 @@ class OneLLMConfig(PreTrainedConfig):
         media_position: where a prompt has its files: "inline", or "start", behind its first token.
         chat_template: of prompts, in Jinja, where the tokenizer of a published checkpoint has none that fits.
         stop_strings: texts at which an answer ends.
+        generation: arguments of `GenerationConfig` that answers begin from, `num_beams` for example.
         instructed: the projector also reads the question (InstructBLIP).
         description: one sentence for people on what the model is good for.
     """
@@ -56,6 +57,7 @@ class OneLLMConfig(PreTrainedConfig):
     media_position: str = "inline"
     chat_template: str | None = None
     stop_strings: list | None = None
+    generation: dict | None = None
     instructed: bool = False
     description: str = ""
     tie_word_embeddings: bool = False
@@ -63,7 +65,7 @@ class OneLLMConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill the sub-configuration and check what the parts rely on."""
         super().__post_init__(**kwargs)
-        for name in ("encoder", "projector", "modalities", "base_parts"):
+        for name in ("encoder", "projector", "modalities", "base_parts", "generation"):
             setattr(self, name, getattr(self, name) or {})
         self.is_encoder_decoder = bool(getattr(self.text_config, "is_encoder_decoder", False))
         router = self.projector.get("router", "sigmoid")
