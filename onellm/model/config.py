@@ -37,11 +37,10 @@ class OneLLMConfig(PreTrainedConfig):
             `target_modules`) or "routed" (`adapters.RoutedAdapters`); LoRA speaks only where a prompt holds a file,
             unless `always` is true.
         base_parts: part name -> name in `base_parts.PARTS`; these frozen parts are referred to, not saved.
-        media_position: where a prompt has its files: "inline", or "start", behind its first token.
+        media_position: where a prompt has its files: "inline", "start" (behind its first token) or "front" (before it).
         chat_template: of prompts, in Jinja, where the tokenizer of a published checkpoint has none that fits.
         stop_strings: texts at which an answer ends.
         generation: arguments of `GenerationConfig` that answers begin from, `num_beams` for example.
-        instructed: the projector also reads the question (InstructBLIP).
         description: one sentence for people on what the model is good for.
     """
 
@@ -58,7 +57,6 @@ class OneLLMConfig(PreTrainedConfig):
     chat_template: str | None = None
     stop_strings: list | None = None
     generation: dict | None = None
-    instructed: bool = False
     description: str = ""
     tie_word_embeddings: bool = False
 
@@ -86,6 +84,11 @@ class OneLLMConfig(PreTrainedConfig):
         """Positions that one file of a kind takes in a prompt, tags included."""
         own = self.modalities[kind].get("length")
         return own if own is not None else self.projector["queries"] + len(self.tags)
+
+    @property
+    def instructed(self) -> bool:
+        """Whether the projector also reads the question about a file."""
+        return bool(self.projector.get("vocabulary"))
 
     @property
     def adapted_rows(self) -> bool:

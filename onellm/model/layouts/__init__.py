@@ -11,11 +11,13 @@ import torch
 from onellm.errors import ModelError
 from onellm.model.config import OneLLMConfig
 from onellm.model.layouts.base import ZEROS, Layout, Shapes, Tensor, plan_with
+from onellm.model.layouts.blip2 import Blip2Layout
+from onellm.model.layouts.llava import LlavaLayout
 from onellm.model.layouts.onellm import OneLLMLayout
 
 __all__ = ["LAYOUTS", "ZEROS", "Layout", "Shapes", "Tensor", "plan", "plan_with", "recognise"]
 
-LAYOUTS: tuple[Layout, ...] = (OneLLMLayout(),)
+LAYOUTS: tuple[Layout, ...] = (OneLLMLayout(), Blip2Layout(), LlavaLayout())
 
 
 def recognise(keys: Iterable[str], preset: str | None = None) -> Layout:

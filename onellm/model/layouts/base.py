@@ -22,6 +22,8 @@ Shapes = Mapping[str, Sequence[int]]
 ZEROS = ""
 """Stands among a rule's keys for rows that the checkpoint leaves out because they are zero."""
 
+COMPUTED = ("*.position_ids", "*.rotary_emb.inv_freq")  # what older versions of transformers saved though it is known
+
 
 class Layout:
     """How one family of checkpoints names and shapes what our parts have.
@@ -177,7 +179,9 @@ def plan_with(
         tensors[name] = Tensor(tuple(value.shape), sources, heads[rotary[1]] if rotary else 0)
     expected = {key: shape for tensor in tensors.values() for key, shape in tensor.sources.items() if key != ZEROS}
     copies = {key for name in tied for key in layout.keys_of(name)}
-    dropped = {key for key in shapes if key in copies or any(fnmatch(key, pattern) for pattern in layout.dropped)}
+    dropped = {
+        key for key in shapes if key in copies or any(fnmatch(key, pattern) for pattern in (*COMPUTED, *layout.dropped))
+    }
     layout.refuse(
         [f"{key} is missing" for key in expected if key not in shapes]
         + [f"{key} is not known" for key in shapes if key not in expected and key not in dropped]
