@@ -84,10 +84,19 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="start the web app, as app.py does")
     add_options(serve)
     commands.add_parser("models", help="list the known models, and whether they can run here")
-    convert = commands.add_parser("convert", help="turn the published checkpoint into a model folder")
-    convert.add_argument("--checkpoint", type=Path, required=True, metavar="F.pth", help="consolidated.00-of-01.pth")
-    convert.add_argument("--tokenizer", type=Path, metavar="FILE", help="by default tokenizer.model beside it")
-    convert.add_argument("--params", type=Path, metavar="FILE", help="by default params.json beside it")
+    convert = commands.add_parser("convert", help="turn a published checkpoint into a model folder")
+    convert.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        action="append",
+        metavar="F",
+        help="a .pth, .bin or .safetensors file, or a folder of transformers; several where the parts come apart",
+    )
+    convert.add_argument("--llm", type=Path, metavar="DIR", help="a folder of transformers, if the LLM comes apart")
+    convert.add_argument("--preset", metavar="NAME", help="which model it is, where the checkpoint does not tell")
+    convert.add_argument("--tokenizer", type=Path, metavar="F", help="by default beside the LLM or the checkpoint")
+    convert.add_argument("--params", type=Path, metavar="FILE", help="by default params.json beside the checkpoint")
     convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
     convert.add_argument("--quiet", action="store_true", help="show no progress")
     bench = commands.add_parser("bench", help="measure how fast the model answers here")
@@ -161,7 +170,8 @@ def _convert(options: argparse.Namespace) -> int:
     _silence()
     from onellm.model.checkpoint import convert
 
-    print(convert(options.checkpoint, options.out, options.tokenizer, options.params, progress=not options.quiet))
+    chosen = {name: getattr(options, name) for name in ("tokenizer", "params", "llm", "preset")}
+    print(convert(options.checkpoint, options.out, **chosen, progress=not options.quiet))
     return 0
 
 

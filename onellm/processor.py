@@ -32,7 +32,7 @@ class OneLLMProcessor(ProcessorMixin):
         modalities: kind -> `token_id`, `input` (settings of `to_tensor`), `before` and `after` (text around a file).
         media_length: placeholders a file takes: one number, or kind -> number.
         media_position: "inline" leaves files where the message has them; "start" puts all of them behind the first
-            token of the prompt, as the published model has it.
+            token of the prompt, as the published OneLLM has it; "front" before all tokens, as BLIP-2 has it.
         chat_template: a Jinja template; by default the tokenizer's.
     """
 
@@ -260,20 +260,21 @@ class OneLLMProcessor(ProcessorMixin):
             else:
                 settings = self._settings(piece["type"])
                 placeholders = (piece, [settings["token_id"]] * self.length_of(piece["type"]))
-                if self.media_position == "start":
+                if self.media_position != "inline":
                     runs.append(placeholders)
                 else:
                     before, after = settings.get("before", ""), settings.get("after", "")
                     runs += [(before, self._tokenize(space + before)), placeholders, (after, self._tokenize(after))]
                     space = ""
         runs.append(("", self._tokenize(space)))
-        return self._files_first(runs) if self.media_position == "start" else runs
+        return runs if self.media_position == "inline" else self._files_first(runs)
 
-    @staticmethod
-    def _files_first(runs: list) -> list:
-        """Put the files behind the first token of a prompt."""
+    def _files_first(self, runs: list) -> list:
+        """Put the files behind the first token of a prompt, or before it."""
         files = [run for run in runs if is_file(run[0])]
         others = [run for run in runs if not is_file(run[0])]
+        if self.media_position == "front":
+            return [*files, *others]
         first = next((index for index, (_, ids) in enumerate(others) if ids), 0)
         piece, ids = others[first]
         return [*others[:first], (piece, ids[:1]), *files, (piece, ids[1:]), *others[first + 1 :]]

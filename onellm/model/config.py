@@ -37,10 +37,10 @@ class OneLLMConfig(PreTrainedConfig):
             `target_modules`) or "routed" (`adapters.RoutedAdapters`); LoRA speaks only where a prompt holds a file,
             unless `always` is true.
         base_parts: part name -> name in `base_parts.PARTS`; these frozen parts are referred to, not saved.
-        media_position: where a prompt has its files: "inline", or "start", behind its first token.
+        media_position: where a prompt has its files: "inline", "start" (behind its first token) or "front" (before it).
         chat_template: of prompts, in Jinja, where the tokenizer of a published checkpoint has none that fits.
         stop_strings: texts at which an answer ends.
-        instructed: the projector also reads the question (InstructBLIP).
+        generation: arguments of `GenerationConfig` that answers begin from, `num_beams` for example.
         description: one sentence for people on what the model is good for.
     """
 
@@ -56,14 +56,14 @@ class OneLLMConfig(PreTrainedConfig):
     media_position: str = "inline"
     chat_template: str | None = None
     stop_strings: list | None = None
-    instructed: bool = False
+    generation: dict | None = None
     description: str = ""
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill the sub-configuration and check what the parts rely on."""
         super().__post_init__(**kwargs)
-        for name in ("encoder", "projector", "modalities", "base_parts"):
+        for name in ("encoder", "projector", "modalities", "base_parts", "generation"):
             setattr(self, name, getattr(self, name) or {})
         self.is_encoder_decoder = bool(getattr(self.text_config, "is_encoder_decoder", False))
         router = self.projector.get("router", "sigmoid")
@@ -84,6 +84,11 @@ class OneLLMConfig(PreTrainedConfig):
         """Positions that one file of a kind takes in a prompt, tags included."""
         own = self.modalities[kind].get("length")
         return own if own is not None else self.projector["queries"] + len(self.tags)
+
+    @property
+    def instructed(self) -> bool:
+        """Whether the projector also reads the question about a file."""
+        return bool(self.projector.get("vocabulary"))
 
     @property
     def adapted_rows(self) -> bool:

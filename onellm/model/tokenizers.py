@@ -30,9 +30,9 @@ class Tokenizer(nn.Module):
 class ImagePatches(Tokenizer):
     """CLIP's patch layer, for everything that is a picture or several."""
 
-    def __init__(self, width: int, size: int = 224, patch: int = 14):
+    def __init__(self, width: int, size: int = 224, patch: int = 14, bias: bool = False):
         super().__init__(width, (size // patch) ** 2)
-        self.conv = nn.Conv2d(3, width, patch, patch, bias=False)
+        self.conv = nn.Conv2d(3, width, patch, patch, bias=bias)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Cut [B, 3, H, W] into [B, N, D], or [B, T, 3, H, W] into [B, T, N, D]."""

@@ -4,6 +4,7 @@ from onellm.errors import ModelError
 from onellm.model.projectors.anchor import Anchor
 from onellm.model.projectors.base import Instruction, Projector
 from onellm.model.projectors.pointwise import MLP, Bottleneck, Linear, Merge
+from onellm.model.projectors.qformer import QFormer
 from onellm.model.projectors.upm import UniversalProjection
 
 __all__ = ["PROJECTORS", "Anchor", "Instruction", "Projector", "build_projector"]
@@ -14,6 +15,7 @@ PROJECTORS = {
     "mlp": MLP,
     "bottleneck": Bottleneck,
     "merge": Merge,
+    "qformer": QFormer,
 }
 
 
