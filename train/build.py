@@ -11,6 +11,7 @@ from onellm import disk, models
 from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor
 from onellm.errors import ModelError
 from onellm.model import base_parts
+from onellm.model.checkpoint import generation_of
 from onellm.model.config import merge
 from onellm.model.quantize import quantization_config
 from train.data.batches import Targets
@@ -93,7 +94,8 @@ def _existing_folder(recipe: Recipe, name: str, runs: Path) -> Path:
         return models.folder_of(name)
     except ModelError as error:
         raise RecipeError(
-            f"The stage {recipe.name} goes on from '{name}', which is no finished stage in {runs}, and no model: {error}"
+            f"The stage {recipe.name} goes on from '{name}', which is no finished stage in {runs}, and no "
+            f"model: {error}"
         ) from error
 
 
@@ -151,10 +153,11 @@ def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
     processor = OneLLMProcessor.from_config(tokenizer, config)
     if recipe.objective == "anchor":
         if "queries" not in config.projector:
-            raise RecipeError("The objective 'anchor' needs a projector with queries, such as the preset onellm-tiny's.")
+            raise RecipeError("The objective 'anchor' needs a projector with queries, such as onellm-tiny's.")
         targets = Targets(tokenizer, config.projector["queries"], caption_texts())
         config.projector["anchor"] = {"size": len(targets.token_ids), "scale": ANCHOR_SCALE}
     model = OneLLMForConditionalGeneration._from_config(config, dtype=getattr(torch, recipe.precision))
+    model.generation_config = generation_of(config)
     model.load_base_parts()
     if source:
         load_language_model(model, source)

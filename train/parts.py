@@ -19,7 +19,9 @@ PARTS = {
     "routers": ["projector.routers.*"],
     "queries": ["projector.queries", "projector.queries.*"],
     "projections": ["projector.input_proj.*", "projector.output_proj.*"],
-    "output": ["projector.output_proj.*", "projector.layers.[!0-9]*"],  # layers by number are before it
+    "output": ["projector.output_proj.*", "projector.projection.*", "projector.layers.[!0-9]*"],  # onto the LLM's width
+    "qformer": ["projector.qformer.*"],
+    "abstractor": ["projector.layers.[0-9]*"],
     "tags": ["projector.start_tags.*", "projector.end_tags.*"],
     "language_model": ["language_model.*"],
     "adapter": ["language_model.*lora_*", "adapters.*"],

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES
@@ -58,7 +59,7 @@ def encode_conversation(
     if not any(_text(message) for message in messages if message["role"] == "assistant"):
         raise OneLLMError("There is no answer in it, or an empty one; give every example a caption or an answer.")
     if objective == "caption":
-        ids, labels, files = _caption(processor, messages)
+        ids, labels, files = _caption(processor, messages, apart)
     elif apart:
         ids, files = processor.encode(messages[:-1], add_generation_prompt=True)
         answer = _answer(processor, messages[-1])
@@ -82,10 +83,12 @@ def encode_conversation(
     return ids, labels, files
 
 
-def _caption(processor, messages: list[dict]) -> tuple[list[int], list[int], list[dict]]:
+def _caption(processor, messages: list[dict], apart: bool) -> tuple[list[int], list[int], list[dict]]:
     """Lay out files, a question if there is one, and the caption, without the chat template."""
+    tokenizer = processor.tokenizer
     content = [part for message in messages if message["role"] == "user" for part in _parts(message)]
-    start, files = processor.lay_out([processor.tokenizer.bos_token or "", *content])
+    pieces = [*content, tokenizer.eos_token] if apart else [tokenizer.bos_token or "", *content]
+    start, files = processor.lay_out(pieces)
     answer = _answer(processor, next(message for message in messages if message["role"] == "assistant"))
     return start + answer, [IGNORED] * len(start) + answer, files
 
@@ -118,9 +121,7 @@ class Collator:
         apart: as for `encode_conversation`.
     """
 
-    def __init__(
-        self, processor, objective: str, limit: int, targets=None, augment: bool = False, apart: bool = False
-    ):
+    def __init__(self, processor, objective: str, limit: int, targets=None, augment: bool = False, apart: bool = False):
         self.processor, self.objective, self.limit = processor, objective, limit
         self.targets, self.augment, self.apart = targets, augment, apart
 
@@ -169,8 +170,7 @@ class Collator:
         if self.objective == "anchor":
             return {**batch, "word_labels": torch.stack([row.word_labels for row in rows])}
         padded = self.processor.pad([row.ids for row in rows])
-        width = max(len(row.labels) for row in rows)
-        filler = [[IGNORED] * (width - len(row.labels)) for row in rows]
-        pairs = [(row.labels, space) if self.apart else (space, row.labels) for row, space in zip(rows, filler, strict=True)]
-        labels = torch.tensor([first + then for first, then in pairs])
+        labels = [torch.tensor(row.labels) for row in rows]
+        side = "right" if self.apart else "left"
+        labels = pad_sequence(labels, batch_first=True, padding_value=IGNORED, padding_side=side)
         return {**batch, **padded, "labels": labels}
