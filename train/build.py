@@ -11,12 +11,13 @@ from onellm import disk, models
 from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor
 from onellm.errors import ModelError
 from onellm.model import base_parts
+from onellm.model.checkpoint import generation_of
 from onellm.model.config import merge
 from onellm.model.quantize import quantization_config
 from train.data.batches import Targets
 from train.data.items import describe, read_items, read_lines
 from train.data.nouns import noun_vocabulary
-from train.parts import copy_from_image, freeze, load_encoder, load_language_model
+from train.parts import copy_from_image, copy_part, freeze, load_encoder, load_language_model
 from train.recipe import Recipe, RecipeError
 
 logger = logging.getLogger(__name__)
@@ -51,11 +52,11 @@ def precision(recipe: Recipe) -> torch.dtype:
 def start_folder(recipe: Recipe, runs: Path) -> Path:
     """Return the model folder that the recipe starts from; that of a new model is made, once, by one process."""
     if recipe.init is not None:
-        return _existing_folder(recipe, runs)
+        return _existing_folder(recipe, recipe.init, runs)
     folder = runs / recipe.name / "start"
     with PartialState().main_process_first():
         if not (folder / "config.json").exists():
-            _build_new(recipe, folder)
+            _build_new(recipe, folder, runs)
     return folder
 
 
@@ -67,7 +68,7 @@ def start_config(recipe: Recipe, runs: Path) -> OneLLMConfig:
 
     if recipe.init in PRESETS and not (models.PRETRAINED / recipe.init).exists():
         return OneLLMConfig.from_preset(recipe.init)  # what is not here yet need not be fetched to be looked at
-    return OneLLMConfig.from_pretrained(_existing_folder(recipe, runs))
+    return OneLLMConfig.from_pretrained(_existing_folder(recipe, recipe.init, runs))
 
 
 def new_config(recipe: Recipe) -> OneLLMConfig:
@@ -84,16 +85,16 @@ def new_config(recipe: Recipe) -> OneLLMConfig:
     return config
 
 
-def _existing_folder(recipe: Recipe, runs: Path) -> Path:
-    """Return the model folder that `init` names: an earlier stage's, or any."""
-    folder = runs / recipe.init
+def _existing_folder(recipe: Recipe, name: str, runs: Path) -> Path:
+    """Return the model folder that a recipe names: an earlier stage's, or any."""
+    folder = runs / name
     if (folder / "config.json").exists():
         return folder
     try:
-        return models.folder_of(recipe.init)
+        return models.folder_of(name)
     except ModelError as error:
         raise RecipeError(
-            f"The stage {recipe.name} goes on from '{recipe.init}', which is no finished stage in {runs}, and no "
+            f"The stage {recipe.name} goes on from '{name}', which is no finished stage in {runs}, and no "
             f"model: {error}"
         ) from error
 
@@ -135,7 +136,7 @@ def load(recipe: Recipe, folder: Path, dtype: torch.dtype, quantize: str = "none
     return model
 
 
-def _build_new(recipe: Recipe, folder: Path) -> None:
+def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
     """Write the folder of a new model: the preset, its base parts, the recipe's pretrained parts, the rest random."""
     torch.manual_seed(recipe.seed)
     config = new_config(recipe)
@@ -151,14 +152,18 @@ def _build_new(recipe: Recipe, folder: Path) -> None:
         ) from error
     processor = OneLLMProcessor.from_config(tokenizer, config)
     if recipe.objective == "anchor":
+        if "queries" not in config.projector:
+            raise RecipeError("The objective 'anchor' needs a projector with queries, such as onellm-tiny's.")
         targets = Targets(tokenizer, config.projector["queries"], caption_texts())
         config.projector["anchor"] = {"size": len(targets.token_ids), "scale": ANCHOR_SCALE}
     model = OneLLMForConditionalGeneration._from_config(config, dtype=getattr(torch, recipe.precision))
+    model.generation_config = generation_of(config)
     model.load_base_parts()
     if source:
         load_language_model(model, source)
-    if recipe.parts.get("encoder"):
-        load_encoder(model, recipe.parts["encoder"])
+    for part in ("encoder", "qformer"):
+        if part in recipe.parts:
+            _take(model, part, recipe, runs)
     if recipe.objective == "anchor":
         _prepare_anchor(model, processor, targets)
     with disk.whole(folder, model.num_parameters() * model.dtype.itemsize) as part:
@@ -166,13 +171,23 @@ def _build_new(recipe: Recipe, folder: Path) -> None:
         processor.save_pretrained(part)
 
 
+def _take(model: OneLLMForConditionalGeneration, part: str, recipe: Recipe, runs: Path) -> None:
+    """Take the encoder or the Q-Former of a recipe's new model from another model, or the encoder from open_clip."""
+    source = recipe.parts[part]
+    if part == "encoder" and "/" in source and not (Path(source) / "config.json").exists():
+        load_encoder(model, source)
+    else:
+        copy_part(model, part, _existing_folder(recipe, source, runs))
+
+
 @torch.no_grad()
 def _prepare_anchor(model: OneLLMForConditionalGeneration, processor: OneLLMProcessor, targets: Targets) -> None:
     """Give the anchor its vocabulary, and files quotes around their words, which the LLM knows how to read."""
     model.projector.anchor.token_ids.copy_(torch.tensor(targets.token_ids))
     quote = model.get_input_embeddings().weight[processor.tokenizer.convert_tokens_to_ids('"')]
-    for tag in [*model.projector.start_tags.values(), *model.projector.end_tags.values()]:
-        tag.copy_(quote)
+    for name in model.projector.tags:
+        for tag in getattr(model.projector, f"{name}_tags").values():
+            tag.copy_(quote)
 
 
 def caption_texts() -> list[str]:

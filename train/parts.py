@@ -1,9 +1,11 @@
 """The parts of a model by name: what a recipe may train, where a new model's pretrained parts come from."""
 
 import fnmatch
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from onellm.errors import ModelError
@@ -12,15 +14,18 @@ from onellm.errors import ModelError
 PARTS = {
     "tokenizers": ["tokenizers.*"],
     "encoder": ["encoder.*", "encoders.*"],
-    "encoder_adapters": ["encoder.adapters.*", "encoders.*.adapters.*"],
     "projector": ["projector.*"],
     "experts": ["projector.experts.*"],
     "routers": ["projector.routers.*"],
-    "queries": ["projector.queries.*"],
+    "queries": ["projector.queries", "projector.queries.*"],
     "projections": ["projector.input_proj.*", "projector.output_proj.*"],
+    "output": ["projector.output_proj.*", "projector.projection.*", "projector.layers.[!0-9]*"],  # onto the LLM's width
+    "qformer": ["projector.qformer.*"],
+    "abstractor": ["projector.layers.[0-9]*"],
     "tags": ["projector.start_tags.*", "projector.end_tags.*"],
     "language_model": ["language_model.*"],
     "adapter": ["language_model.*lora_*", "adapters.*"],
+    "encoder_adapters": ["encoder.adapters.*", "encoders.*.adapters.*"],
 }
 # solved in closed form when the data is opened, not trained step by step
 SOLVED = ["tokenizers.*.nouns.classifier.*"]
@@ -68,8 +73,38 @@ def copy_from_image(model: nn.Module, kind: str) -> None:
         parameters[kind].copy_(parameters["image"])
 
 
+# parts that a new model may take from another one -> what of it
+TAKEN = {"encoder": ["tokenizers.*", "encoder.*", "encoders.*"], "qformer": ["projector.*"]}
+NOT_TAKEN = [*PARTS["encoder_adapters"], *PARTS["output"], *PARTS["tags"]]  # these always start anew
+
+
+@torch.no_grad()
+def copy_part(model: nn.Module, part: str, folder: Path) -> None:
+    """Copy a part from a model folder; only its tensors are read.
+
+    Args:
+        model: a OneLLM.
+        part: "encoder" (with the tokenizers) or "qformer" (the projector without its last layer, which is the LLM's).
+        folder: of another OneLLM.
+
+    Raises:
+        ModelError: it lacks a tensor, or has one of another size.
+    """
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            names = [name for name in tensors.keys() if matches(name, TAKEN[part])]
+            found |= {name: tensors.get_tensor(name) for name in names}
+    wanted = {
+        name: value
+        for name, value in model.state_dict(keep_vars=True).items()
+        if matches(name, TAKEN[part]) and not matches(name, NOT_TAKEN)
+    }
+    _copy(wanted, found, f"the model {folder}")
+
+
 def load_language_model(model: nn.Module, source: str) -> None:
-    """Copy a pretrained causal LLM's weights into a model.
+    """Copy a pretrained LLM's weights into a model.
 
     Args:
         model: a OneLLM whose `text_config` fits.
@@ -78,17 +113,16 @@ def load_language_model(model: nn.Module, source: str) -> None:
     Raises:
         ModelError: it cannot be had, or is of another size.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    build = AutoModelForSeq2SeqLM if model.config.is_encoder_decoder else AutoModelForCausalLM
     try:
-        found = AutoModelForCausalLM.from_pretrained(
-            source, dtype=model.dtype, trust_remote_code=False, use_safetensors=True
-        )
+        found = build.from_pretrained(source, dtype=model.dtype, trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"The LLM '{source}' cannot be loaded ({_first_line(error)}); give a model folder with safetensors."
         ) from error
-    _copy(model.language_model, found.state_dict(), f"the LLM '{source}'")
+    _copy(model.language_model.state_dict(keep_vars=True), found.state_dict(), f"the LLM '{source}'")
 
 
 def load_encoder(model: nn.Module, source: str) -> None:
@@ -116,8 +150,8 @@ def load_encoder(model: nn.Module, source: str) -> None:
     found = dict(visual.state_dict())
     tokenizer = model.tokenizer_for("image")
     positions = {"conv.weight": found.pop("conv1.weight"), "positions": found.pop("positional_embedding")}
-    _copy(tokenizer, positions, f"the encoder '{source}'")
-    _copy(model.encoder, found, f"the encoder '{source}'")
+    _copy(tokenizer.state_dict(keep_vars=True), positions, f"the encoder '{source}'")
+    _copy(model.encoder.state_dict(keep_vars=True), found, f"the encoder '{source}'")
 
 
 def _first_line(error: Exception) -> str:
@@ -125,9 +159,9 @@ def _first_line(error: Exception) -> str:
 
 
 @torch.no_grad()
-def _copy(module: nn.Module, found: dict[str, Any], what: str) -> None:
-    """Copy every tensor of a module from where it is found; linear weights that are joined here are joined."""
-    for name, tensor in module.state_dict(keep_vars=True).items():
+def _copy(wanted: dict[str, torch.Tensor], found: dict[str, Any], what: str) -> None:
+    """Fill every wanted tensor, but those of adapters, with the one of its name."""
+    for name, tensor in wanted.items():
         if "lora_" in name or name.startswith("adapters."):
             continue
         name = name.replace(".base_layer", "")

@@ -111,10 +111,13 @@ class Recipe:
         steps: optimiser steps.
         batch: samples an optimiser step, over all processes.
         learning_rate: peak; warm-up over `warmup` steps, then `schedule` down to `min_learning_rate`.
+        learning_rates: of parts that learn at another rate than the rest: `{projector: 2.0e-5}`.
         preset: a new model of this preset (or of its JSON file), or
         init: the model to go on from: an earlier stage's name, a model folder or a model's name.
-        parts: where pretrained parts of a new model come from: `language_model` (a folder or a name on the hub) and
-            `encoder` ("ViT-L-14-quickgelu/openai": architecture and tag or file of open_clip).
+        parts: where pretrained parts of a new model come from: `language_model` (a folder or a name on the hub),
+            `encoder` ("ViT-L-14-quickgelu/openai": architecture and tag or file of open_clip; or a model as for
+            `init`, whose tokenizers come along) and `qformer` (a model as for `init`: its projector but for the last
+            layer, which is made for the LLM).
         config: changes to the preset or to the folder's config, such as `{projector: {experts: 5}}`.
         from_image: kinds whose queries, projections and tags start as copies of the image's (the paper's stage II
             and III).
@@ -149,6 +152,7 @@ class Recipe:
     adapter: dict | None = None
     quantize: str = "none"
     micro_batch: int | None = None
+    learning_rates: dict = field(default_factory=dict)
     warmup: int = 50
     schedule: str = "cosine"
     min_learning_rate: float = 0.0
@@ -187,7 +191,8 @@ class Recipe:
         _one_of("schedule", self.schedule, SCHEDULES)
         for key, values, valid in (
             ("train", self.train, PARTS),
-            ("parts", self.parts, ("language_model", "encoder")),
+            ("part", self.learning_rates, PARTS),
+            ("parts", self.parts, ("language_model", "encoder", "qformer")),
             ("from_image", self.from_image, MODALITIES),
             ("report", self.report, REPORTS),
         ):

@@ -84,7 +84,7 @@ def convert(
             print("No tokenizer.model was given: the folder gets no tokenizer, so it cannot chat.", file=sys.stderr)
         config.architectures = [OneLLMForConditionalGeneration.__name__]
         config.save_pretrained(folder)
-        _generation(config).save_pretrained(folder)
+        generation_of(config).save_pretrained(folder)
         _write_shards(read, tensors, folder, progress, report)
     return out
 
@@ -119,7 +119,7 @@ def _tokenizer(given: AnyPath | None, paths: Sequence[Path], llm: Path | None, c
     return None if given is None else load_tokenizer(given, config)
 
 
-def _generation(config: OneLLMConfig) -> GenerationConfig:
+def generation_of(config: OneLLMConfig) -> GenerationConfig:
     """Say how answers begin and end, unless somebody says otherwise."""
     text = config.text_config
     ids = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")

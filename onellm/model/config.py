@@ -32,11 +32,13 @@ class OneLLMConfig(PreTrainedConfig):
         modalities: kind -> `token_id` (its placeholder), `tokenizer` (`type` and its arguments, or `share`: the
             kind whose tokenizer it uses), `encoder` (of its own: what differs from the shared one), `input` (settings
             of the kind's `to_tensor`), `length` (positions a file takes, where the projector's queries do not say it),
-            `before` and `after` (text set around the file in a prompt), `default_question`.
+            `before` and `after` (text set around the file in a prompt), `default_question`; None leaves a kind
+            out.
         adapter: what is added to the LLM; None for nothing. `type` is "lora" (the default; PEFT's `r`, `lora_alpha`,
             `target_modules`) or "routed" (`adapters.RoutedAdapters`); LoRA speaks only where a prompt holds a file,
             unless `always` is true.
-        base_parts: part name -> name in `base_parts.PARTS`; these frozen parts are referred to, not saved.
+        base_parts: part name -> name in `base_parts.PARTS`; these frozen parts are referred to, not saved; None leaves
+            one out.
         media_position: where a prompt has its files: "inline", "start" (behind its first token) or "front" (before it).
         chat_template: of prompts, in Jinja, where the tokenizer of a published checkpoint has none that fits.
         stop_strings: texts at which an answer ends.
@@ -65,6 +67,8 @@ class OneLLMConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         for name in ("encoder", "projector", "modalities", "base_parts", "generation"):
             setattr(self, name, getattr(self, name) or {})
+        for name in ("modalities", "base_parts"):
+            setattr(self, name, {key: value for key, value in getattr(self, name).items() if value is not None})
         self.is_encoder_decoder = bool(getattr(self.text_config, "is_encoder_decoder", False))
         router = self.projector.get("router", "sigmoid")
         if router not in ROUTERS:
@@ -119,9 +123,11 @@ def _read(name: str) -> dict:
 
 
 def merge(base: dict, changes: dict) -> dict:
-    """Return `base` with `changes` put in, dictionary by dictionary."""
+    """Return `base` with `changes` put in, dictionary by dictionary; what becomes of another `type` is replaced."""
     merged = dict(base)
     for key, value in changes.items():
         known = base.get(key)
-        merged[key] = merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+        both = isinstance(known, dict) and isinstance(value, dict)
+        alike = both and value.get("type", known.get("type")) == known.get("type")
+        merged[key] = merge(known, value) if alike else value
     return merged

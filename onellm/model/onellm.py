@@ -371,9 +371,13 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 use_adapter = bool(media) and self.rows_with_files(input_ids)
         if self.config.is_encoder_decoder:
             self._switch_adapter(bool(media) if use_adapter is None else use_adapter, 0, False)
-            return self.language_model(
+            whole = kwargs.pop("num_items_in_batch", None)  # labels of all batches of a step, as causal LLMs take it
+            output = self.language_model(
                 inputs_embeds=inputs_embeds, attention_mask=attention_mask, labels=labels, **kwargs
             )
+            if whole is not None and labels is not None:
+                output.loss = output.loss * labels.ne(-100).sum() / whole
+            return output
         fresh = past_key_values is None or not past_key_values.get_seq_length()
         self._switch_adapter(bool(media) if use_adapter is None else use_adapter, len(inputs_embeds), fresh)
         return self.language_model(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES
@@ -22,7 +23,7 @@ class Row:
         files: kind and tensor of each file.
         extracted: the tensors are what the kind's tokenizer extracts already.
         ids: tokens.
-        labels: as many, `IGNORED` where there is no loss.
+        labels: as many, `IGNORED` where there is no loss; for an encoder-decoder LLM the answer's tokens alone.
         word_labels: [M] places in the anchor's vocabulary, for that objective.
     """
 
@@ -36,7 +37,7 @@ class Row:
 
 
 def encode_conversation(
-    processor, messages: list[dict], objective: str = "chat", limit: int | None = None
+    processor, messages: list[dict], objective: str = "chat", limit: int | None = None, apart: bool = False
 ) -> tuple[list[int], list[int], list[dict]]:
     """Encode a conversation with labels on its answers alone.
 
@@ -46,6 +47,8 @@ def encode_conversation(
         objective: "chat" follows the chat template; "caption" sets the first answer right behind the files, as
             alignment does.
         limit: longest row, in tokens; what is behind is cut.
+        apart: the LLM reads the question with one half and answers with the other: the last answer alone is learnt,
+            and the labels are its tokens.
 
     Returns:
         Token ids, labels, and the file parts in their order.
@@ -56,7 +59,11 @@ def encode_conversation(
     if not any(_text(message) for message in messages if message["role"] == "assistant"):
         raise OneLLMError("There is no answer in it, or an empty one; give every example a caption or an answer.")
     if objective == "caption":
-        ids, labels, files = _caption(processor, messages)
+        ids, labels, files = _caption(processor, messages, apart)
+    elif apart:
+        ids, files = processor.encode(messages[:-1], add_generation_prompt=True)
+        answer = _answer(processor, messages[-1])
+        ids, labels = ids + answer, [IGNORED] * len(ids) + answer
     else:
         ids, files = processor.encode(messages, add_generation_prompt=False)
         labels = [IGNORED] * len(ids)
@@ -66,6 +73,9 @@ def encode_conversation(
                 stop = len(processor.encode(messages[: turn + 1], add_generation_prompt=False)[0])
                 labels[start:stop] = ids[start:stop]
     ids, labels = ids[:limit], labels[:limit]
+    if apart:
+        ids = ids[: labels.count(IGNORED)]
+        labels = labels[len(ids) :]
     placeholders = {settings["token_id"] for settings in processor.modalities.values()}
     room = sum(token in placeholders for token in ids)
     if room < sum(processor.length_of(file["type"]) for file in files) or all(label == IGNORED for label in labels):
@@ -73,15 +83,21 @@ def encode_conversation(
     return ids, labels, files
 
 
-def _caption(processor, messages: list[dict]) -> tuple[list[int], list[int], list[dict]]:
+def _caption(processor, messages: list[dict], apart: bool) -> tuple[list[int], list[int], list[dict]]:
     """Lay out files, a question if there is one, and the caption, without the chat template."""
     tokenizer = processor.tokenizer
     content = [part for message in messages if message["role"] == "user" for part in _parts(message)]
-    caption = next(_text(message) for message in messages if message["role"] == "assistant")
-    start, files = processor.lay_out([tokenizer.bos_token or "", *content])
-    answer = tokenizer(caption, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    answer = [*answer, tokenizer.eos_token_id]
+    pieces = [*content, tokenizer.eos_token] if apart else [tokenizer.bos_token or "", *content]
+    start, files = processor.lay_out(pieces)
+    answer = _answer(processor, next(message for message in messages if message["role"] == "assistant"))
     return start + answer, [IGNORED] * len(start) + answer, files
+
+
+def _answer(processor, message: dict) -> list[int]:
+    """Return the tokens of an answer without the chat template, and the end behind them."""
+    tokenizer = processor.tokenizer
+    answer = tokenizer(_text(message), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return [*answer, tokenizer.eos_token_id]
 
 
 def _parts(message: dict) -> list[dict]:
@@ -102,11 +118,12 @@ class Collator:
         limit: longest row, in tokens.
         targets: the anchor's words, for the objective "anchor".
         augment: vary pictures and spectrograms.
+        apart: as for `encode_conversation`.
     """
 
-    def __init__(self, processor, objective: str, limit: int, targets=None, augment: bool = False):
+    def __init__(self, processor, objective: str, limit: int, targets=None, augment: bool = False, apart: bool = False):
         self.processor, self.objective, self.limit = processor, objective, limit
-        self.targets, self.augment = targets, augment
+        self.targets, self.augment, self.apart = targets, augment, apart
 
     def encode(self, example: Example) -> Row:
         """Encode one example and load its files.
@@ -122,7 +139,9 @@ class Collator:
                 raise OneLLMError(f"It has {len(files)} files; the objective 'anchor' takes one an example.")
             words = self.targets.encode(_text(example.messages[-1]))
         else:
-            ids, labels, files = encode_conversation(self.processor, example.messages, self.objective, self.limit)
+            ids, labels, files = encode_conversation(
+                self.processor, example.messages, self.objective, self.limit, self.apart
+            )
         extracted = any("features" in part for part in files)
         tensors = [(part["type"], part["features"] if extracted else self.to_tensor(part)) for part in files]
         return Row(example.key, tuple(kind for kind, _ in tensors), tensors, extracted, ids, labels, words)
@@ -141,7 +160,7 @@ class Collator:
 
         Returns:
             `media` (kind -> tensors), `extracted`, `keys`, and either `input_ids`, `attention_mask` and `labels`
-            [B, L], padded on the left, or `word_labels` [B, M].
+            [B, L], padded on the left (the labels of answers that stand apart on the right), or `word_labels` [B, M].
         """
         media: dict[str, list[torch.Tensor]] = {}
         for row in rows:
@@ -151,6 +170,7 @@ class Collator:
         if self.objective == "anchor":
             return {**batch, "word_labels": torch.stack([row.word_labels for row in rows])}
         padded = self.processor.pad([row.ids for row in rows])
-        width = padded["input_ids"].shape[1]
-        labels = torch.tensor([[IGNORED] * (width - len(row.labels)) + row.labels for row in rows])
+        labels = [torch.tensor(row.labels) for row in rows]
+        side = "right" if self.apart else "left"
+        labels = pad_sequence(labels, batch_first=True, padding_value=IGNORED, padding_side=side)
         return {**batch, **padded, "labels": labels}
