@@ -219,12 +219,13 @@ class Recipe:
             labels.add(source.label)
 
 
-def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path, changes: Sequence[str] = (), cls: type = Recipe) -> Any:
     """Read and check a recipe.
 
     Args:
         path: the file.
         changes: keys set to other values: "steps=50", "config={projector: {experts: 5}}".
+        cls: of recipe; others than a model's stage have a `check` of their own.
 
     Raises:
         RecipeError: the file is missing or no YAML mapping, has unknown, missing or mistyped keys, or asks for
@@ -238,7 +239,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     if not isinstance(values, dict):
         raise RecipeError(f"The recipe {path} holds no mapping of keys to values; see train/recipes.")
     try:
-        recipe = build(Recipe, values | changed)
+        recipe = build(cls, values | changed)
         recipe.check()
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
