@@ -73,6 +73,11 @@ class PictureCodes(nn.Module):
         self.decoder = nn.Sequential(*layers, nn.PixelShuffle(2))
         self.codebook = nn.Parameter(F.normalize(torch.randn(codes, dim), dim=-1))
 
+    @staticmethod
+    def sizes(size: int = 64, codes: int = 512, decoder: Sequence[int] = (64, 96, 128), **_: object) -> tuple[int, int]:
+        """Return how many codes there are, and how many a picture takes, for arguments of this class."""
+        return codes, (size >> len(decoder)) ** 2
+
     def look(self, pictures: torch.Tensor) -> torch.Tensor:
         """Map pictures [B, 3, H, W] float32 in 0..1 to unit vectors [B, N, D], row by row of the grid."""
         return F.normalize(self.encoder(pictures * 2 - 1).flatten(2).transpose(1, 2), dim=-1)

@@ -13,6 +13,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from onellm.errors import ModelError
+from onellm.model.outputs import Span, check, spans
 
 PRESETS = {path.stem: path for path in sorted(Path(__file__).parent.glob("onellm-*.json"))}
 
@@ -31,8 +32,9 @@ class OneLLMConfig(PreTrainedConfig):
         modalities: kind -> `token_id` (its placeholder), `tokenizer` (`type` and its arguments, or `share`: the
             kind whose tokenizer it uses), `input` (settings of the kind's `to_tensor`), `before` and `after` (text
             set around the file in a prompt), `default_question`.
-        adapter: LoRA on the LLM (`r`, `lora_alpha`, `target_modules`), active only where a prompt holds a file;
-            None for none.
+        adapter: LoRA on the LLM (`r`, `lora_alpha`, `target_modules`), active only where a prompt holds a file, or
+            with `on: outputs` only in the tokens of outputs; None for none.
+        outputs: kind -> how something other than text comes out, see `outputs`; {} for text alone.
         base_parts: part name -> name in `base_parts.PARTS`; these frozen parts are referred to, not saved.
         description: one sentence for people on what the model is good for.
     """
@@ -45,6 +47,7 @@ class OneLLMConfig(PreTrainedConfig):
     projector: dict | None = None
     modalities: dict | None = None
     adapter: dict | None = None
+    outputs: dict | None = None
     base_parts: dict | None = None
     media_position: str = "inline"
     description: str = ""
@@ -53,7 +56,7 @@ class OneLLMConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill the sub-configuration and check what the parts rely on."""
         super().__post_init__(**kwargs)
-        for name in ("encoder", "projector", "modalities", "base_parts"):
+        for name in ("encoder", "projector", "modalities", "base_parts", "outputs"):
             setattr(self, name, getattr(self, name) or {})
         router = self.projector.get("router", "sigmoid")
         if router not in ROUTERS:
@@ -62,11 +65,23 @@ class OneLLMConfig(PreTrainedConfig):
             shared = settings["tokenizer"].get("share")
             if shared is not None and shared not in self.modalities:
                 raise ModelError(f"'{kind}' shares the tokenizer of '{shared}', which the model does not have.")
+        check(self.outputs)
+
+    @property
+    def spans(self) -> list[Span]:
+        """The token ids of outputs, behind the vocabulary and the placeholders."""
+        placeholders = [settings["token_id"] for settings in self.modalities.values()]
+        return spans(self.outputs, max([self.text_config.vocab_size - 1, *placeholders]) + 1)
+
+    @property
+    def adapter_on_outputs(self) -> bool:
+        """Whether the LLM's adapter speaks in the tokens of outputs alone."""
+        return bool(self.adapter) and self.adapter.get("on") == "outputs"
 
     @property
     def media_length(self) -> int:
         """Positions that one file takes in a prompt: start tag, queries, end tag."""
-        return self.projector["queries"] + 2
+        return self.projector["queries"] + 2 if self.projector else 0
 
     @classmethod
     def from_preset(cls, name: str, **changes: Any) -> "OneLLMConfig":

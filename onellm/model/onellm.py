@@ -5,12 +5,14 @@ Source: OneLLM: One Framework to Align All Modalities with Language (CVPR 2024, 
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, Cache, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, Cache, GenerationMixin, LogitsProcessorList, PreTrainedModel
 from transformers.generation.utils import GenerateOutput
+from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import load_state_dict
 
@@ -18,7 +20,9 @@ from onellm.model import base_parts
 from onellm.model.config import OneLLMConfig
 from onellm.model.encoder import UniversalEncoder
 from onellm.model.offload import live
+from onellm.model.outputs import Grammar, alignment_loss, build_outputs, codes_of, find
 from onellm.model.projectors import UniversalProjection
+from onellm.model.rows import TokenRows
 from onellm.model.stems import STEMS
 from onellm.model.tokenizers import build_tokenizer
 
@@ -31,6 +35,11 @@ Media = dict[str, Sequence[torch.Tensor]]
 def _only_rows(module: nn.Module, _: tuple, output: torch.Tensor) -> torch.Tensor:
     """Silence a LoRA layer in the rows of a batch where it is not to speak."""
     return output if module.rows is None else output * module.rows
+
+
+def _say_rows(rows: TokenRows, _: nn.Module, inputs: tuple, logits: torch.Tensor) -> torch.Tensor:
+    """Append what the rows say to what the LLM's head does."""
+    return rows.extend(inputs[0], logits)
 
 
 class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -48,7 +57,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: OneLLMConfig):
         super().__init__(config)
-        kinds, width = list(config.modalities), config.encoder["width"]
+        kinds, width = list(config.modalities), config.encoder.get("width", 0)
         stems = {
             settings["tokenizer"]["stem"] for settings in config.modalities.values() if "stem" in settings["tokenizer"]
         }
@@ -60,12 +69,31 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 if "share" not in settings["tokenizer"]
             }
         )
-        self.encoder = UniversalEncoder(**config.encoder)
-        self.projector = UniversalProjection(kinds, width, config.text_config.hidden_size, **config.projector)
+        self.encoder = UniversalEncoder(**config.encoder) if config.encoder else None
+        self.projector = (
+            UniversalProjection(kinds, width, config.text_config.hidden_size, **config.projector)
+            if config.projector
+            else None
+        )
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        spans = config.spans
+        self.rows, self._head_hook = None, None
+        if spans:
+            count = sum(span.count for span in spans)
+            self.rows = TokenRows(count, config.text_config.hidden_size, spans[0].first)
+            self.extend_head()
+        self.outputs = build_outputs(config.outputs, config.text_config.hidden_size)
+        self.denoisers: dict[str, Callable] = {}  # kind -> loss of latents under conditions, where a trainer gives one
         if config.adapter:
             self.insert_adapter(config.adapter)
         self.post_init()
+
+    def extend_head(self) -> None:
+        """Let the LLM's head say the rows too; to be called again when the head was replaced."""
+        if self.rows is not None:
+            if self._head_hook is not None:
+                self._head_hook.remove()
+            self._head_hook = self.get_output_embeddings().register_forward_hook(partial(_say_rows, self.rows))
 
     def insert_adapter(self, settings: dict) -> None:
         """Put LoRA layers that change nothing yet into the LLM; `settings` are PEFT's."""
@@ -74,7 +102,8 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         from peft import LoraConfig, inject_adapter_in_model
 
-        inject_adapter_in_model(LoraConfig(**settings), self.language_model)
+        lora = {key: value for key, value in settings.items() if key != "on"}
+        inject_adapter_in_model(LoraConfig(**lora), self.language_model)
         # kept in a list, so that layers that are fused later on can still be switched
         self._adapter_active: bool | torch.Tensor | None = None  # not yet told to the layers
         self._tuners = [module for module in self.language_model.modules() if hasattr(module, "lora_A")]
@@ -84,14 +113,18 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 down.register_forward_hook(_only_rows)
 
     def _switch_adapter(self, active: bool | torch.Tensor) -> None:
-        """Let the LoRA layers of the LLM speak, everywhere or in the rows [B] of a batch; in training they do."""
+        """Let the LoRA layers of the LLM speak, everywhere, or in rows [B] or at places [B, L] of a batch.
+
+        In training they speak everywhere, unless they are for the tokens of outputs alone.
+        """
         if not self.config.adapter:
             return
-        active = self.training or active
+        if not self.config.adapter_on_outputs:
+            active = self.training or active
         if active is self._adapter_active:  # which spares every token a walk over the layers
             return
         self._adapter_active = active
-        rows = active[:, None, None] if isinstance(active, torch.Tensor) else None
+        rows = active.reshape(len(active), -1, 1) if isinstance(active, torch.Tensor) else None
         for tuner in self._tuners:
             tuner._disable_adapters = active is False  # enable_adapters() would unfreeze what a trainer froze
             for down in tuner.lora_A.values():
@@ -102,6 +135,13 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         placeholders = [settings["token_id"] for settings in self.config.modalities.values()]
         rows = torch.isin(input_ids, torch.tensor(placeholders, device=input_ids.device)).any(dim=1)
         return bool(rows[0]) if bool((rows == rows[0]).all()) else rows
+
+    def adapted(self, input_ids: torch.Tensor) -> bool | torch.Tensor:
+        """Tell where in a batch [B, L] the LLM's adapter speaks: everywhere, nowhere, in rows [B], or at places [B, L]."""
+        if not self.config.adapter_on_outputs:
+            return self.rows_with_files(input_ids)
+        own = self.rows.own(input_ids)
+        return bool(own[0, 0]) if bool((own == own[0, 0]).all()) else own
 
     # ---- files -> soft words ----------------------------------------------------------------------------------
 
@@ -180,6 +220,12 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         words = self._by_shape(kind, values, extracted, lambda kind, features: self.projector.words(features, kind))
         return self.projector.anchor.loss(words, self.get_input_embeddings().weight, word_labels)
 
+    def embed_tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Embed tokens, the rows of outputs among them: [B, L] to [B, L, D_llm]; a placeholder is like token 0."""
+        embedding = self.get_input_embeddings()
+        embeds = embedding(input_ids.masked_fill(input_ids >= embedding.num_embeddings, 0))
+        return embeds if self.rows is None else self.rows.embed(input_ids, embeds)
+
     def embed(
         self,
         input_ids: torch.Tensor,
@@ -203,8 +249,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Raises:
             ValueError: placeholders and files do not match in number.
         """
-        embedding = self.get_input_embeddings()
-        embeds = embedding(input_ids.masked_fill(input_ids >= embedding.num_embeddings, 0))
+        embeds = self.embed_tokens(input_ids)
         for kind, settings in self.config.modalities.items():
             places = input_ids == settings["token_id"]
             values = (media or {}).get(kind)
@@ -240,6 +285,8 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        conditions: dict[str, torch.Tensor] | None = None,
+        latents: dict[str, torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Run the LLM over a prompt with files.
@@ -251,12 +298,15 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds: [B, L, D_llm], instead of `input_ids` and `media`.
             labels: [B, L], -100 where there is no loss.
             word_labels: [B, M], for a loss on the soft words of `media` alone, see `anchor_loss`.
-            use_adapter: whether the LLM's adapter is on, for all or for each row [B]; by default in the rows that
-                hold files (a step that continues a cache holds none: say it there).
+            use_adapter: whether the LLM's adapter is on, for all, for each row [B] or place [B, L]; by default as
+                `adapted` has it (a step that continues a cache holds no files: say it there).
             extracted: as for `soft_words`.
             position_ids: [B, L], counted from the first token that is not padding.
             past_key_values: the cache.
             logits_to_keep: logits of so many last positions; 0 for all.
+            conditions: kind -> [n, Q, D], what the generator's text encoder says of the captions of the outputs in
+                the batch, in order; the loss draws the output projector's conditions to them.
+            latents: kind -> [n, ...], latents of what these outputs show, for the loss of `denoisers`.
             **kwargs: passed to the LLM.
 
         Returns:
@@ -267,17 +317,84 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if inputs_embeds is None:
             inputs_embeds = self.embed(input_ids, media, extracted)
             if use_adapter is None and self.config.adapter:
-                use_adapter = bool(media) and self.rows_with_files(input_ids)
+                use_adapter = (bool(media) or self.config.adapter_on_outputs) and self.adapted(input_ids)
         self._switch_adapter(bool(media) if use_adapter is None else use_adapter)
-        return self.language_model(
+        if conditions:
+            kwargs["output_hidden_states"] = True
+        output = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            labels=labels,
+            labels=labels if self.rows is None else None,
             position_ids=position_ids,
             past_key_values=past_key_values,
             logits_to_keep=logits_to_keep,
             **kwargs,
         )
+        if labels is not None and self.rows is not None:
+            items = kwargs.get("num_items_in_batch")
+            output.loss = ForCausalLMLoss(output.logits, labels, output.logits.shape[-1], items)
+        for kind, wanted in (conditions or {}).items():
+            made = self.condition(kind, output.hidden_states[-1], input_ids)
+            output.loss = output.loss + alignment_loss(made, wanted.to(made))
+            if kind in self.denoisers and latents:
+                output.loss = output.loss + self.denoisers[kind](latents[kind].to(made), made)
+        return output
+
+    def condition(self, kind: str, hidden: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+        """Turn the signal tokens of a kind in a batch into conditions of its generator.
+
+        Args:
+            kind: of output, of the type "representation".
+            hidden: [B, L, D_llm], the LLM's last states.
+            input_ids: [B, L].
+
+        Returns:
+            [n, Q, D], one for each output in the batch, row by row.
+        """
+        (span,) = (span for span in self.config.spans if span.kind == kind)
+        states = [
+            hidden[row, place : place + span.length]
+            for row, ids in enumerate(input_ids.tolist())
+            for _, place in find(ids, [span])
+        ]
+        first = span.first - self.rows.first_id
+        return self.outputs[kind](torch.stack(states), self.rows.input[first : first + span.count])
+
+    @torch.no_grad()
+    def make(
+        self, input_ids: torch.Tensor, prompt: int, media: Media | None = None, words: bool = False
+    ) -> list[tuple[str, list[int], torch.Tensor]]:
+        """Make what an answer holds besides text.
+
+        Args:
+            input_ids: [1, L], a prompt and its answer.
+            prompt: length of the prompt.
+            media: as for `embed`.
+            words: as for `embed`.
+
+        Returns:
+            Kind, tokens, and a picture [3, H, W] float32 in 0..1 (of codes) or a condition [Q, D] (of signals), for
+            each output in the answer, in order.
+        """
+        answer = input_ids[0, prompt:].tolist()
+        found = find(answer, self.config.spans)
+        hidden = None
+        if any(not span.free for span, _ in found):
+            embeds = self.embed(input_ids, media, words=words)
+            places = self.adapted(input_ids) if self.config.adapter else None
+            hidden = self(inputs_embeds=embeds, use_adapter=places, output_hidden_states=True, logits_to_keep=1)
+            hidden = hidden.hidden_states[-1]
+        made = []
+        for span, place in found:
+            tokens = answer[place : place + span.length]
+            if span.free:
+                codes = torch.tensor([codes_of(tokens, span)], device=self.device)
+                result = self.outputs[span.kind].decode(codes)
+            else:
+                here = slice(prompt + place, prompt + place + span.length)
+                result = self.condition(span.kind, hidden[:, here], input_ids[:, here])
+            made.append((span.kind, tokens, result[0]))
+        return made
 
     @torch.no_grad()
     def generate(
@@ -311,10 +428,10 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             media = {kind: [value for row in media for value in row.get(kind, [])] for kind in self.config.modalities}
         if self.device.type != "meta":
             input_ids = input_ids.to(self.device)
-        kwargs.setdefault("use_adapter", self.rows_with_files(input_ids))
+        kwargs.setdefault("use_adapter", self.adapted(input_ids))
         cache = kwargs.get("past_key_values")
         known = 0 if cache is None else int(cache.get_seq_length())
-        if known and self.config.adapter:
+        if known and self.config.adapter and not self.config.adapter_on_outputs:
             before = torch.as_tensor(self.rows_with_files(input_ids[:, :known]))
             if (before != torch.as_tensor(kwargs["use_adapter"])).any():
                 cache.reset()
@@ -322,6 +439,9 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         kwargs["inputs_embeds"] = self.embed(input_ids, media, known=known, words=words)
         mask = kwargs.get("attention_mask")  # without one, transformers would guess it from the 0 that stands for files
         kwargs["attention_mask"] = torch.ones_like(input_ids) if mask is None else mask.to(input_ids.device)
+        if self.rows is not None:
+            grammar = Grammar(self.config.spans, input_ids.shape[1])
+            kwargs["logits_processor"] = LogitsProcessorList([grammar, *(kwargs.get("logits_processor") or [])])
         plain = input_ids.masked_fill(input_ids >= self.get_input_embeddings().num_embeddings, 0)
         output = super().generate(plain, **kwargs)
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
@@ -337,11 +457,10 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Give every step embeddings: generated tokens need no search for placeholders."""
-        embedding = self.get_input_embeddings()
         if inputs_embeds is not None and is_first_iteration and input_ids.shape[1]:
             drafted = input_ids[:, inputs_embeds.shape[1] :]  # by assisted decoding
             if drafted.shape[1]:
-                inputs_embeds = torch.cat([inputs_embeds, embedding(drafted)], dim=1)
+                inputs_embeds = torch.cat([inputs_embeds, self.embed_tokens(drafted)], dim=1)
             elif input_ids.shape[1] < inputs_embeds.shape[1]:  # a chunk of the prompt
                 start = int(past_key_values.get_seq_length())
                 inputs_embeds = inputs_embeds[:, start : start + input_ids.shape[1]]
@@ -354,7 +473,14 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
         ids = inputs.pop("input_ids", None)
         if ids is not None:
-            inputs["inputs_embeds"] = embedding(ids)
+            inputs["inputs_embeds"] = self.embed_tokens(ids)
+        if self.config.adapter_on_outputs:
+            places = kwargs.get("use_adapter")
+            if ids is not None:
+                inputs["use_adapter"] = self.adapted(ids)
+            elif isinstance(places, torch.Tensor):  # of the whole prompt, of which the cache may know the start
+                start = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+                inputs["use_adapter"] = places[:, start : start + inputs["inputs_embeds"].shape[1]]
         return inputs
 
     def get_input_embeddings(self) -> nn.Module:
