@@ -55,7 +55,7 @@ def start_folder(recipe: Recipe, runs: Path) -> Path:
     folder = runs / recipe.name / "start"
     with PartialState().main_process_first():
         if not (folder / "config.json").exists():
-            _build_new(recipe, folder)
+            _build_new(recipe, folder, runs)
     return folder
 
 
@@ -135,7 +135,7 @@ def load(recipe: Recipe, folder: Path, dtype: torch.dtype, quantize: str = "none
     return model
 
 
-def _build_new(recipe: Recipe, folder: Path) -> None:
+def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
     """Write the folder of a new model: the preset, its base parts, the recipe's pretrained parts, the rest random."""
     torch.manual_seed(recipe.seed)
     config = new_config(recipe)
@@ -155,6 +155,10 @@ def _build_new(recipe: Recipe, folder: Path) -> None:
         config.projector["anchor"] = {"size": len(targets.token_ids), "scale": ANCHOR_SCALE}
     model = OneLLMForConditionalGeneration._from_config(config, dtype=getattr(torch, recipe.precision))
     model.load_base_parts()
+    if model.rows is not None:
+        model.rows.start(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+    if recipe.parts.get("codes"):
+        load_codes_into(model, runs, recipe.parts["codes"])
     if source:
         load_language_model(model, source)
     if recipe.parts.get("encoder"):
@@ -164,6 +168,24 @@ def _build_new(recipe: Recipe, folder: Path) -> None:
     with disk.whole(folder, model.num_parameters() * model.dtype.itemsize) as part:
         model.save_pretrained(part)
         processor.save_pretrained(part)
+
+
+def load_codes_into(model: OneLLMForConditionalGeneration, runs: Path, source: str) -> None:
+    """Copy picture codes that a stage trained into a model.
+
+    Raises:
+        RecipeError: there are none, or they are of another size.
+    """
+    from train.codes import load_codes
+
+    folder = runs / source
+    codes = load_codes(folder if folder.exists() else Path(source))
+    try:
+        model.outputs["image"].load_state_dict(codes.state_dict())
+    except (KeyError, RuntimeError) as error:
+        raise RecipeError(
+            f"The picture codes of {source} do not fit the model's; give 'outputs' the same sizes."
+        ) from error
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import get_cosine_schedule_with_warmup
 
 from onellm import disk
 from onellm.model.codes import PictureCodes
@@ -158,17 +159,15 @@ def run(recipe: CodesRecipe, runs: Path) -> Path:
     codebook = Codebook(model)
     trained = [value for name, value in model.named_parameters() if name != "codebook"]
     optimizer = torch.optim.AdamW(trained, recipe.learning_rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, recipe.steps, pct_start=min(recipe.warmup / recipe.steps, 0.5)
-    )
+    schedule = get_cosine_schedule_with_warmup(optimizer, recipe.warmup, recipe.steps)
     done, losses = 0, []
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
         codebook.counts, codebook.sums = state["counts"], state["sums"]
         done, losses = state["step"], state["losses"]
+        schedule.step(done)
     begun_s, mean = time.perf_counter(), []
     for step in range(done, recipe.steps):
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
@@ -181,7 +180,7 @@ def run(recipe: CodesRecipe, runs: Path) -> Path:
         optimizer.step()
         schedule.step()
         codebook.follow(vectors, codes, generator)
-        mean.append(float(loss))
+        mean.append(float(loss.detach()))
         if (step + 1) % LOG_EVERY == 0 or step + 1 == recipe.steps:
             rate = (step + 1 - done) * recipe.batch / (time.perf_counter() - begun_s)
             line = {"step": step + 1, "loss": sum(mean) / len(mean), "held_out": measure(model, held_out)}
@@ -194,7 +193,6 @@ def run(recipe: CodesRecipe, runs: Path) -> Path:
                     {
                         "model": model.state_dict(),
                         "optimizer": optimizer.state_dict(),
-                        "schedule": schedule.state_dict(),
                         "counts": codebook.counts,
                         "sums": codebook.sums,
                         "step": step + 1,

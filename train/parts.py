@@ -20,6 +20,8 @@ PARTS = {
     "tags": ["projector.start_tags.*", "projector.end_tags.*"],
     "language_model": ["language_model.*"],
     "adapter": ["language_model.*lora_*"],
+    "rows": ["rows.*"],
+    "outputs": ["outputs.*"],
 }
 # solved in closed form when the data is opened, not trained step by step
 SOLVED = ["tokenizers.*.nouns.classifier.*"]

@@ -72,7 +72,7 @@ def plan(recipe: Recipe, config: OneLLMConfig, micro_batch: int) -> Plan:
         for name, p in frozen.items()
     )
     text, tokens = config.text_config, recipe.max_tokens
-    llm, experts = _count(model.language_model), _count(model.projector.experts)
+    llm, experts = _count(model.language_model), _count(getattr(model.projector, "experts", None))
     llm_trains = bool({"language_model", "adapter"} & set(recipe.train))
     sizes = {kind: model.tokenizer_for(kind).count + 1 for kind in config.modalities}
     views = {kind: s.get("input", {}).get("frames", 1) * s.get("input", {}).get("crops", 1)
@@ -83,7 +83,8 @@ def plan(recipe: Recipe, config: OneLLMConfig, micro_batch: int) -> Plan:
     encoded = sum(weight * sizes[kind] * views[kind] for weight, kind in mix)
     projected = sum(weight * (sizes[kind] + config.media_length) for weight, kind in mix)
     reads_llm = recipe.objective != "anchor"
-    kept = _activations(longest, config.encoder["width"], config.projector["layers"] * config.projector["experts"])
+    depth = config.projector.get("layers", 0) * config.projector.get("experts", 0)
+    kept = _activations(longest, config.encoder.get("width", 0), depth)
     if reads_llm:
         width = text.hidden_size
         if recipe.gradient_checkpointing:
@@ -131,8 +132,8 @@ def _activations(tokens: int, width: int, layers: int) -> float:
     return tokens * width * layers * ACTIVATIONS * 2.0
 
 
-def _count(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def _count(module: torch.nn.Module | None) -> int:
+    return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
 
 
 def describe(recipe: Recipe, found: Plan, shards: int = 1) -> str:

@@ -12,12 +12,12 @@ from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES
 from train.parts import PARTS
 
-OBJECTIVES = ("anchor", "caption", "chat")
+OBJECTIVES = ("anchor", "caption", "chat", "draw")
 PRECISIONS = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "8bit", "4bit")
 SCHEDULES = ("cosine", "linear", "constant")
 REPORTS = ("tensorboard", "wandb")
-MADE = ("items", "classes")  # sources that the small corpus makes up; the others are files
+MADE = ("items", "classes", "drawings")  # sources that the small corpus makes up; the others are files
 
 
 class RecipeError(OneLLMError):
@@ -30,7 +30,8 @@ class Source:
 
     Attributes:
         kind: of the files of every example; several for examples of several files, "text" for none.
-        source: "items" (the small corpus), "classes" (the names a frozen stem knows, mixed synthetically), or a format
+        source: "items" (the small corpus), "classes" (the names a frozen stem knows, mixed synthetically), "drawings"
+            (requests for the small corpus's drawings, and talk without any), or a format
             of `train.data.formats`.
         path: the file, folder, or shards.
         root: the folder that file names in a list are relative to; that of the list if None.
@@ -105,7 +106,8 @@ class Recipe:
     Attributes:
         name: of the stage; its checkpoints and result go to `<runs>/<name>`.
         objective: "anchor" (soft words against the words of the name, without the LLM), "caption" (the caption through
-            the LLM, right behind the file, as in alignment) or "chat" (the answers of a conversation).
+            the LLM, right behind the file, as in alignment), "chat" (the answers of a conversation) or "draw" (the
+            small corpus's drawings in codes, see `train.draw`).
         train: names of the parts that train, keys of `train.parts.PARTS`.
         data: the mix; one batch is of one source.
         steps: optimiser steps.
@@ -113,8 +115,9 @@ class Recipe:
         learning_rate: peak; warm-up over `warmup` steps, then `schedule` down to `min_learning_rate`.
         preset: a new model of this preset (or of its JSON file), or
         init: the model to go on from: an earlier stage's name, a model folder or a model's name.
-        parts: where pretrained parts of a new model come from: `language_model` (a folder or a name on the hub) and
-            `encoder` ("ViT-L-14-quickgelu/openai": architecture and tag or file of open_clip).
+        parts: where pretrained parts of a new model come from: `language_model` (a folder or a name on the hub),
+            `encoder` ("ViT-L-14-quickgelu/openai": architecture and tag or file of open_clip) and `codes` (the name
+            of the stage that trained picture codes, or its folder).
         config: changes to the preset or to the folder's config, such as `{projector: {experts: 5}}`.
         from_image: kinds whose queries, projections and tags start as copies of the image's (the paper's stage II
             and III).
@@ -187,7 +190,7 @@ class Recipe:
         _one_of("schedule", self.schedule, SCHEDULES)
         for key, values, valid in (
             ("train", self.train, PARTS),
-            ("parts", self.parts, ("language_model", "encoder")),
+            ("parts", self.parts, ("language_model", "encoder", "codes")),
             ("from_image", self.from_image, MODALITIES),
             ("report", self.report, REPORTS),
         ):

@@ -92,7 +92,7 @@ class Watch(TrainerCallback):
             for key, count in line.items():
                 if key.startswith("skipped/"):
                     self.skipped[key.removeprefix("skipped/")] = int(count)
-        for kind, router in model.projector.routers.items():
+        for kind, router in getattr(model.projector, "routers", {}).items():
             router.register_forward_hook(self._listen(kind))
 
     def _listen(self, kind: str) -> Callable:

@@ -59,7 +59,7 @@ class PictureCodes(nn.Module):
         blocks: int = 2,
     ):
         super().__init__()
-        self.size, self.grid = size, size >> len(decoder)
+        self.size, (_, self.grid) = size, self.sizes(size, codes, decoder)
         layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, encoder[0], 3, padding=1), Residual(encoder[0])]
         for width, wider in zip(encoder, encoder[1:], strict=False):
             layers += [nn.Conv2d(width, wider, 3, stride=2, padding=1), Residual(wider)]
@@ -75,8 +75,8 @@ class PictureCodes(nn.Module):
 
     @staticmethod
     def sizes(size: int = 64, codes: int = 512, decoder: Sequence[int] = (64, 96, 128), **_: object) -> tuple[int, int]:
-        """Return how many codes there are, and how many a picture takes, for arguments of this class."""
-        return codes, (size >> len(decoder)) ** 2
+        """Return how many codes there are, and H = W of the grid, for arguments of this class."""
+        return codes, size >> len(decoder)
 
     def look(self, pictures: torch.Tensor) -> torch.Tensor:
         """Map pictures [B, 3, H, W] float32 in 0..1 to unit vectors [B, N, D], row by row of the grid."""

@@ -20,12 +20,13 @@ from onellm.model import base_parts
 from onellm.model.config import OneLLMConfig
 from onellm.model.encoder import UniversalEncoder
 from onellm.model.offload import live
-from onellm.model.outputs import Grammar, alignment_loss, build_outputs, codes_of, find
+from onellm.model.outputs import Grammar, alignment_loss, build_outputs, find
 from onellm.model.projectors import UniversalProjection
 from onellm.model.rows import TokenRows
 from onellm.model.stems import STEMS
 from onellm.model.tokenizers import build_tokenizer
 
+IGNORED = -100  # the label where there is no loss
 FRAMES_ON_CPU = 4  # at once: more would leave the caches, and take 1.4 times as long; a GPU takes all in one batch
 
 Media = dict[str, Sequence[torch.Tensor]]
@@ -319,6 +320,10 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if use_adapter is None and self.config.adapter:
                 use_adapter = (bool(media) or self.config.adapter_on_outputs) and self.adapted(input_ids)
         self._switch_adapter(bool(media) if use_adapter is None else use_adapter)
+        if labels is not None and self.rows is not None and self.training:  # the wide logits of prompts cost most
+            first = int(labels.ne(IGNORED).any(dim=0).int().argmax())
+            logits_to_keep = labels.shape[1] - max(first - 1, 0)
+            labels = labels[:, -logits_to_keep:]
         if conditions:
             kwargs["output_hidden_states"] = True
         output = self.language_model(
@@ -358,7 +363,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             for _, place in find(ids, [span])
         ]
         first = span.first - self.rows.first_id
-        return self.outputs[kind](torch.stack(states), self.rows.input[first : first + span.count])
+        return self.outputs[kind](torch.stack(states), self.rows.input[first : first + span.marks])
 
     @torch.no_grad()
     def make(
@@ -379,7 +384,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         answer = input_ids[0, prompt:].tolist()
         found = find(answer, self.config.spans)
         hidden = None
-        if any(not span.free for span, _ in found):
+        if any(not span.codes for span, _ in found):
             embeds = self.embed(input_ids, media, words=words)
             places = self.adapted(input_ids) if self.config.adapter else None
             hidden = self(inputs_embeds=embeds, use_adapter=places, output_hidden_states=True, logits_to_keep=1)
@@ -387,8 +392,8 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         made = []
         for span, place in found:
             tokens = answer[place : place + span.length]
-            if span.free:
-                codes = torch.tensor([codes_of(tokens, span)], device=self.device)
+            if span.codes:
+                codes = torch.tensor([span.codes_of(tokens)], device=self.device)
                 result = self.outputs[span.kind].decode(codes)
             else:
                 here = slice(prompt + place, prompt + place + span.length)

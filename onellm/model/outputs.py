@@ -6,12 +6,13 @@ Three types, one a kind ("image", "video", "audio"), `OneLLMConfig.outputs`:
   `instruction` tells an LLM that was not trained for it to do so.
 * "representation": the LLM writes `tokens` signal tokens; their hidden states become `queries` vectors of `width`,
   which a generator takes in place of what its own text encoder says (`OutputProjector`).
-* "tokens": the LLM writes a start token and `length` codes of a codebook, and the codes' decoder makes the picture
-  (`codes`, arguments of `PictureCodes`). It needs no generator.
+* "tokens": the LLM writes codes of a codebook, line by line, and the codes' decoder makes the picture (`codes`,
+  arguments of `PictureCodes`). It needs no generator.
 
 Sources: NExT-GPT (arXiv:2309.05519), section 4.2; AnyGPT (arXiv:2402.12226), section 3.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,21 +29,53 @@ TYPES = ("text", "representation", "tokens")
 
 @dataclass(frozen=True)
 class Span:
-    """The token ids of one kind of output.
+    """The token ids of one kind of output: marks, which come in their order, each before as many codes.
+
+    Signal tokens are marks without codes. The lines of a picture begin with a mark each, so that the LLM knows where
+    on the picture it is.
 
     Attributes:
         kind: of the output.
-        first: id of its first token, which begins it.
-        count: ids it has.
-        length: tokens of one output, the first among them.
-        free: any of the ids but the first may follow (codes); otherwise they come in their order (signals).
+        first: id of the first mark, which begins it; the others follow, and the codes behind them.
+        marks: how many there are.
+        line: codes behind each.
+        codes: how many there are to choose from.
     """
 
     kind: str
     first: int
-    count: int
-    length: int
-    free: bool
+    marks: int
+    line: int
+    codes: int
+
+    @property
+    def count(self) -> int:
+        """Ids in all."""
+        return self.marks + self.codes
+
+    @property
+    def length(self) -> int:
+        """Tokens of one output."""
+        return self.marks * (1 + self.line)
+
+    def allowed(self, place: int) -> range:
+        """Return the ids that may stand at a place of an output."""
+        mark, code = divmod(place, 1 + self.line)
+        if code:
+            return range(self.first + self.marks, self.first + self.count)
+        return range(self.first + mark, self.first + mark + 1)
+
+    def codes_of(self, tokens: list[int]) -> list[int]:
+        """Return the codes in the tokens of an output."""
+        return [token - self.first - self.marks for token in tokens if token >= self.first + self.marks]
+
+    def tokens_of(self, codes: Sequence[int] = ()) -> list[int]:
+        """Return the tokens of an output that has codes; the inverse of `codes_of`."""
+        tokens = []
+        for mark in range(self.marks):
+            line = codes[mark * self.line : (mark + 1) * self.line]
+            tokens += [self.first + mark, *(self.first + self.marks + code for code in line)]
+        return tokens
 
 
 def spans(outputs: dict[str, dict], first_id: int) -> list[Span]:
@@ -55,10 +88,10 @@ def spans(outputs: dict[str, dict], first_id: int) -> list[Span]:
     found = []
     for kind, settings in sorted(outputs.items()):
         if settings["type"] == "representation":
-            found.append(Span(kind, first_id, settings["tokens"], settings["tokens"], False))
+            found.append(Span(kind, first_id, settings["tokens"], 0, 0))
         elif settings["type"] == "tokens":
-            count, length = PictureCodes.sizes(**settings["codes"])
-            found.append(Span(kind, first_id, 1 + count, 1 + length, True))
+            codes, grid = PictureCodes.sizes(**settings["codes"])
+            found.append(Span(kind, first_id, grid, grid, codes))
         else:
             continue
         first_id += found[-1].count
@@ -164,10 +197,7 @@ class Grammar(LogitsProcessor):
                 allowed[span.first] = True
         else:
             span, written = open_span
-            if span.free:
-                allowed[span.first + 1 : span.first + span.count] = True
-            else:
-                allowed[span.first + written] = True
+            allowed[span.allowed(written)] = True
         return scores.masked_fill(~allowed, -torch.inf)
 
 
@@ -193,20 +223,3 @@ def find(ids: list[int], known: list[Span]) -> list[tuple[Span, int]]:
             found.append((span, place))
         place += span.length
     return found
-
-
-def codes_of(ids: list[int], span: Span) -> list[int]:
-    """Return the codes in the tokens of an output, its first token among them."""
-    return [token - span.first - 1 for token in ids[1:]]
-
-
-def tokens_of(codes: list[int], span: Span) -> list[int]:
-    """Return the tokens of an output for codes; the inverse of `codes_of`."""
-    return [span.first, *(span.first + 1 + code for code in codes)]
-
-
-def signals(span: Span) -> list[int]:
-    """Return the signal tokens of an output."""
-    return list(range(span.first, span.first + span.length))
-
-

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from onellm.errors import ModelError
-from onellm.model.outputs import Grammar, codes_of, find, spans, tokens_of, unfinished
+from onellm.model.outputs import Grammar, find, spans, unfinished
 
 CODES = {"size": 16, "codes": 8, "dim": 4, "encoder": [8, 8], "decoder": [8, 8], "blocks": 1}  # 4 x 4 = 16 codes
 SIGNALS = {"type": "representation", "tokens": 3, "queries": 2, "width": 6, "hidden": 16, "layers": 1, "ffn": 16}
@@ -18,20 +18,23 @@ def drawing(make_model):
 
 def test_spans_follow_the_placeholders(drawing):
     audio, image = drawing.config.spans
-    assert (audio.first, audio.count, audio.length, audio.free) == (FIRST, 3, 3, False)
-    assert (image.first, image.count, image.length, image.free) == (FIRST + 3, 9, 17, True)
-    assert find([5, *tokens_of([1] * 16, image), 7, FIRST, FIRST + 1, FIRST + 2], [audio, image]) == [
+    assert (audio.first, audio.count, audio.length) == (FIRST, 3, 3)
+    assert (image.first, image.count, image.length) == (FIRST + 3, 4 + 8, 4 * 5)
+    assert find([5, *image.tokens_of([1] * 16), 7, *audio.tokens_of()], [audio, image]) == [
         (image, 1),
-        (audio, 19),
+        (audio, 22),
     ]
-    assert codes_of(tokens_of([3, 0, 7], image), image) == [3, 0, 7]
+    codes = [3, 0, 7, *range(8), 1, 2, 3, 4, 5]
+    assert image.codes_of(image.tokens_of(codes)) == codes
+    assert image.tokens_of(codes)[:6] == [FIRST + 3, FIRST + 10, FIRST + 7, FIRST + 14, FIRST + 7, FIRST + 4]
+    assert audio.tokens_of() == [FIRST, FIRST + 1, FIRST + 2]
     assert unfinished([4, image.first, image.first + 1], [audio, image]) == (image, 2)
-    assert unfinished([4, *tokens_of([1] * 16, image)], [audio, image]) is None
+    assert unfinished([4, *image.tokens_of([1] * 16)], [audio, image]) is None
 
 
 def test_logits_of_ids_that_nobody_has_are_minus_infinity(drawing):
     logits = drawing(input_ids=torch.tensor([[1, 5, FIRST + 4]])).logits
-    assert logits.shape[-1] == FIRST + 12
+    assert logits.shape[-1] == FIRST + 15
     assert logits[..., 64:FIRST].eq(-torch.inf).all() and logits[..., FIRST:].isfinite().all()
 
 
@@ -55,21 +58,21 @@ def test_cached_generation_is_uncached_and_outputs_are_whole(drawing):
             input_ids=torch.tensor([[1, 5]]), output_hidden_states=True
         ).hidden_states[-1][0, -1]  # it begins a picture
     ids = torch.tensor([[1, 5]])
-    written = drawing.generate(ids, max_new_tokens=20, do_sample=False, eos_token_id=None)
-    slow = drawing.generate(ids, max_new_tokens=20, do_sample=False, eos_token_id=None, use_cache=False)
+    written = drawing.generate(ids, max_new_tokens=24, do_sample=False, eos_token_id=None)
+    slow = drawing.generate(ids, max_new_tokens=24, do_sample=False, eos_token_id=None, use_cache=False)
     assert torch.equal(written, slow)
     answer = written[0, 2:].tolist()
     assert (image, 0) in find(answer, drawing.config.spans)
-    assert all(token < 64 or token in (FIRST, image.first) for token in answer[17:18])
+    assert all(token < 64 or token in (FIRST, image.first) for token in answer[20:21])
     ((kind, tokens, picture), *_) = drawing.make(written, 2)
-    assert kind == "image" and tokens == answer[:17] and picture.shape == (3, 16, 16)
+    assert kind == "image" and tokens == answer[:20] and picture.shape == (3, 16, 16)
     assert 0 <= float(picture.min()) <= float(picture.max()) <= 1
 
 
 def test_grammar_forces_signals_in_their_order(drawing):
     audio = drawing.config.spans[0]
     grammar = Grammar(drawing.config.spans)
-    scores = torch.zeros(1, FIRST + 12)
+    scores = torch.zeros(1, FIRST + 15)
     assert grammar(torch.tensor([[5, FIRST]]), scores.clone())[0].isfinite().nonzero().tolist() == [[FIRST + 1]]
     free = grammar(torch.tensor([[5]]), scores.clone())[0].isfinite()
     assert free[:64].all() and free[audio.first] and free[FIRST + 3] and not free[FIRST + 1] and not free[FIRST + 4 :].any()
