@@ -229,6 +229,11 @@ class OneLLMProcessor(ProcessorMixin):
                 yield parts[int(mark)]
             yield template
 
+    @property
+    def instructions(self) -> list[str]:
+        """What an LLM is told that was not trained to make something other than text."""
+        return [settings["instruction"] for settings in self.outputs.values() if settings.get("instruction")]
+
     def wrote(self, part: dict) -> bool:
         """Whether this model can have written the file part of an answer: its `tokens` are some it has."""
         settings = self.outputs.get(part["type"])
