@@ -226,8 +226,6 @@ def _watched(pipeline: Any, stopped: Callable[[], bool]) -> dict[str, Any]:
     return {name: look for name in ("callback_on_step_end", "callback") if name in known}
 
 
-
-
 def _media(kind: str, output: Any, pipeline: Any) -> Media:
     """Take the first of what a pipeline made.
 

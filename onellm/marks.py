@@ -29,7 +29,7 @@ class Marks:
                 prompt, mark, rest = self._held.partition(self.known[self.open][1])
                 if not mark:
                     return said
-                self.found.append((self.open, prompt.strip()))
+                self.found.append((self.open, prompt))
                 self.open, self._held = None, rest
                 continue
             starts = {kind: self._held.find(start) for kind, (start, _) in self.known.items()}

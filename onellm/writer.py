@@ -260,7 +260,6 @@ class Writer:
         """Make what an answer holds besides text; what cannot be made says why."""
         from onellm.model.outputs import unfinished
 
-
         def stopped() -> bool:
             return any(stop.is_set() for stop in stops)
 
@@ -272,7 +271,7 @@ class Writer:
         for kind, words in marks.found:
             start, end = marks.known[kind]
             tokens = self.processor.tokenizer(f"{start}{words}{end}", add_special_tokens=False)["input_ids"]
-            wanted.append((Made(kind, tokens, words), None))
+            wanted.append((Made(kind, tokens, words.strip()), None))
         begun = unfinished(output[0, prompt:].tolist(), spans) if spans else None
         if begun or marks.open:
             wanted.append((Made(begun[0].kind if begun else marks.open, [], error=cut), None))

@@ -6,6 +6,7 @@ vector of the batch. What the encoder learns passes the codebook straight throug
 
 import json
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import get_cosine_schedule_with_warmup
 
 from onellm import disk
 from onellm.model.codes import PictureCodes
@@ -39,7 +39,8 @@ class CodesRecipe:
         codes: arguments of `PictureCodes`.
         steps: optimiser steps.
         batch: pictures a step.
-        learning_rate: peak, cosine down to 0.
+        learning_rate: peak, after `warmup` steps; then a cosine down to 0.
+        warmup: steps.
         save_every: steps between checkpoints.
         seed: of everything drawn.
     """
@@ -142,6 +143,13 @@ def vary(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return padded[..., 3 + down : padded.shape[-2] - 3 + down, 3 + right : padded.shape[-1] - 3 + right]
 
 
+def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, warmup: int, steps: int) -> None:
+    """Set the learning rate of a step: up to its peak, then down to 0 along a cosine."""
+    down = 0.5 + 0.5 * math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup))
+    for group in optimizer.param_groups:
+        group["lr"] = peak * min(1.0, (step + 1) / max(1, warmup)) * down
+
+
 def run(recipe: CodesRecipe, runs: Path) -> Path:
     """Train picture codes on the corpus's drawings; goes on from its newest checkpoint.
 
@@ -159,7 +167,6 @@ def run(recipe: CodesRecipe, runs: Path) -> Path:
     codebook = Codebook(model)
     trained = [value for name, value in model.named_parameters() if name != "codebook"]
     optimizer = torch.optim.AdamW(trained, recipe.learning_rate, weight_decay=1e-4)
-    schedule = get_cosine_schedule_with_warmup(optimizer, recipe.warmup, recipe.steps)
     done, losses = 0, []
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -167,18 +174,17 @@ def run(recipe: CodesRecipe, runs: Path) -> Path:
         optimizer.load_state_dict(state["optimizer"])
         codebook.counts, codebook.sums = state["counts"], state["sums"]
         done, losses = state["step"], state["losses"]
-        schedule.step(done)
     begun_s, mean = time.perf_counter(), []
     for step in range(done, recipe.steps):
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         chosen = torch.randint(len(pictures), (recipe.batch,), generator=generator)
         batch = vary(pictures[chosen], generator).contiguous(memory_format=torch.channels_last)
+        set_rate(optimizer, recipe.learning_rate, step, recipe.warmup, recipe.steps)
         loss, vectors, codes = loss_of(model, batch)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        schedule.step()
         codebook.follow(vectors, codes, generator)
         mean.append(float(loss.detach()))
         if (step + 1) % LOG_EVERY == 0 or step + 1 == recipe.steps:

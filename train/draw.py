@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import get_cosine_schedule_with_warmup
 
 from onellm import disk
 from train.build import build_model, save, start_folder
-from train.codes import read_picture
+from train.codes import read_picture, set_rate
 from train.data.drawings import asked, named, talk
 from train.data.items import corpus_folder
 from train.recipe import Recipe
@@ -59,7 +58,9 @@ class Past:
         padded = [F.pad(sample.past, (0, 0, self.length - sample.past.shape[3], 0)) for sample in samples]
         self.keys, self.values = torch.stack(padded, dim=2).float()  # [layers, B, heads, L, d] each
 
-    def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return all keys and values of a layer, those of the pictures' tokens behind the requests'."""
         layer -= self.first
         return torch.cat([self.keys[layer], keys], dim=2), torch.cat([self.values[layer], values], dim=2)
@@ -139,9 +140,7 @@ def prepare(upper: Upper, processor: Any, pictures: dict[str, list[int]], held_o
     """Ask for every picture in some ways, or for a few of them in ways that training does not know."""
     choose = random.Random(seed)
     names = choose.sample(list(pictures), min(HELD_OUT, len(pictures))) if held_out else [*pictures] * REQUESTS
-    return [
-        upper.prepare(request_ids(processor, asked(name, choose, held_out)), pictures[name]) for name in names
-    ]
+    return [upper.prepare(request_ids(processor, asked(name, choose, held_out)), pictures[name]) for name in names]
 
 
 def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
@@ -172,18 +171,16 @@ def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
     optimizer = torch.optim.AdamW(
         trained.values(), recipe.learning_rate, betas=tuple(recipe.betas), weight_decay=recipe.weight_decay
     )
-    schedule = get_cosine_schedule_with_warmup(optimizer, recipe.warmup, recipe.steps)
     done, losses = _resume(checkpoint, trained, optimizer)
-    schedule.step(done)
     begun_s, seen = time.perf_counter(), []
     for step in range(done, recipe.steps):
         batch = [samples[place] for place in _places(len(samples), recipe, step)]
+        set_rate(optimizer, recipe.learning_rate, step, recipe.warmup, recipe.steps)
         codes, end = upper.loss(batch)
         optimizer.zero_grad()
         (codes + end / upper.span.length).backward()
         torch.nn.utils.clip_grad_norm_(trained.values(), recipe.clip)
         optimizer.step()
-        schedule.step()
         seen.append(float(codes.detach()))
         if (step + 1) % recipe.log_every == 0 or step + 1 == recipe.steps:
             rate = (step + 1 - done) * recipe.batch / (time.perf_counter() - begun_s)
@@ -216,7 +213,9 @@ def measure(upper: Upper, samples: list[Sample], batch: int) -> float:
     return sum(float(upper.loss(group)[0]) * len(group) for group in groups) / len(samples)
 
 
-def fit_start(upper: Upper, processor: Any, names: list[str], wanted: list[torch.Tensor], seed: int) -> dict[str, float]:
+def fit_start(
+    upper: Upper, processor: Any, names: list[str], wanted: list[torch.Tensor], seed: int
+) -> dict[str, float]:
     """Fit the row that begins a picture: logistic regression on its logit against those of all words together.
 
     Args:

@@ -14,7 +14,6 @@ Sources: NExT-GPT (arXiv:2309.05519), section 4.2; AnyGPT (arXiv:2402.12226), se
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -108,7 +107,9 @@ def check(outputs: dict[str, dict]) -> None:
         if kind not in KINDS:
             raise ModelError(f"'{kind}' is no kind of output; choose one of {', '.join(KINDS)}.")
         if settings.get("type") not in TYPES:
-            raise ModelError(f"The output type '{settings.get('type')}' is not known; choose one of {', '.join(TYPES)}.")
+            raise ModelError(
+                f"The output type '{settings.get('type')}' is not known; choose one of {', '.join(TYPES)}."
+            )
         if settings["type"] == "tokens" and kind != "image":
             raise ModelError(f"There are codes for pictures alone; give the output '{kind}' another type.")
 
@@ -141,8 +142,10 @@ class OutputProjector(nn.Module):
         super().__init__()
         self.tokens, self.queries_count = tokens, queries
         self.input = nn.Linear(width_llm, hidden)
+        layer = nn.TransformerEncoderLayer(hidden, heads, ffn, dropout=0.0, batch_first=True, norm_first=True)
+        encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(hidden), enable_nested_tensor=False)
         self.transformer = nn.Transformer(
-            hidden, heads, layers, layers, ffn, dropout=0.0, batch_first=True, norm_first=True
+            hidden, heads, layers, layers, ffn, 0.0, custom_encoder=encoder, batch_first=True, norm_first=True
         )
         self.queries = nn.Parameter(torch.randn(queries, hidden) * 0.02)  # with zeros all outputs would stay the same
         self.output = nn.Linear(hidden, width)

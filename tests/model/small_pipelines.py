@@ -60,7 +60,15 @@ def picture_pipeline(folder):
         norm_num_groups=8,
     )
     StableDiffusionPipeline(
-        autoencoder(3), clip_text(len(tokenizer)), tokenizer, unet, DDIMScheduler(steps_offset=1, clip_sample=False), None, None, None, False
+        autoencoder(3),
+        clip_text(len(tokenizer)),
+        tokenizer,
+        unet,
+        DDIMScheduler(steps_offset=1, clip_sample=False),
+        None,
+        None,
+        None,
+        False,
     ).save_pretrained(folder / "image")
     return folder / "image"
 
@@ -143,5 +151,7 @@ def sound_pipeline(folder):
             normalize_before=False,
         )
     )
-    AudioLDMPipeline(autoencoder(1), text, tokenizer, unet, DDIMScheduler(steps_offset=1, clip_sample=False), vocoder).save_pretrained(folder / "audio")
+    AudioLDMPipeline(
+        autoencoder(1), text, tokenizer, unet, DDIMScheduler(steps_offset=1, clip_sample=False), vocoder
+    ).save_pretrained(folder / "audio")
     return folder / "audio"

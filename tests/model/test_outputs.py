@@ -54,9 +54,9 @@ def test_rows_start_at_the_mean(drawing):
 def test_cached_generation_is_uncached_and_outputs_are_whole(drawing):
     image = drawing.config.spans[1]
     with torch.no_grad():
-        drawing.rows.head[3] += 50 * drawing(
-            input_ids=torch.tensor([[1, 5]]), output_hidden_states=True
-        ).hidden_states[-1][0, -1]  # it begins a picture
+        drawing.rows.head[3] += (
+            50 * drawing(input_ids=torch.tensor([[1, 5]]), output_hidden_states=True).hidden_states[-1][0, -1]
+        )  # it begins a picture
     ids = torch.tensor([[1, 5]])
     written = drawing.generate(ids, max_new_tokens=24, do_sample=False, eos_token_id=None)
     slow = drawing.generate(ids, max_new_tokens=24, do_sample=False, eos_token_id=None, use_cache=False)
@@ -75,7 +75,13 @@ def test_grammar_forces_signals_in_their_order(drawing):
     scores = torch.zeros(1, FIRST + 15)
     assert grammar(torch.tensor([[5, FIRST]]), scores.clone())[0].isfinite().nonzero().tolist() == [[FIRST + 1]]
     free = grammar(torch.tensor([[5]]), scores.clone())[0].isfinite()
-    assert free[:64].all() and free[audio.first] and free[FIRST + 3] and not free[FIRST + 1] and not free[FIRST + 4 :].any()
+    assert (
+        free[:64].all()
+        and free[audio.first]
+        and free[FIRST + 3]
+        and not free[FIRST + 1]
+        and not free[FIRST + 4 :].any()
+    )
 
 
 @pytest.mark.parametrize("int8", [False, True])
