@@ -3,16 +3,21 @@
 import copy
 import json
 import os
+import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from onellm import memory
 from onellm.errors import ModelError, OneLLMError
+from onellm.generators import Generators
 from onellm.limits import LIMITS
+from onellm.made import Made, name_for
+from onellm.made import write as write_media
 from onellm.modalities import MODALITIES
 from onellm.settings import Settings
 from onellm.trace import FileTrace, Timings, Trace, is_file, name_of, segments
@@ -30,6 +35,7 @@ class Chat:
         origin: what it was loaded from: a name of `models.MODELS` or a folder.
         quantize: how its weights are kept.
         trace: what the model did for the last answer; None before the first.
+        place: name and bytes -> where a file goes that an answer makes; by default into a new temporary folder.
     """
 
     def __init__(
@@ -42,12 +48,14 @@ class Chat:
         quantize: str = "none",
         lighter: str = "",
         writer: Writer | None = None,
+        generators: Generators | None = None,
     ):
         self.model, self.processor, self.name = model, processor, name
         self.origin, self.quantize = origin or name, quantize
         self.messages: list[dict] = []
         self.trace: Trace | None = None
-        self._writer = writer or Writer(model, processor, lighter)  # one a model
+        self._writer = writer or Writer(model, processor, lighter, generators)  # one a model
+        self.place: Callable[[str, int], Path] = _temporary
         self._stop = threading.Event()
         self._forget()
 
@@ -95,6 +103,7 @@ class Chat:
         kept = {"origin": self.origin, "quantize": self.quantize, "writer": self._writer}
         chat = Chat(self.model, self.processor, self.name, **kept)
         chat.messages = [_with_parts(message) for message in messages or []]
+        chat.place = self.place
         return chat
 
     def close(self) -> None:
@@ -125,6 +134,9 @@ class Chat:
         **files: Any,
     ) -> Iterator[str]:
         """Ask, and yield the answer piece by piece.
+
+        What an answer holds besides text stands in the last of `messages`, as content parts with their `path`, see
+        `Chat.made`.
 
         Args:
             text: the question; with files and no text it is "What is this?".
@@ -237,27 +249,29 @@ class Chat:
     def _answer(self, settings: Settings) -> Iterator[str]:
         """Write the answer to the messages so far, append it to them, and leave a trace."""
         stop = self._stop
-        system = {"role": "system", "content": [{"type": "text", "text": settings.system}]}
-        messages = [system] * bool(settings.system.strip()) + self.messages
+        text = "\n".join(filter(None, [settings.system.strip(), *self.processor.instructions]))
+        messages = [{"role": "system", "content": [{"type": "text", "text": text}]}] * bool(text) + self.messages
         runs = self._runs(messages)
         trace = Trace(self.name, settings=asdict(settings), stopped=True)
         request = self._request(runs, settings)
         events = self._writer.stream(request, Here(stop, self._past) if self._writer.here else None)
         pieces: list[str] = []
+        made: list[dict] = []
         done = False
         try:
             with closing(events):
-                for piece in until(
-                    self._texts(request, events, stop, trace, runs, messages), self._writer.stop_strings
-                ):
+                texts = self._texts(request, events, stop, trace, runs, messages, made)
+                for piece in until(texts, self._writer.stop_strings):
                     if piece:
                         pieces.append(piece)
                         yield piece
+                for _ in texts:  # behind a stop string come only files
+                    pass
                 trace.stopped, done = stop.is_set(), True
         finally:
-            if pieces or done:
+            if pieces or made or done:
                 answer = "".join(pieces).strip()
-                self.messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+                self.messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}, *made]})
                 self.trace = trace
 
     def _request(self, runs: list, settings: Settings) -> Request:
@@ -268,6 +282,21 @@ class Chat:
         traces = {key: self._seen[key] for key in tensors}
         return Request([token for _, ids in runs for token in ids], files, tensors, traces, known, settings)
 
+    @property
+    def made(self) -> list[dict]:
+        """The content parts of the last answer that are not text: `type`, and `path`, or an `error` in words."""
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            return []
+        return [part for part in self.messages[-1]["content"] if part["type"] != "text"]
+
+    def _write(self, made: Made) -> dict:
+        """Write what an answer made to a file; return its content part."""
+        if made.media is None:
+            return made.part(None)
+        path = self.place(name_for(made.kind), made.media.array.nbytes)
+        write_media(made.media, path)
+        return made.part(path)
+
     def _texts(
         self,
         request: Request,
@@ -276,8 +305,9 @@ class Chat:
         trace: Trace,
         runs: list,
         messages: list[dict],
+        made: list[dict],
     ) -> Iterator[str]:
-        """Pass the text of what the writer says on, and note the rest."""
+        """Pass the text of what the writer says on, and note the rest; what it made goes into files, and `made`."""
         begun_s = 0.0
         for event in events:
             if isinstance(event, OneLLMError):
@@ -292,6 +322,8 @@ class Chat:
                 read_s = sum(self._seen[key].read_s for key in event.words)
                 trace.timings = Timings(event.wait_s, read_s, event.encode_s)
                 begun_s = event.at_s
+            elif isinstance(event, Made):
+                made.append(self._write(event))
             else:
                 if not trace.new_tokens:
                     trace.timings.prefill_s, begun_s = event.at_s - begun_s, event.at_s
@@ -300,6 +332,11 @@ class Chat:
                 yield event.text
             if stop.is_set():
                 return
+
+
+def _temporary(name: str, _: int) -> Path:
+    """Return where a file goes that nobody has another place for."""
+    return Path(tempfile.mkdtemp(prefix="onellm-made-")) / name
 
 
 def by_kind(parts: Iterable[dict]) -> dict[str, list[dict]]:

@@ -87,6 +87,7 @@ def load(
     max_memory: dict | None = None,
     random_weights: bool = False,
     plain: bool = False,
+    generators: dict[str, str] | None = None,
     progress: Report | None = None,
 ) -> "Chat":
     """Load a model and open a conversation with it.
@@ -102,6 +103,8 @@ def load(
         random_weights: build the model from its configuration alone (`name` may also be a config.json), with random
             weights drawn one tensor at a time where they are to stay: for measuring speed and memory.
         plain: leave the layers as transformers runs them, for comparing.
+        generators: kind -> a diffusers pipeline, folder or hub name, that makes pictures ("image"), videos or sounds
+            ("audio") where a model only describes them; the environment may name others, see `onellm.generators`.
         progress: is told how far it is, some times a second; it ends the loading by raising `progress.Cancelled`,
             and nothing of the model stays in memory. By default bars are drawn on standard error.
 
@@ -147,10 +150,13 @@ def load(
                 model = optimise(model, mode == "int8", progress)
         processor = weights.processor(folder, random_weights)
     from onellm.chat import Chat
+    from onellm.generators import Generators
+    from onellm.generators import parse as parse_generators
 
     notes = [note for note, holds in ((mode, mode != "none"), ("random weights", random_weights)) if holds]
     label += f" ({', '.join(notes)})" if notes else ""
-    return Chat(model, processor, label, origin=name, quantize=mode, lighter=lighter)
+    makers = Generators(parse_generators([]) | (generators or {}))
+    return Chat(model, processor, label, origin=name, quantize=mode, lighter=lighter, generators=makers)
 
 
 def _lighter(name: str, config: "OneLLMConfig", mode: str, device: str, device_map: str | dict | None) -> str:

@@ -34,6 +34,8 @@ class OneLLMProcessor(ProcessorMixin):
         media_position: "inline" leaves files where the message has them; "start" puts all of them behind the first
             token of the prompt, as the published OneLLM has it; "front" before all tokens, as BLIP-2 has it.
         chat_template: a Jinja template; by default the tokenizer's.
+        outputs: kind -> of what the model makes besides text: `type` and, of its tokens, `first`, `count` and
+            `length`, or `start`, `end` and `instruction`, see `model.outputs`.
     """
 
     tokenizer_class = "AutoTokenizer"
@@ -45,8 +47,10 @@ class OneLLMProcessor(ProcessorMixin):
         media_length: int | dict[str, int] = 0,
         media_position: str = "inline",
         chat_template: str | None = None,
+        outputs: dict | None = None,
     ):
         self.modalities = modalities or {}
+        self.outputs = outputs or {}
         self.media_length = media_length
         self.media_position = media_position
         tokenizer.padding_side = "left"  # answers begin at the right end of a prompt
@@ -60,11 +64,15 @@ class OneLLMProcessor(ProcessorMixin):
             kind: {key: settings[key] for key in keys if key in settings}
             for kind, settings in config.modalities.items()
         }
+        outputs = {kind: {"type": settings["type"]} for kind, settings in config.outputs.items()}
+        for kind, settings in outputs.items():
+            keys = ("start", "end", "instruction")
+            settings |= {key: config.outputs[kind][key] for key in keys if key in config.outputs[kind]}
+        for span in config.spans:
+            outputs[span.kind] |= {"first": span.first, "count": span.count, "length": span.length}
         lengths = {kind: config.length_of(kind) for kind in config.modalities}
-        one = set(lengths.values())
-        return cls(
-            tokenizer, modalities, one.pop() if len(one) == 1 else lengths, config.media_position, config.chat_template
-        )
+        length = next(iter(lengths.values())) if len(set(lengths.values())) == 1 else lengths
+        return cls(tokenizer, modalities, length, config.media_position, config.chat_template, outputs)
 
     def to_tensor(self, part: dict) -> torch.Tensor:
         """Turn the file of one content part, or what lies in memory, into the model's tensor, see `load`."""
@@ -212,6 +220,8 @@ class OneLLMProcessor(ProcessorMixin):
             content = message["content"]
             if isinstance(content, str):
                 content = [{"type": "text", "text": content}]
+            if message["role"] == "assistant":
+                content = [part for part in content if part["type"] == "text" or self.wrote(part)]
             marks = "".join(f"{OPEN}{len(parts) + index}{CLOSE}" for index in range(len(content)))
             parts += content
             rendered.append({**message, "content": marks})
@@ -224,6 +234,21 @@ class OneLLMProcessor(ProcessorMixin):
             if mark:
                 yield parts[int(mark)]
             yield template
+
+    @property
+    def instructions(self) -> list[str]:
+        """What an LLM is told that was not trained to make something other than text."""
+        return [settings["instruction"] for settings in self.outputs.values() if settings.get("instruction")]
+
+    def wrote(self, part: dict) -> bool:
+        """Whether this model can have written the file part of an answer: its `tokens` are some it has."""
+        settings = self.outputs.get(part["type"])
+        if settings is None or not isinstance(part.get("tokens"), list):
+            return False
+        if settings["type"] == "text":
+            return all(0 <= token < len(self.tokenizer) for token in part["tokens"])
+        first, last = settings["first"], settings["first"] + settings["count"]
+        return len(part["tokens"]) == settings["length"] and all(first <= token < last for token in part["tokens"])
 
     def _prompt(self, pieces: list[str], queues: dict) -> Iterable[str | dict]:
         """Put files into a prompt: `pieces` are text and kind in turns."""
@@ -256,6 +281,9 @@ class OneLLMProcessor(ProcessorMixin):
                 space = text[len(bare) :]
             elif piece["type"] == "text":
                 runs.append((piece, self._tokenize(space + piece["text"], literal=True)))
+                space = ""
+            elif "tokens" in piece:
+                runs += [(space, self._tokenize(space)), (piece, list(piece["tokens"]))]
                 space = ""
             else:
                 settings = self._settings(piece["type"])

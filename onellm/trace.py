@@ -187,7 +187,7 @@ def segments(runs: list[tuple[str | dict, list[int]]], roles: dict[int, str], ca
         typed = isinstance(piece, dict)
         role = roles.get(id(piece), "user") if typed else "template"
         kind = {"user": "question", "assistant": "answer"}.get(role, role)
-        text = shorten(piece["text"] if typed else piece)
+        text = shorten(piece.get("text", piece["type"]) if typed else piece)
         if not typed and found and found[-1].kind == kind:
             last = found[-1]
             last.text, last.tokens, last.cached = (
@@ -201,8 +201,8 @@ def segments(runs: list[tuple[str | dict, list[int]]], roles: dict[int, str], ca
 
 
 def is_file(piece: str | dict) -> bool:
-    """Whether a piece of a prompt is a file's content part."""
-    return isinstance(piece, dict) and piece["type"] != "text"
+    """Whether a piece of a prompt is the content part of a file that was asked about, not one that was answered."""
+    return isinstance(piece, dict) and piece["type"] != "text" and "tokens" not in piece
 
 
 def name_of(part: dict) -> str:

@@ -12,8 +12,11 @@ from typing import Any
 
 from onellm import memory
 from onellm.errors import ModelError, OneLLMError
+from onellm.generators import Generators, Interrupted
 from onellm.gpu import is_zero, on_gpu
 from onellm.limits import LIMITS
+from onellm.made import Made, Media
+from onellm.marks import Marks
 from onellm.settings import Settings
 from onellm.trace import FileTrace, watch
 
@@ -103,6 +106,7 @@ class Writer:
         model: a `OneLLMForConditionalGeneration`.
         processor: its processor.
         lighter: options of the command line with which it would take less memory; empty if there are none.
+        generators: make what the model only describes.
 
     Attributes:
         lock: held while the model writes.
@@ -114,8 +118,9 @@ class Writer:
         stream: `write`, or on ZeroGPU the same in a forked process.
     """
 
-    def __init__(self, model: Any, processor: Any, lighter: str = ""):
+    def __init__(self, model: Any, processor: Any, lighter: str = "", generators: Generators | None = None):
         self.model, self.processor, self.lighter = model, processor, lighter
+        self.generators = generators or Generators()
         self.lock = threading.Lock()
         self.closed = self.broken = False
         self._recent: list[weakref.ref[Past]] = []  # whose caches are kept; the one answered last stands last
@@ -130,7 +135,7 @@ class Writer:
             self.closed = True
             self.model = None
 
-    def write(self, request: Request, here: Here | None = None) -> Iterator[Encoded | Piece | OneLLMError]:
+    def write(self, request: Request, here: Here | None = None) -> Iterator[Encoded | Piece | Made | OneLLMError]:
         """Write an answer in a thread of its own; closing the stream ends it within one token.
 
         Args:
@@ -138,7 +143,7 @@ class Writer:
             here: None in a forked process, where nothing is shared and closing is the only way to stop.
 
         Yields:
-            `Encoded`, then the pieces; what goes wrong comes last, in words.
+            `Encoded`, then the pieces, then what was made besides text; what goes wrong comes last, in words.
         """
         closed = threading.Event()
         stops = [closed, here.stop] if here else [closed]
@@ -192,11 +197,21 @@ class Writer:
                 stopped = any(stop.is_set() for stop in stops)
                 return torch.full((input_ids.shape[0],), stopped, device=input_ids.device)
 
+        model, tokenizer, settings = self.model, self.processor.tokenizer, request.settings
+        marks = Marks({kind: (s["start"], s["end"]) for kind, s in self.processor.outputs.items() if "start" in s})
+        words_end = min((span.first for span in model.config.spans), default=None)
+
         class Pieces(TextStreamer):
+            def put(self, value: Any) -> None:
+                if words_end is None or self.next_tokens_are_prompt or bool((value < words_end).all()):
+                    super().put(value)
+                else:  # a token of something other than text
+                    said.put(Piece("", time.perf_counter(), 1))
+
             def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+                text = marks.feed(text) + (marks.end() if stream_end else "")
                 said.put(Piece(text, time.perf_counter(), 0 if stream_end else 1))
 
-        model, tokenizer, settings = self.model, self.processor.tokenizer, request.settings
         begun_s = time.perf_counter()
         if settings.seed is not None:
             set_seed(settings.seed)
@@ -230,6 +245,50 @@ class Writer:
         answered = prompt + output[0, len(prompt) :].tolist()
         past.tokens, past.cache = answered[: cache.get_seq_length()], cache
         self._keep_caches(LIMITS.caches, past)
+        for made in self._make(output, len(prompt), media, marks, settings.seed, stops):
+            said.put(made)
+
+    def _make(
+        self,
+        output: Any,
+        prompt: int,
+        media: dict[str, list],
+        marks: Marks,
+        seed: int | None,
+        stops: list[threading.Event],
+    ) -> Iterator[Made]:
+        """Make what an answer holds besides text; what cannot be made says why."""
+        from onellm.model.outputs import unfinished
+
+        def stopped() -> bool:
+            return any(stop.is_set() for stop in stops)
+
+        outputs, spans = self.model.config.outputs, self.model.config.spans
+        cut = "The answer ended before it was whole; allow more tokens, and ask again."
+        wanted = []
+        for kind, tokens, result in self.model.make(output, prompt, media, words=True) if spans else ():
+            wanted.append((Made(kind, tokens), result))
+        for kind, words in marks.found:
+            start, end = marks.known[kind]
+            tokens = self.processor.tokenizer(f"{start}{words}{end}", add_special_tokens=False)["input_ids"]
+            wanted.append((Made(kind, tokens, words.strip()), None))
+        begun = unfinished(output[0, prompt:].tolist(), spans) if spans else None
+        if begun or marks.open:
+            wanted.append((Made(begun[0].kind if begun else marks.open, [], error=cut), None))
+        for made, result in wanted:
+            if stopped():
+                return
+            if outputs[made.kind]["type"] == "tokens" and result is not None:
+                made.media = Media.of_floats(made.kind, result.float().permute(1, 2, 0).cpu().numpy())
+            elif not made.error:
+                own = outputs[made.kind].get("generator")
+                try:
+                    made.media = self.generators.make(made.kind, made.prompt or None, result, own, seed, stopped)
+                except Interrupted:
+                    return
+                except ModelError as error:
+                    made.error = str(error)
+            yield made
 
     def _keep_caches(self, count: int, latest: Past | None = None) -> None:
         """Keep the caches of the conversations that were answered last; the lock is held."""

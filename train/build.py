@@ -159,6 +159,10 @@ def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
     model = OneLLMForConditionalGeneration._from_config(config, dtype=getattr(torch, recipe.precision))
     model.generation_config = generation_of(config)
     model.load_base_parts()
+    if model.rows is not None:
+        model.rows.start(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+    if recipe.parts.get("codes"):
+        load_codes_into(model, runs, recipe.parts["codes"])
     if source:
         load_language_model(model, source)
     for part in ("encoder", "qformer"):
@@ -178,6 +182,24 @@ def _take(model: OneLLMForConditionalGeneration, part: str, recipe: Recipe, runs
         load_encoder(model, source)
     else:
         copy_part(model, part, _existing_folder(recipe, source, runs))
+
+
+def load_codes_into(model: OneLLMForConditionalGeneration, runs: Path, source: str) -> None:
+    """Copy picture codes that a stage trained into a model.
+
+    Raises:
+        RecipeError: there are none, or they are of another size.
+    """
+    from train.codes import load_codes
+
+    folder = runs / source
+    codes = load_codes(folder if folder.exists() else Path(source))
+    try:
+        model.outputs["image"].load_state_dict(codes.state_dict())
+    except (KeyError, RuntimeError) as error:
+        raise RecipeError(
+            f"The picture codes of {source} do not fit the model's; give 'outputs' the same sizes."
+        ) from error
 
 
 @torch.no_grad()

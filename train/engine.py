@@ -194,6 +194,10 @@ def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
         OneLLMError: something the recipe needs is missing, does not fit, or the disk is full.
     """
     out = runs / recipe.name
+    if recipe.objective == "draw":
+        from train.draw import run as run_draw
+
+        return run_draw(recipe, runs, resume)
     with disk.in_words(out, then=lambda: _goes_on(out)):
         return _run(recipe, runs, out, resume)
 

@@ -26,6 +26,8 @@ PARTS = {
     "language_model": ["language_model.*"],
     "adapter": ["language_model.*lora_*", "adapters.*"],
     "encoder_adapters": ["encoder.adapters.*", "encoders.*.adapters.*"],
+    "rows": ["rows.*"],
+    "outputs": ["outputs.*"],
 }
 # solved in closed form when the data is opened, not trained step by step
 SOLVED = ["tokenizers.*.nouns.classifier.*"]

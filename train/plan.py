@@ -84,7 +84,7 @@ def plan(recipe: Recipe, config: OneLLMConfig, micro_batch: int) -> Plan:
     projected = sum(weight * (sizes[kind] + config.length_of(kind)) for weight, kind in mix)
     reads_llm = recipe.objective != "anchor"
     layers = config.projector.get("layers", 1) * config.projector.get("experts", 1)
-    kept = _activations(longest, config.encoder["width"], layers)
+    kept = _activations(longest, config.encoder.get("width", 0), layers)
     if reads_llm:
         width = text.hidden_size
         if recipe.gradient_checkpointing:
@@ -132,8 +132,8 @@ def _activations(tokens: int, width: int, layers: int) -> float:
     return tokens * width * layers * ACTIVATIONS * 2.0
 
 
-def _count(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def _count(module: torch.nn.Module | None) -> int:
+    return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
 
 
 def describe(recipe: Recipe, found: Plan, shards: int = 1) -> str:

@@ -12,12 +12,12 @@ from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES
 from train.parts import PARTS
 
-OBJECTIVES = ("anchor", "caption", "chat")
+OBJECTIVES = ("anchor", "caption", "chat", "draw")
 PRECISIONS = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "8bit", "4bit")
 SCHEDULES = ("cosine", "linear", "constant")
 REPORTS = ("tensorboard", "wandb")
-MADE = ("items", "classes")  # sources that the small corpus makes up; the others are files
+MADE = ("items", "classes", "drawings")  # sources that the small corpus makes up; the others are files
 
 
 class RecipeError(OneLLMError):
@@ -30,7 +30,8 @@ class Source:
 
     Attributes:
         kind: of the files of every example; several for examples of several files, "text" for none.
-        source: "items" (the small corpus), "classes" (the names a frozen stem knows, mixed synthetically), or a format
+        source: "items" (the small corpus), "classes" (the names a frozen stem knows, mixed synthetically), "drawings"
+            (requests for the small corpus's drawings, and talk without any), or a format
             of `train.data.formats`.
         path: the file, folder, or shards.
         root: the folder that file names in a list are relative to; that of the list if None.
@@ -105,7 +106,8 @@ class Recipe:
     Attributes:
         name: of the stage; its checkpoints and result go to `<runs>/<name>`.
         objective: "anchor" (soft words against the words of the name, without the LLM), "caption" (the caption through
-            the LLM, right behind the file, as in alignment) or "chat" (the answers of a conversation).
+            the LLM, right behind the file, as in alignment), "chat" (the answers of a conversation) or "draw" (the
+            small corpus's drawings in codes, see `train.draw`).
         train: names of the parts that train, keys of `train.parts.PARTS`.
         data: the mix; one batch is of one source.
         steps: optimiser steps.
@@ -116,8 +118,9 @@ class Recipe:
         init: the model to go on from: an earlier stage's name, a model folder or a model's name.
         parts: where pretrained parts of a new model come from: `language_model` (a folder or a name on the hub),
             `encoder` ("ViT-L-14-quickgelu/openai": architecture and tag or file of open_clip; or a model as for
-            `init`, whose tokenizers come along) and `qformer` (a model as for `init`: its projector but for the last
-            layer, which is made for the LLM).
+            `init`, whose tokenizers come along), `qformer` (a model as for `init`: its projector but for the last
+            layer, which is made for the LLM) and `codes` (the name of the stage that trained picture codes, or its
+            folder).
         config: changes to the preset or to the folder's config, such as `{projector: {experts: 5}}`.
         from_image: kinds whose queries, projections and tags start as copies of the image's (the paper's stage II
             and III).
@@ -192,7 +195,7 @@ class Recipe:
         for key, values, valid in (
             ("train", self.train, PARTS),
             ("part", self.learning_rates, PARTS),
-            ("parts", self.parts, ("language_model", "encoder", "qformer")),
+            ("parts", self.parts, ("language_model", "encoder", "qformer", "codes")),
             ("from_image", self.from_image, MODALITIES),
             ("report", self.report, REPORTS),
         ):
@@ -224,12 +227,13 @@ class Recipe:
             labels.add(source.label)
 
 
-def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path, changes: Sequence[str] = (), cls: type = Recipe) -> Any:
     """Read and check a recipe.
 
     Args:
         path: the file.
         changes: keys set to other values: "steps=50", "config={projector: {experts: 5}}".
+        cls: of recipe; others than a model's stage have a `check` of their own.
 
     Raises:
         RecipeError: the file is missing or no YAML mapping, has unknown, missing or mistyped keys, or asks for
@@ -243,7 +247,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     if not isinstance(values, dict):
         raise RecipeError(f"The recipe {path} holds no mapping of keys to values; see train/recipes.")
     try:
-        recipe = build(Recipe, values | changed)
+        recipe = build(cls, values | changed)
         recipe.check()
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error

@@ -13,10 +13,12 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from onellm.errors import ModelError
+from onellm.model.outputs import Span, check, spans
 
 PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.json"))}
 
 ROUTERS = ("sigmoid", "softmax", "constant", "sparse", "input_aware")
+ADAPTER_ON = ("files", "always", "outputs")
 
 
 class OneLLMConfig(PreTrainedConfig):
@@ -35,8 +37,9 @@ class OneLLMConfig(PreTrainedConfig):
             `before` and `after` (text set around the file in a prompt), `default_question`; None leaves a kind
             out.
         adapter: what is added to the LLM; None for nothing. `type` is "lora" (the default; PEFT's `r`, `lora_alpha`,
-            `target_modules`) or "routed" (`adapters.RoutedAdapters`); LoRA speaks only where a prompt holds a file,
-            unless `always` is true.
+            `target_modules`) or "routed" (`adapters.RoutedAdapters`). LoRA speaks `on` "files" (the default: where a
+            prompt holds one), "always", or "outputs" (in their tokens alone).
+        outputs: kind -> how something other than text comes out, see `outputs`; {} for text alone.
         base_parts: part name -> name in `base_parts.PARTS`; these frozen parts are referred to, not saved; None leaves
             one out.
         media_position: where a prompt has its files: "inline", "start" (behind its first token) or "front" (before it).
@@ -54,6 +57,7 @@ class OneLLMConfig(PreTrainedConfig):
     projector: dict | None = None
     modalities: dict | None = None
     adapter: dict | None = None
+    outputs: dict | None = None
     base_parts: dict | None = None
     media_position: str = "inline"
     chat_template: str | None = None
@@ -65,7 +69,7 @@ class OneLLMConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill the sub-configuration and check what the parts rely on."""
         super().__post_init__(**kwargs)
-        for name in ("encoder", "projector", "modalities", "base_parts", "generation"):
+        for name in ("encoder", "projector", "modalities", "base_parts", "outputs", "generation"):
             setattr(self, name, getattr(self, name) or {})
         for name in ("modalities", "base_parts"):
             setattr(self, name, {key: value for key, value in getattr(self, name).items() if value is not None})
@@ -77,6 +81,15 @@ class OneLLMConfig(PreTrainedConfig):
             shared = settings["tokenizer"].get("share")
             if shared is not None and shared not in self.modalities:
                 raise ModelError(f"'{kind}' shares the tokenizer of '{shared}', which the model does not have.")
+        if self.adapter_on not in ("", *ADAPTER_ON):
+            raise ModelError(f"An adapter cannot speak on '{self.adapter_on}'; choose one of {', '.join(ADAPTER_ON)}.")
+        check(self.outputs)
+
+    @property
+    def spans(self) -> list[Span]:
+        """The token ids of outputs, behind the vocabulary and the placeholders."""
+        placeholders = [settings["token_id"] for settings in self.modalities.values()]
+        return spans(self.outputs, max([self.text_config.vocab_size - 1, *placeholders]) + 1)
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -95,9 +108,9 @@ class OneLLMConfig(PreTrainedConfig):
         return bool(self.projector.get("vocabulary"))
 
     @property
-    def adapted_rows(self) -> bool:
-        """Whether the LLM's adapter does something else where a prompt holds files."""
-        return bool(self.adapter) and not self.adapter.get("always", False)
+    def adapter_on(self) -> str:
+        """Where the LLM's adapter speaks; "" where there is none."""
+        return self.adapter.get("on", "files") if self.adapter else ""
 
     @classmethod
     def from_preset(cls, name: str, **changes: Any) -> "OneLLMConfig":

@@ -222,7 +222,8 @@ def optimise(model: nn.Module, int8: bool = False, report: Report | None = None)
         The same model, for inference only.
     """
     model.requires_grad_(False)
-    model.projector.fold()
+    if model.projector is not None:
+        model.projector.fold()
     llm = model.language_model
     linear = Int8Linear if int8 else PackedLinear
     if _plain_llama(llm.config):
@@ -233,7 +234,10 @@ def optimise(model: nn.Module, int8: bool = False, report: Report | None = None)
             llm.model.layers[index] = DecoderLayer(layer, linear)
         llm.model.rotary_emb = Rotary(llm.model.rotary_emb)
     _replace(llm, linear)
+    model.extend_head()  # which is another layer now
     for part in (model.tokenizers, model.encoder, model.encoders, model.projector):  # the stems are convolutions
+        if part is None:
+            continue
         _replace(part, Int8ProductLinear if int8 and model.config.encoder["width"] >= WIDE else PackedLinear)
     return model.float()
 

@@ -6,13 +6,22 @@ the family are presets of the same parts.
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Cache, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    Cache,
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedModel,
+)
 from transformers.generation.utils import GenerateOutput
+from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import load_state_dict
 
@@ -22,21 +31,29 @@ from onellm.model.adapters import RoutedAdapters, Up
 from onellm.model.config import OneLLMConfig, merge
 from onellm.model.encoder import UniversalEncoder
 from onellm.model.offload import live
+from onellm.model.outputs import Grammar, alignment_loss, build_outputs, find
 from onellm.model.projectors import Instruction, build_projector
+from onellm.model.rows import TokenRows
 from onellm.model.stems import STEMS
 from onellm.model.tokenizers import StemTokens, build_tokenizer
 
+IGNORED = -100  # the label where there is no loss
 FRAMES_ON_CPU = 4  # at once: more would leave the caches, and take 1.4 times as long; a GPU takes all in one batch
 
 Media = dict[str, Sequence[torch.Tensor]]
 """kind -> one tensor a file, in the order in which their placeholders stand in `input_ids`."""
 
-LORA_SWITCH = ("type", "always")  # of an adapter's settings; the others are PEFT's
+LORA_SWITCH = ("type", "on")  # of an adapter's settings; the others are PEFT's
 
 
 def _only_rows(module: nn.Module, _: tuple, output: torch.Tensor) -> torch.Tensor:
     """Silence a LoRA layer in the rows of a batch where it is not to speak."""
     return output if module.rows is None else output * module.rows
+
+
+def _say_rows(rows: TokenRows, _: nn.Module, inputs: tuple, logits: torch.Tensor) -> torch.Tensor:
+    """Append what the rows say to what the LLM's head does."""
+    return rows.extend(inputs[0], logits)
 
 
 class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -68,7 +85,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 if "share" not in settings["tokenizer"]
             }
         )
-        self.encoder = UniversalEncoder(**config.encoder)
+        self.encoder = UniversalEncoder(**config.encoder) if config.encoder else None
         self.encoders = nn.ModuleDict(
             {
                 kind: UniversalEncoder(**merge(config.encoder, settings["encoder"]))
@@ -76,12 +93,22 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 if "encoder" in settings
             }
         )
-        self.projector = build_projector(
-            kinds, self.encoder.features, config.text_config.hidden_size, config.projector, config.tags
+        width = config.text_config.hidden_size
+        self.projector = (
+            build_projector(kinds, self.encoder.features, width, config.projector, config.tags)
+            if config.projector
+            else None
         )
         build = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         self.language_model = build.from_config(config.text_config)
         self._check_lengths()
+        spans = config.spans
+        self.rows, self._head_hook = None, None
+        if spans:
+            self.rows = TokenRows(sum(span.count for span in spans), width, spans[0].first)
+            self.extend_head()
+        self.outputs = build_outputs(config.outputs, width)
+        self.denoisers: dict[str, Callable] = {}  # kind -> loss of latents under conditions, where a trainer gives one
         self.post_init()
         if config.adapter:  # behind the random weights, or LoRA would not start from zero
             self.insert_adapter(config.adapter)
@@ -116,6 +143,13 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                     f"{self.config.length_of(kind)}; set its 'length' to {length}."
                 )
 
+    def extend_head(self) -> None:
+        """Let the LLM's head say the rows too; to be called again when the head was replaced."""
+        if self.rows is not None:
+            if self._head_hook is not None:
+                self._head_hook.remove()
+            self._head_hook = self.get_output_embeddings().register_forward_hook(partial(_say_rows, self.rows))
+
     def insert_adapter(self, settings: dict) -> None:
         """Put layers that change nothing yet into the LLM; for `settings` see `OneLLMConfig.adapter`.
 
@@ -144,13 +178,13 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 down.register_forward_hook(_only_rows)
 
     def _switch_adapter(self, active: bool | torch.Tensor, batch: int, fresh: bool) -> None:
-        """Tell the LLM's adapter which rows of a batch hold files.
+        """Tell the LLM's adapter which rows of a batch hold files, or which places outputs.
 
-        LoRA speaks in these rows alone, but everywhere in training and where it always does; a routed adapter is
-        weighed by them, once a prompt.
+        LoRA speaks there alone, but in training and where it always does everywhere, unless it is for outputs; a
+        routed adapter is weighed by the rows, once a prompt.
 
         Args:
-            active: whether all rows do, or [B] bool.
+            active: whether all rows do, or [B] or [B, L] bool.
             batch: B.
             fresh: whether a prompt begins here.
         """
@@ -159,11 +193,12 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if self.config.adapter.get("type") == "routed":
             self.adapters.route(self.language_model, active, batch, fresh)
             return
-        active = self.training or self.config.adapter.get("always", False) or active
+        if self.config.adapter_on != "outputs":
+            active = self.training or self.config.adapter_on == "always" or active
         if active is self._adapter_active:  # which spares every token a walk over the layers
             return
         self._adapter_active = active
-        rows = active[:, None, None] if isinstance(active, torch.Tensor) else None
+        rows = active.reshape(len(active), -1, 1) if isinstance(active, torch.Tensor) else None
         for tuner in self._tuners:
             tuner._disable_adapters = active is False  # enable_adapters() would unfreeze what a trainer froze
             for down in tuner.lora_A.values():
@@ -174,6 +209,13 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         placeholders = [settings["token_id"] for settings in self.config.modalities.values()]
         rows = torch.isin(input_ids, torch.tensor(placeholders, device=input_ids.device)).any(dim=1)
         return bool(rows[0]) if bool((rows == rows[0]).all()) else rows
+
+    def adapted(self, input_ids: torch.Tensor) -> bool | torch.Tensor:
+        """Tell where in a batch [B, L] the LLM's adapter speaks: everywhere, nowhere, in rows [B], or at places [B, L]."""
+        if self.config.adapter_on != "outputs":
+            return self.rows_with_files(input_ids)
+        own = self.rows.own(input_ids)
+        return bool(own[0, 0]) if bool((own == own[0, 0]).all()) else own
 
     # ---- files -> soft words ----------------------------------------------------------------------------------
 
@@ -273,6 +315,12 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         words = self._by_shape(kind, values, extracted, lambda features, _: self.projector.words(features, kind))
         return self.projector.anchor.loss(words, self.get_input_embeddings().weight, word_labels)
 
+    def embed_tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Embed tokens, the rows of outputs among them: [B, L] to [B, L, D_llm]; a placeholder is like token 0."""
+        embedding = self.get_input_embeddings()
+        embeds = embedding(input_ids.masked_fill(input_ids >= embedding.num_embeddings, 0))
+        return embeds if self.rows is None else self.rows.embed(input_ids, embeds)
+
     def embed(
         self,
         input_ids: torch.Tensor,
@@ -298,8 +346,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Raises:
             ValueError: placeholders and files do not match in number.
         """
-        embedding = self.get_input_embeddings()
-        embeds = embedding(input_ids.masked_fill(input_ids >= embedding.num_embeddings, 0))
+        embeds = self.embed_tokens(input_ids)
         for kind, settings in self.config.modalities.items():
             places = input_ids == settings["token_id"]
             values = (media or {}).get(kind)
@@ -340,6 +387,8 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        conditions: dict[str, torch.Tensor] | None = None,
+        latents: dict[str, torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Run the LLM over a prompt with files.
@@ -352,12 +401,15 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             instructions: as for `embed`.
             labels: [B, L], -100 where there is no loss; for an encoder-decoder LLM [B, L'], the answer alone.
             word_labels: [B, M], for a loss on the soft words of `media` alone, see `anchor_loss`.
-            use_adapter: whether the LLM's adapter is on, for all or for each row [B]; by default in the rows that
-                hold files (a step that continues a cache holds none: say it there).
+            use_adapter: whether the LLM's adapter is on, for all, for each row [B] or place [B, L]; by default as
+                `adapted` has it (a step that continues a cache holds no files: say it there).
             extracted: as for `soft_words`.
             position_ids: [B, L], counted from the first token that is not padding.
             past_key_values: the cache.
             logits_to_keep: logits of so many last positions; 0 for all.
+            conditions: kind -> [n, Q, D], what the generator's text encoder says of the captions of the outputs in
+                the batch, in order; the loss draws the output projector's conditions to them.
+            latents: kind -> [n, ...], latents of what these outputs show, for the loss of `denoisers`.
             **kwargs: passed to the LLM.
 
         Returns:
@@ -368,7 +420,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if inputs_embeds is None:
             inputs_embeds = self.embed(input_ids, media, extracted, instructions=instructions)
             if use_adapter is None and self.config.adapter:
-                use_adapter = bool(media) and self.rows_with_files(input_ids)
+                use_adapter = (bool(media) or self.config.adapter_on == "outputs") and self.adapted(input_ids)
         if self.config.is_encoder_decoder:
             self._switch_adapter(bool(media) if use_adapter is None else use_adapter, 0, False)
             whole = kwargs.pop("num_items_in_batch", None)  # labels of all batches of a step, as causal LLMs take it
@@ -376,19 +428,90 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 inputs_embeds=inputs_embeds, attention_mask=attention_mask, labels=labels, **kwargs
             )
             if whole is not None and labels is not None:
-                output.loss = output.loss * labels.ne(-100).sum() / whole
+                output.loss = output.loss * labels.ne(IGNORED).sum() / whole
             return output
         fresh = past_key_values is None or not past_key_values.get_seq_length()
         self._switch_adapter(bool(media) if use_adapter is None else use_adapter, len(inputs_embeds), fresh)
-        return self.language_model(
+        if labels is not None and self.rows is not None and self.training:  # the wide logits of prompts cost most
+            first = int(labels.ne(IGNORED).any(dim=0).int().argmax())
+            logits_to_keep = labels.shape[1] - max(first - 1, 0)
+            labels = labels[:, -logits_to_keep:]
+        if conditions:
+            kwargs["output_hidden_states"] = True
+        output = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            labels=labels,
+            labels=labels if self.rows is None else None,
             position_ids=position_ids,
             past_key_values=past_key_values,
             logits_to_keep=logits_to_keep,
             **kwargs,
         )
+        if labels is not None and self.rows is not None:
+            items = kwargs.get("num_items_in_batch")
+            output.loss = ForCausalLMLoss(output.logits, labels, output.logits.shape[-1], items)
+        for kind, wanted in (conditions or {}).items():
+            made = self.condition(kind, output.hidden_states[-1], input_ids)
+            output.loss = output.loss + alignment_loss(made, wanted.to(made))
+            if kind in self.denoisers and latents:
+                output.loss = output.loss + self.denoisers[kind](latents[kind].to(made), made)
+        return output
+
+    def condition(self, kind: str, hidden: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+        """Turn the signal tokens of a kind in a batch into conditions of its generator.
+
+        Args:
+            kind: of output, of the type "representation".
+            hidden: [B, L, D_llm], the LLM's last states.
+            input_ids: [B, L].
+
+        Returns:
+            [n, Q, D], one for each output in the batch, row by row.
+        """
+        (span,) = (span for span in self.config.spans if span.kind == kind)
+        states = [
+            hidden[row, place : place + span.length]
+            for row, ids in enumerate(input_ids.tolist())
+            for _, place in find(ids, [span])
+        ]
+        first = span.first - self.rows.first_id
+        return self.outputs[kind](torch.stack(states), self.rows.input[first : first + span.marks])
+
+    @torch.no_grad()
+    def make(
+        self, input_ids: torch.Tensor, prompt: int, media: Media | None = None, words: bool = False
+    ) -> list[tuple[str, list[int], torch.Tensor]]:
+        """Make what an answer holds besides text.
+
+        Args:
+            input_ids: [1, L], a prompt and its answer.
+            prompt: length of the prompt.
+            media: as for `embed`.
+            words: as for `embed`.
+
+        Returns:
+            Kind, tokens, and a picture [3, H, W] float32 in 0..1 (of codes) or a condition [Q, D] (of signals), for
+            each output in the answer, in order.
+        """
+        answer = input_ids[0, prompt:].tolist()
+        found = find(answer, self.config.spans)
+        hidden = None
+        if any(not span.codes for span, _ in found):
+            embeds = self.embed(input_ids, media, words=words)
+            places = self.adapted(input_ids) if self.config.adapter else None
+            hidden = self(inputs_embeds=embeds, use_adapter=places, output_hidden_states=True, logits_to_keep=1)
+            hidden = hidden.hidden_states[-1]
+        made = []
+        for span, place in found:
+            tokens = answer[place : place + span.length]
+            if span.codes:
+                codes = torch.tensor([span.codes_of(tokens)], device=self.device)
+                result = self.outputs[span.kind].decode(codes)
+            else:
+                here = slice(prompt + place, prompt + place + span.length)
+                result = self.condition(span.kind, hidden[:, here], input_ids[:, here])
+            made.append((span.kind, tokens, result[0]))
+        return made
 
     @torch.no_grad()
     def generate(
@@ -424,10 +547,10 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             media = {kind: [value for row in media for value in row.get(kind, [])] for kind in self.config.modalities}
         if self.device.type != "meta":
             input_ids = input_ids.to(self.device)
-        kwargs.setdefault("use_adapter", self.rows_with_files(input_ids))
+        kwargs.setdefault("use_adapter", self.adapted(input_ids))
         cache = kwargs.get("past_key_values")
         known = 0 if cache is None else int(cache.get_seq_length())
-        if known and self.config.adapted_rows:
+        if known and self.config.adapter_on == "files":
             before = torch.as_tensor(self.rows_with_files(input_ids[:, :known]))
             if (before != torch.as_tensor(kwargs["use_adapter"])).any():
                 cache.reset()
@@ -437,6 +560,9 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         kwargs["attention_mask"] = torch.ones_like(input_ids) if mask is None else mask.to(input_ids.device)
         if self.config.is_encoder_decoder:
             return self._generate_apart(input_ids, **kwargs)
+        if self.rows is not None:
+            grammar = Grammar(self.config.spans, input_ids.shape[1])
+            kwargs["logits_processor"] = LogitsProcessorList([grammar, *(kwargs.get("logits_processor") or [])])
         plain = input_ids.masked_fill(input_ids >= self.get_input_embeddings().num_embeddings, 0)
         output = super().generate(plain, **kwargs)
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
@@ -465,11 +591,10 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Give every step embeddings: generated tokens need no search for placeholders."""
-        embedding = self.get_input_embeddings()
         if inputs_embeds is not None and is_first_iteration and input_ids.shape[1]:
             drafted = input_ids[:, inputs_embeds.shape[1] :]  # by assisted decoding
             if drafted.shape[1]:
-                inputs_embeds = torch.cat([inputs_embeds, embedding(drafted)], dim=1)
+                inputs_embeds = torch.cat([inputs_embeds, self.embed_tokens(drafted)], dim=1)
             elif input_ids.shape[1] < inputs_embeds.shape[1]:  # a chunk of the prompt
                 start = int(past_key_values.get_seq_length())
                 inputs_embeds = inputs_embeds[:, start : start + input_ids.shape[1]]
@@ -482,7 +607,14 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
         ids = inputs.pop("input_ids", None)
         if ids is not None:
-            inputs["inputs_embeds"] = embedding(ids)
+            inputs["inputs_embeds"] = self.embed_tokens(ids)
+        if self.config.adapter_on == "outputs":
+            places = kwargs.get("use_adapter")
+            if ids is not None:
+                inputs["use_adapter"] = self.adapted(ids)
+            elif isinstance(places, torch.Tensor):  # of the whole prompt, of which the cache may know the start
+                start = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+                inputs["use_adapter"] = places[:, start : start + inputs["inputs_embeds"].shape[1]]
         return inputs
 
     def get_input_embeddings(self) -> nn.Module:

@@ -97,7 +97,7 @@ def test_two_conversations_in_turns(routed, tensors):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("adapter", [SETTINGS, {"r": 2, "target_modules": ["q_proj"], "always": True}])
+@pytest.mark.parametrize("adapter", [SETTINGS, {"r": 2, "target_modules": ["q_proj"], "on": "always"}])
 @pytest.mark.parametrize("later", [False, True])
 def test_nothing_changes_at_first(make_model, tensors, adapter, later):
     plain, adapted = make_model(), make_model(adapter=None if later else adapter)

@@ -13,7 +13,7 @@ from onellm.errors import OneLLMError
 
 log = logging.getLogger(__name__)
 FURNITURE = ("point", "depth", "normal", "video")  # one package, built in one go
-KINDS = ("classes", "image", "audio", "fmri", "imu", *FURNITURE)
+KINDS = ("classes", "image", "audio", "fmri", "imu", *FURNITURE, "drawings")
 
 
 def build(out: Path, kinds: list[str] | None = None, cache: Path | None = None) -> None:
@@ -30,7 +30,7 @@ def build(out: Path, kinds: list[str] | None = None, cache: Path | None = None) 
     unknown = sorted(set(kinds or ()) - set(KINDS))
     if unknown:
         raise OneLLMError(f"Unknown kind {', '.join(unknown)}; the corpus has: {', '.join(KINDS)}.")
-    from . import brain, classes, fetch, furniture, items, motion, samples
+    from . import brain, classes, drawings, fetch, furniture, items, motion, samples
 
     wanted = set(kinds or KINDS)
     out, cache = Path(out), Path(cache or Path(out).parent / "packages")
@@ -46,6 +46,7 @@ def build(out: Path, kinds: list[str] | None = None, cache: Path | None = None) 
         ("audio", samples.build_audio),
         ("fmri", brain.build),
         ("imu", motion.build),
+        ("drawings", drawings.build),
     ):
         if kind in wanted:
             log.info("%s: %d items", kind, make(out, cache))

@@ -2,7 +2,7 @@
 
 Debian packages come through apt, which verifies them against the archive's signed lists. Python packages
 come from PyPI's simple index as files that are only unpacked, never installed or built; each is pinned to a
-version and a SHA-256.
+version and a SHA-256. So do npm's packages, whose registry's addresses follow from name and version.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tempfile
 import urllib.parse
 import urllib.request
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +23,12 @@ from onellm import disk
 from onellm.errors import OneLLMError
 
 INDEX = "https://pypi.org/simple"
+NPM_REGISTRY = "https://registry.npmjs.org"
 
 
 @dataclass(frozen=True)
 class Package:
-    """One file on PyPI.
+    """One file on PyPI or npm.
 
     Attributes:
         name: project name.
@@ -61,6 +63,23 @@ PYPI = {
             "pymvpa2",
             "pymvpa2-2.6.5.tar.gz",
             "f98b18e15d012aaa68c0ef6ccf420662df05657673843ab368e7f0adfdda0758",
+        ),
+    )
+}
+
+
+NPM = {
+    package.name: package
+    for package in (
+        Package(
+            "@lobehub/fluent-emoji-3d",
+            "fluent-emoji-3d-1.1.0.tgz",
+            "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
+        ),
+        Package(
+            "emojibase-data",
+            "emojibase-data-17.0.0.tgz",
+            "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
         ),
     )
 }
@@ -159,18 +178,43 @@ def pypi(name: str, cache: Path) -> Path:
         FetchError: the index does not list the file, or its SHA-256 is not the pinned one.
     """
     package = PYPI[name]
-    target = cache / "unpacked" / name
-    if (target / ".done").exists():
-        return target
-    path = cache / "pypi" / package.file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+
+    def address() -> str:
         page_url = f"{INDEX}/{package.name}/"
-        text = _read(page_url).decode()
-        link = re.search(rf'href="([^"]*/{re.escape(package.file)})(?:#[^"]*)?"', text)
+        link = re.search(rf'href="([^"]*/{re.escape(package.file)})(?:#[^"]*)?"', _read(page_url).decode())
         if not link:
             raise FetchError(f"{page_url} does not list {package.file}.")
-        disk.write(path, _checked(package, _read(urllib.parse.urljoin(page_url, link[1]))))
+        return urllib.parse.urljoin(page_url, link[1])
+
+    return _unpacked(package, cache, "pypi", address)
+
+
+def npm(name: str, cache: Path) -> Path:
+    """Download and unpack one of the pinned npm packages (``NPM``) once.
+
+    Args:
+        name: key of ``NPM``.
+        cache: folder for downloads.
+
+    Returns:
+        The folder that holds the unpacked package (``package/...``).
+
+    Raises:
+        FetchError: the registry does not answer, or the file's SHA-256 is not the pinned one.
+    """
+    package = NPM[name]
+    return _unpacked(package, cache, "npm", lambda: f"{NPM_REGISTRY}/{package.name}/-/{package.file}")
+
+
+def _unpacked(package: Package, cache: Path, registry: str, address: Callable[[], str]) -> Path:
+    """Return the folder of an unpacked package; what is not in the cache is downloaded from its address."""
+    target = cache / "unpacked" / package.name
+    if (target / ".done").exists():
+        return target
+    path = cache / registry / package.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        disk.write(path, _checked(package, _read(address())))
     else:
         _checked(package, path.read_bytes())
     target.mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,7 @@ def encode_conversation(
     Raises:
         OneLLMError: there is no answer to learn, or it lies beyond the limit.
     """
-    if not any(_text(message) for message in messages if message["role"] == "assistant"):
+    if not any(_text(message) or _tokens(message) for message in messages if message["role"] == "assistant"):
         raise OneLLMError("There is no answer in it, or an empty one; give every example a caption or an answer.")
     if objective == "caption":
         ids, labels, files = _caption(processor, messages, apart)
@@ -107,6 +107,11 @@ def _parts(message: dict) -> list[dict]:
 
 def _text(message: dict) -> str:
     return " ".join(part["text"] for part in _parts(message) if part["type"] == "text").strip()
+
+
+def _tokens(message: dict) -> bool:
+    """Whether a message holds something other than text that the model is to make."""
+    return any("tokens" in part for part in _parts(message))
 
 
 class Collator:

@@ -1,0 +1,106 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from small_pipelines import picture_pipeline, sound_pipeline, video_pipeline
+
+from onellm import made
+from onellm.errors import ModelError, OneLLMError
+from onellm.generators import Generators, Interrupted, caption_condition, parse
+
+SETTINGS = {
+    "image": {"num_inference_steps": 2},
+    "video": {"num_inference_steps": 2, "num_frames": 3, "height": 17, "width": 16},
+    "audio": {"num_inference_steps": 2},
+}
+SETTINGS["video"]["height"] = 16
+MAKERS = {"image": picture_pipeline, "video": video_pipeline, "audio": sound_pipeline}
+
+
+@pytest.fixture(scope="session")
+def pipelines(tmp_path_factory):
+    """Folders of a small pipeline a kind."""
+    folder = tmp_path_factory.mktemp("pipelines")
+    return {kind: str(make(folder)) for kind, make in MAKERS.items()}
+
+
+@pytest.fixture
+def generators(pipelines):
+    return Generators(pipelines, "cpu", SETTINGS)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_words_become_a_file(generators, tmp_path, kind):
+    first = generators.make(kind, "a dog", seed=3)
+    assert np.array_equal(first.array, generators.make(kind, "a dog", seed=3).array)
+    assert not np.array_equal(first.array, generators.make(kind, "a cat", seed=4).array)
+    path = tmp_path / made.name_for(kind)
+    made.write(first, path)
+    from onellm.modalities import load
+
+    sample = load(kind, path)
+    if kind == "image":
+        assert first.array.shape == (16, 16, 3) and np.array_equal(sample.array, first.array)
+    elif kind == "video":
+        assert first.array.shape == (3, 16, 16, 3) and "3 frames" in sample.summary or "0.4 s" in sample.summary
+    else:
+        assert first.rate_hz == 16000 and sample.rate_hz == 16000
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_caption_s_condition_makes_what_the_caption_does(generators, kind):
+    condition = caption_condition(generators.pipeline(kind), "a dog")
+    assert condition.shape == ((1, 32) if kind == "audio" else (77, 32))
+    spoken = generators.make(kind, "a dog", seed=1).array.astype(float)
+    shown = generators.make(kind, condition=condition, seed=1).array.astype(float)
+    assert np.allclose(spoken, shown, atol=1e-3 if kind == "audio" else 1)
+
+
+def test_a_condition_of_another_size_is_refused(generators):
+    with pytest.raises(ModelError, match=r"takes conditions of \[77, 32\] and the model makes \[77, 8\]"):
+        generators.make("image", condition=torch.zeros(77, 8))
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_it_stops_within_a_step(generators, kind):
+    asked = []
+    with pytest.raises(Interrupted):
+        generators.make(kind, "a dog", stopped=lambda: bool(asked.append(1)) or len(asked) > 1)
+    assert len(asked) == 2
+
+
+def test_without_one_it_says_so_in_words(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match="no generator for pictures here; start the program with --generator image="):
+        Generators().make("image", "a dog")
+    with pytest.raises(ModelError, match="no folder of a diffusers pipeline"):
+        Generators({"image": str(tmp_path)}).make("image", "a dog")
+
+
+def test_pipelines_with_code_or_pickles_are_refused(pipelines, tmp_path):
+    import shutil
+
+    copied = tmp_path / "image"
+    shutil.copytree(pipelines["image"], copied)
+    (copied / "evil.py").write_text("raise SystemExit")
+    with pytest.raises(ModelError, match="brings code of its own"):
+        Generators({"image": str(copied)}).make("image", "a dog")
+    (copied / "evil.py").unlink()
+    index = json.loads((copied / "model_index.json").read_text())
+    (copied / "model_index.json").write_text(json.dumps(index | {"_class_name": ["evil", "Pipeline"]}))
+    with pytest.raises(ModelError, match="brings code of its own"):
+        Generators({"image": str(copied)}).make("image", "a dog")
+    (copied / "model_index.json").write_text(json.dumps(index))
+    weights = copied / "unet/diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(ModelError, match="safetensors"):
+        Generators({"image": str(copied)}).make("image", "a dog")
+
+
+def test_generators_are_named_by_options_and_environment(monkeypatch):
+    monkeypatch.setenv("ONELLM_GENERATORS", "image=a,audio=b")
+    assert parse(["image=c=d"]) == {"image": "c=d", "audio": "b"}
+    for wrong in ("image", "smell=x", "image="):
+        with pytest.raises(OneLLMError, match="names no generator"):
+            parse([wrong])

@@ -1,0 +1,223 @@
+"""Train picture codes: an encoder, a codebook and a decoder that give pictures back; see `onellm/model/codes.py`.
+
+The codebook follows the vectors that fall on its codes, as a running mean; a code that nothing falls on is moved to a
+vector of the batch. What the encoder learns passes the codebook straight through.
+"""
+
+import json
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from onellm import disk
+from onellm.model.codes import PictureCodes
+from train.data.items import corpus_folder, read_lines
+from train.recipe import RecipeError
+
+logger = logging.getLogger(__name__)
+DECAY = 0.98  # of the running means
+COMMITMENT = 0.25  # arXiv:1711.00937, equation 3
+EDGES = 1.0  # weight of the differences between neighbouring pixels: without it edges are soft
+IDLE = 0.05  # vectors a batch below which a code is moved
+LOG_EVERY = 50
+
+
+@dataclass
+class CodesRecipe:
+    """How picture codes are trained.
+
+    Attributes:
+        name: of the stage; its result goes to `<runs>/<name>`.
+        codes: arguments of `PictureCodes`.
+        steps: optimiser steps.
+        batch: pictures a step.
+        learning_rate: peak, after `warmup` steps; then a cosine down to 0.
+        warmup: steps.
+        save_every: steps between checkpoints.
+        seed: of everything drawn.
+    """
+
+    name: str
+    codes: dict = field(default_factory=dict)
+    steps: int = 3000
+    batch: int = 32
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    save_every: int = 200
+    seed: int = 0
+
+    def check(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            RecipeError: one is not positive.
+        """
+        for key in ("steps", "batch", "learning_rate", "save_every"):
+            if getattr(self, key) <= 0:
+                raise RecipeError(f"'{key}' is {getattr(self, key)}; give a positive number.")
+
+
+def read_pictures(*splits: str) -> torch.Tensor:
+    """Read the corpus's drawings of some splits: [B, 3, H, W] float32 in 0..1."""
+    lines = [line for line in read_lines("drawings") if line["split"] in splits]
+    return torch.stack([read_picture(corpus_folder() / line["file"]) for line in lines])
+
+
+def read_picture(path: Path) -> torch.Tensor:
+    """Read a picture: [3, H, W] float32 in 0..1."""
+    with Image.open(path) as picture:
+        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) / 255
+
+
+def load_codes(folder: Path) -> PictureCodes:
+    """Load the codes that `run` saved.
+
+    Raises:
+        RecipeError: there are none.
+    """
+    if not (folder / "codes.json").exists():
+        raise RecipeError(f"There are no picture codes in {folder}; train them first: train/recipes/draw-1-codes.yaml.")
+    model = PictureCodes(**json.loads((folder / "codes.json").read_text()))
+    model.load_state_dict(load_file(folder / "codes.safetensors"))
+    return model.eval().requires_grad_(False)
+
+
+class Codebook:
+    """The running means behind a codebook.
+
+    Args:
+        model: whose codebook it moves.
+    """
+
+    def __init__(self, model: PictureCodes):
+        self.model = model
+        self.counts = torch.ones(len(model.codebook))
+        self.sums = model.codebook.detach().clone()
+
+    @torch.no_grad()
+    def follow(self, vectors: torch.Tensor, codes: torch.Tensor, generator: torch.Generator) -> None:
+        """Move the codebook towards vectors [B, N, D] that fell on codes [B, N]."""
+        vectors, codes = vectors.flatten(0, 1), codes.flatten()
+        hot = F.one_hot(codes, len(self.counts)).float()
+        self.counts.mul_(DECAY).add_(hot.sum(dim=0), alpha=1 - DECAY)
+        self.sums.mul_(DECAY).add_(hot.T @ vectors, alpha=1 - DECAY)
+        idle = self.counts < IDLE
+        if idle.any():
+            chosen = torch.randint(len(vectors), (int(idle.sum()),), generator=generator)
+            self.sums[idle], self.counts[idle] = vectors[chosen], 1.0
+        self.model.codebook.copy_(F.normalize(self.sums, dim=-1))
+
+
+def loss_of(model: PictureCodes, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the loss of a batch [B, 3, H, W], the vectors [B, N, D] and their codes [B, N]."""
+    vectors = model.look(pictures)
+    codes = model.nearest(vectors.detach())
+    chosen = model.codebook.detach()[codes]
+    drawn = model.draw(vectors + (chosen - vectors).detach())
+    error = difference(drawn, pictures) + COMMITMENT * F.mse_loss(vectors, chosen)
+    return error, vectors.detach(), codes
+
+
+def difference(drawn: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+    """Compare pictures [B, 3, H, W] pixel by pixel and edge by edge."""
+    error = F.l1_loss(drawn, pictures) + F.mse_loss(drawn, pictures)
+    for dim in (-1, -2):
+        error = error + EDGES * F.l1_loss(drawn.diff(dim=dim), pictures.diff(dim=dim))
+    return error
+
+
+def vary(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Mirror half of the pictures, and shift all by up to three pixels on white."""
+    mirrored = torch.rand(len(pictures), generator=generator) < 0.5
+    pictures = torch.where(mirrored[:, None, None, None], pictures.flip(-1), pictures)
+    right, down = torch.randint(-3, 4, (2,), generator=generator).tolist()
+    padded = F.pad(pictures, (3, 3, 3, 3), value=1.0)
+    return padded[..., 3 + down : padded.shape[-2] - 3 + down, 3 + right : padded.shape[-1] - 3 + right]
+
+
+def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, warmup: int, steps: int) -> None:
+    """Set the learning rate of a step: up to its peak, then down to 0 along a cosine."""
+    down = 0.5 + 0.5 * math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup))
+    for group in optimizer.param_groups:
+        group["lr"] = peak * min(1.0, (step + 1) / max(1, warmup)) * down
+
+
+def run(recipe: CodesRecipe, runs: Path) -> Path:
+    """Train picture codes on the corpus's drawings; goes on from its newest checkpoint.
+
+    Args:
+        recipe: how.
+        runs: folder of all stages.
+
+    Returns:
+        The folder with `codes.json`, `codes.safetensors` and `losses.json`.
+    """
+    out, checkpoint = runs / recipe.name, runs / recipe.name / "checkpoint.pt"
+    torch.manual_seed(recipe.seed)
+    model, pictures, held_out = PictureCodes(**recipe.codes), read_pictures("train"), read_pictures("dev")
+    model.to(memory_format=torch.channels_last)
+    codebook = Codebook(model)
+    trained = [value for name, value in model.named_parameters() if name != "codebook"]
+    optimizer = torch.optim.AdamW(trained, recipe.learning_rate, weight_decay=1e-4)
+    done, losses = 0, []
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        codebook.counts, codebook.sums = state["counts"], state["sums"]
+        done, losses = state["step"], state["losses"]
+    begun_s, mean = time.perf_counter(), []
+    for step in range(done, recipe.steps):
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        chosen = torch.randint(len(pictures), (recipe.batch,), generator=generator)
+        batch = vary(pictures[chosen], generator).contiguous(memory_format=torch.channels_last)
+        set_rate(optimizer, recipe.learning_rate, step, recipe.warmup, recipe.steps)
+        loss, vectors, codes = loss_of(model, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        codebook.follow(vectors, codes, generator)
+        mean.append(float(loss.detach()))
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == recipe.steps:
+            rate = (step + 1 - done) * recipe.batch / (time.perf_counter() - begun_s)
+            line = {"step": step + 1, "loss": sum(mean) / len(mean), "held_out": measure(model, held_out)}
+            logger.info("%s, %.0f pictures/s", line, rate)
+            losses.append(line)
+            mean = []
+        if (step + 1) % recipe.save_every == 0 and step + 1 < recipe.steps:
+            with disk.whole(checkpoint) as part:
+                torch.save(
+                    {
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "counts": codebook.counts,
+                        "sums": codebook.sums,
+                        "step": step + 1,
+                        "losses": losses,
+                    },
+                    part,
+                )
+    disk.write_json(out / "losses.json", losses)
+    with disk.whole(out / "codes.safetensors") as part:
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, part)
+    disk.write_json(out / "codes.json", recipe.codes)
+    disk.discard(checkpoint)
+    return out
+
+
+@torch.no_grad()
+def measure(model: PictureCodes, pictures: torch.Tensor) -> dict[str, float]:
+    """Measure how well pictures [B, 3, H, W] come back: peak signal-to-noise ratio in dB, and codes in use."""
+    codes = torch.cat([model.encode(group) for group in pictures.split(64)])
+    drawn = torch.cat([model.decode(group) for group in codes.split(64)])
+    errors = (drawn - pictures).square().flatten(1).mean(dim=1)
+    return {"psnr_db": float(-10 * errors.log10().mean()), "codes": float(codes.unique().numel())}
