@@ -1,4 +1,4 @@
-"""Token rows: further rows of an LLM's vocabulary, kept as parameters of their own beside a base LLM that stays as it is.
+"""Token rows: further rows of an LLM's vocabulary, parameters of their own beside a base LLM that stays as it is.
 
 Their ids begin at `first_id`, behind the vocabulary and the placeholders. An id in between belongs to nobody who
 writes: its logit is minus infinity.
