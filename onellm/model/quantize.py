@@ -85,6 +85,13 @@ def dtype_for(device: str) -> "torch.dtype":
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
+def stored_dtype(config: "OneLLMConfig") -> "torch.dtype":
+    """Return the type that a model's weights have in its files."""
+    import torch
+
+    return torch.float32 if config.base_parts else getattr(config, "dtype", None) or torch.bfloat16
+
+
 def quantization_config(mode: str | None, device: str) -> Any:
     """Describe a mode to `from_pretrained`.
 
@@ -177,8 +184,11 @@ def estimate(
     head = model.get_output_embeddings().weight
     if dtype == torch.float32 and head is model.get_input_embeddings().weight:  # the CPU packs a copy of a tied head
         working += head.numel() * (1 if quantize == "int8" else 4)
-    stored = torch.float32 if config.base_parts else getattr(config, "dtype", None) or torch.bfloat16
-    loading = stored.itemsize * sum(tensor.numel() for tensor in model.parameters()) if quantize == "int8" else 0
+    loading = (
+        stored_dtype(config).itemsize * sum(tensor.numel() for tensor in model.parameters())
+        if quantize == "int8"
+        else 0
+    )
     return Estimate(weights, cache, int(working), loading)
 
 
