@@ -19,7 +19,7 @@ PARTS = {
     "projections": ["projector.input_proj.*", "projector.output_proj.*"],
     "tags": ["projector.start_tags.*", "projector.end_tags.*"],
     "language_model": ["language_model.*"],
-    "adapter": ["language_model.*lora_*"],
+    "adapter": ["language_model.*lora_*", "adapters.*"],
 }
 # solved in closed form when the data is opened, not trained step by step
 SOLVED = ["tokenizers.*.nouns.classifier.*"]
@@ -65,6 +65,22 @@ def copy_from_image(model: nn.Module, kind: str) -> None:
     projector.output_proj[kind].load_state_dict(projector.output_proj["image"].state_dict())
     for parameters in (projector.queries, projector.start_tags, projector.end_tags):
         parameters[kind].copy_(parameters["image"])
+
+
+def remove_lora(model: nn.Module) -> None:
+    """Take LoRA off the LLM, which is then what it was before.
+
+    Raises:
+        ModelError: the adapter is of another type.
+    """
+    if model.config.adapter.get("type", "lora") != "lora":
+        raise ModelError("Only LoRA can be left out of a model; start from the model without its adapter.")
+    llm = model.language_model
+    for name, module in list(llm.named_modules()):
+        if hasattr(module, "lora_A"):
+            llm.set_submodule(name, module.base_layer)
+    del llm.peft_config  # PEFT's note that it was here
+    model.config.adapter = None
 
 
 def load_language_model(model: nn.Module, source: str) -> None:
