@@ -14,12 +14,13 @@ from train import adaptation
 from train.adaptation import NOTHING, VARIANTS, adapter_parameters, compare, recipe_of, text_table, write_own_answers
 from train.data.plain_questions import HELD_OUT, training_questions
 from train.evaluation.ask import ask_all
+from train.evaluation.drift import Original
 from train.plots import routing
 from train.recipe import Recipe, build
 
 LORA = {"r": 2, "target_modules": ["q_proj", "v_proj"]}
 ROUTED, LORA_TEXT = "routed adapters, text in the mix", "LoRA, text in the mix"
-QUESTIONS = [f"w{number} w{number + 1} w{number + 2}" for number in range(5, 40, 5)]
+QUESTIONS = [f"w{number} w{number + 1} w{number + 2}" for number in range(5, 30, 5)]
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def recipe(corpus, make_model, processor, tmp_path):
             {"kind": "fmri", "source": "items"},
             {"kind": "text", "source": "instructions", "path": str(tmp_path / "text.json")},
         ],
-        "steps": 8,
+        "steps": 4,
         "batch": 4,
         "learning_rate": 0.03,
         "warmup": 0,
@@ -97,6 +98,17 @@ def test_without_an_adapter_the_llm_answers_alone(recipe, tmp_path):
     ids = chat.processor.apply_chat_template([{"role": "user", "content": QUESTIONS[0]}])["input_ids"]
     alone = chat.model.language_model.generate(ids, max_new_tokens=12, do_sample=False)
     assert torch.equal(chat.model.generate(input_ids=ids, max_new_tokens=12, do_sample=False), alone)
+
+
+def test_perplexity_is_that_of_the_llms_own_loss(recipe, tmp_path):
+    chat = onellm.load(str(adaptation.train(NOTHING, recipe, 0, tmp_path / "runs")), quantize="none", plain=True)
+    original = Original(chat, QUESTIONS[:1])
+    prompt, _ = chat.processor.encode([{"role": "user", "content": QUESTIONS[0]}])
+    answer = chat.processor.tokenizer(original.answers[0], add_special_tokens=False)["input_ids"]
+    ids = torch.tensor([prompt + answer])
+    labels = torch.tensor([[-100] * len(prompt) + answer])
+    loss = chat.model.language_model(ids, labels=labels).loss
+    assert original.compare(chat).perplexity == pytest.approx(float(loss.detach().exp()), rel=1e-4)
 
 
 def test_files_move_one_route_and_text_the_other(recipe, tmp_path):
