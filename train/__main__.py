@@ -37,6 +37,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     ablate.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one run each (default: 0 1)")
     ablate.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="folder of the models")
     ablate.add_argument("--variants", nargs="+", help="only these")
+    adapt = commands.add_parser("adapt", help="the LLM left alone, with LoRA and with routed adapters, as tables")
+    adapt.add_argument("--recipe", type=Path, help="of the routed adapters (default: tiny-4-routed.yaml)")
+    adapt.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change keys of the recipe: steps=50")
+    adapt.add_argument("--out", type=Path, default=Path("runs/adaptation.json"), help="results; those in it are kept")
+    adapt.add_argument("--runs", type=Path, default=Path("runs/adaptation"), help="folder of the models")
+    adapt.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one run each (default: 0 1)")
+    adapt.add_argument("--split", choices=("dev", "test"), default="test", help="dev while tuning (default: test)")
+    adapt.add_argument("--limit", type=int, default=40, help="at most this many items a kind (default: 40)")
+    adapt.add_argument("--variants", nargs="+", help="only these")
     evaluation.add_options(commands.add_parser("evaluate", help="measure answers on held-out files, or a benchmark"))
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         arguments = ["run", *arguments]
@@ -71,6 +80,14 @@ def main(arguments: list[str]) -> int:
             from train.ablations import ablate
 
             print(ablate(options.out, options.scale, options.seeds, options.runs, options.variants))
+            return 0
+        if options.command == "adapt":
+            from train.adaptation import RECIPE, compare
+            from train.recipe import load_recipe
+
+            recipe = load_recipe(options.recipe or RECIPE, options.set)
+            names = options.variants
+            print(compare(recipe, options.out, options.runs, options.seeds, options.split, options.limit, names))
             return 0
         return (data if options.command == "data" else evaluation).run(options)
     except OneLLMError as error:

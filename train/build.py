@@ -17,7 +17,7 @@ from onellm.model.quantize import quantization_config
 from train.data.batches import Targets
 from train.data.items import describe, read_items, read_lines
 from train.data.nouns import noun_vocabulary
-from train.parts import copy_from_image, copy_part, freeze, load_encoder, load_language_model
+from train.parts import copy_from_image, copy_part, freeze, load_encoder, load_language_model, remove_lora
 from train.recipe import Recipe, RecipeError
 
 logger = logging.getLogger(__name__)
@@ -110,8 +110,12 @@ def load(recipe: Recipe, folder: Path, dtype: torch.dtype, quantize: str = "none
     """
     config = OneLLMConfig.from_pretrained(folder)
     changes = recipe.config if recipe.preset is None else {}
+    own = config.adapter
     config = OneLLMConfig(**merge(config.to_dict(), changes))
-    if recipe.adapter and config.adapter and recipe.adapter != config.adapter:
+    left_out = own is not None and config.adapter is None
+    if left_out:
+        config.adapter = own  # until the weights below it are loaded
+    elif recipe.adapter and config.adapter and recipe.adapter != config.adapter:
         raise RecipeError(f"The model {folder} has another adapter already ({config.adapter}); leave 'adapter' out.")
     device = "cpu" if not torch.cuda.is_available() else f"cuda:{PartialState().local_process_index}"
     model, report = OneLLMForConditionalGeneration.from_pretrained(
@@ -125,7 +129,9 @@ def load(recipe: Recipe, folder: Path, dtype: torch.dtype, quantize: str = "none
     if report["missing_keys"] and not changes:
         missing = sorted(report["missing_keys"])[0]
         raise ModelError(f"The weights in {folder} lack {missing}; copy or convert the model again.")
-    if recipe.adapter and not config.adapter:
+    if left_out:
+        remove_lora(model)
+    if recipe.adapter and not model.config.adapter:
         model.insert_adapter(recipe.adapter)
     if "language_model" in recipe.train:  # what changes can't be referred to
         model.config.base_parts.pop("language_model", None)

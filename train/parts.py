@@ -105,6 +105,22 @@ def copy_part(model: nn.Module, part: str, folder: Path) -> None:
     _copy(wanted, found, f"the model {folder}")
 
 
+def remove_lora(model: nn.Module) -> None:
+    """Take LoRA off the LLM, which is then what it was before.
+
+    Raises:
+        ModelError: the adapter is of another type.
+    """
+    if model.config.adapter.get("type", "lora") != "lora":
+        raise ModelError("Only LoRA can be left out of a model; start from the model without its adapter.")
+    llm = model.language_model
+    for name, module in list(llm.named_modules()):
+        if hasattr(module, "lora_A"):
+            llm.set_submodule(name, module.base_layer)
+    del llm.peft_config  # PEFT's note that it was here
+    model.config.adapter = None
+
+
 def load_language_model(model: nn.Module, source: str) -> None:
     """Copy a pretrained LLM's weights into a model.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration
+from onellm.model.config import merge
 from onellm.model.quantize import mode_for
 from train.build import start_config
 from train.data.streams import file_streams
@@ -122,6 +123,8 @@ def check(recipes: list[Recipe], runs: Path) -> list[str]:
     for recipe in recipes:
         file_streams([*recipe.data, *recipe.evaluation], recipe.seed)
         config = copy.deepcopy(configs.get(recipe.init)) or start_config(recipe, runs)
+        if recipe.init:
+            config = OneLLMConfig(**merge(config.to_dict(), recipe.config))
         config.adapter = config.adapter or recipe.adapter
         configs[recipe.name] = config
         lines.append(describe(recipe, plan(recipe, config, recipe.micro_batch or recipe.batch)))

@@ -1,5 +1,6 @@
 """Asking a model about items of the small corpus, in batches; the files go the app's own way."""
 
+import torch
 from tqdm import tqdm
 
 import onellm
@@ -10,18 +11,27 @@ BATCH = 16
 NEW_TOKENS = 40
 
 
-def ask_all(chat: onellm.Chat, questions: list[tuple[list[Item], str]]) -> list[str]:
+def ask_all(
+    chat: onellm.Chat,
+    questions: list[tuple[list[Item], str]],
+    new_tokens: int = NEW_TOKENS,
+    words: dict[tuple[str, str], torch.Tensor] | None = None,
+) -> list[str]:
     """Answer questions about files.
 
     Args:
         chat: a loaded model.
         questions: the files and the text of each.
+        new_tokens: longest answer.
+        words: the soft words of a kind and an item's id, see `words.soft_words`; without them the files are loaded.
 
     Returns:
         One answer a question.
     """
 
     def to_tensor(part: dict):
+        if words is not None:
+            return words[part["type"], part["item"].id]
         settings = chat.processor.modalities[part["type"]].get("input", {})
         return MODALITIES[part["type"]].to_tensor(load_sample(part["item"]), **settings)
 
@@ -34,7 +44,8 @@ def ask_all(chat: onellm.Chat, questions: list[tuple[list[Item], str]]) -> list[
         inputs = chat.processor.apply_chat_template(conversations, to_tensor=to_tensor)
         new = chat.model.generate(
             **inputs,
-            max_new_tokens=NEW_TOKENS,
+            words=words is not None,
+            max_new_tokens=new_tokens,
             do_sample=False,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,

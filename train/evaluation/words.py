@@ -1,9 +1,10 @@
-"""What the soft words alone say, read off the anchor's vocabulary without the LLM: quick, for tuning and ablations."""
+"""Soft words, and what they alone say: read off the anchor's vocabulary without the LLM, for tuning and ablations."""
 
 import numpy as np
 import torch
 
-from train.data.items import extract_features, read_items
+import onellm
+from train.data.items import Item, extract_features, read_items
 from train.evaluation.naming import is_right, map_alone
 
 
@@ -37,3 +38,21 @@ def word_accuracy(model, processor, kind: str, split: str = "dev") -> float:
     features = map_alone(model, kind, extract_features(model, processor, items, split))
     texts = read_words(model, processor, kind, features)
     return float(np.mean([is_right(text, item) for text, item in zip(texts, items, strict=True)]))
+
+
+@torch.no_grad()
+def soft_words(chat: onellm.Chat, items: list[Item], split: str) -> dict[tuple[str, str], torch.Tensor]:
+    """Turn items of one kind into soft words, maps without the picture beside them; what their stems see is kept.
+
+    Args:
+        chat: a loaded model.
+        items: of a split.
+        split: names what is kept, see `extract_features`.
+
+    Returns:
+        Kind and id -> [length, D_llm].
+    """
+    kind = items[0].kind
+    features = map_alone(chat.model, kind, extract_features(chat.model, chat.processor, items, split))
+    found = chat.model.soft_words(kind, features, extracted=True)
+    return {(kind, item.id): value for item, value in zip(items, found, strict=True)}
