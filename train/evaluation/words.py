@@ -17,7 +17,7 @@ def read_words(model, processor, kind: str, features: list[torch.Tensor]) -> lis
         kind: of the files.
         features: what the kind's tokenizer extracted of each.
     """
-    embedding, token_ids = model.get_input_embeddings().weight, model.projector.anchor.token_ids
+    vocabulary, token_ids = model.anchor_words(), model.projector.anchor.token_ids
     shapes: dict[tuple, list[int]] = {}
     for index, value in enumerate(features):
         shapes.setdefault(tuple(value.shape), []).append(index)
@@ -25,7 +25,7 @@ def read_words(model, processor, kind: str, features: list[torch.Tensor]) -> lis
     for indices in shapes.values():
         batch = torch.stack([features[index] for index in indices])
         words = model.projector.words(model.encode(kind, batch), kind)
-        best = model.projector.anchor.logits(words, embedding).argmax(dim=-1)
+        best = model.projector.anchor.logits(words, vocabulary).argmax(dim=-1)
         for index, places in zip(indices, best, strict=True):
             texts[index] = processor.tokenizer.decode(token_ids[places]).replace(".", "").strip()
     return texts
