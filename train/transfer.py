@@ -246,7 +246,7 @@ def moved_config(config: OneLLMConfig, text_config: Any, source: str, target: st
 def anchor_vocabulary(
     model: OneLLMForConditionalGeneration, tokenizer: Any, pairs: dict[str, tuple[int, int]]
 ) -> list[int]:
-    """Return the words of a moved anchor: the other tokenizer's of every caption, and those it shares with the old ones.
+    """Return the words of a moved anchor: the other tokenizer's of every caption, and those shared with the old one.
 
     The former are what is learnt from now on, the latter what the projector says before: a name that both tokenizers
     have, but cut elsewhere, can be spelt in both ways.

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from train.data.items import extract_features, read_items
-from train.evaluation.naming import is_right, map_alone
+from train.evaluation.naming import is_right, map_alone, pick
 
 
 @torch.no_grad()
@@ -31,9 +31,18 @@ def read_words(model, processor, kind: str, features: list[torch.Tensor]) -> lis
     return texts
 
 
-def word_accuracy(model, processor, kind: str, split: str = "dev") -> float:
-    """Return the share of a split's files whose words name them; of a map without the picture beside it."""
+def word_accuracy(model, processor, kind: str, split: str = "dev", limit: int | None = None) -> float:
+    """Return the share of a split's files whose words name them; of a map without the picture beside it.
+
+    Args:
+        model: a OneLLM with an anchor.
+        processor: its processor.
+        kind: of the files.
+        split: "dev", or "test".
+        limit: take at most so many files, evenly spread.
+    """
     items = read_items(kind, split)
+    items = pick(items, limit or len(items))
     features = map_alone(model, kind, extract_features(model, processor, items, split))
     texts = read_words(model, processor, kind, features)
     return float(np.mean([is_right(text, item) for text, item in zip(texts, items, strict=True)]))
