@@ -179,10 +179,12 @@ def transfer(source: str, target: str, out: Path, start: str = "converted", seed
     llm, tokenizer = load_llm(target)
     pairs = shared_words(processor.tokenizer, tokenizer)
     config = moved_config(model.config, llm.config, source, target)
+    if not tokenizer.chat_template:
+        config.chat_template, config.stop_strings = PLAIN_TEMPLATE, [PLAIN_STOP]
     torch.manual_seed(seed)
     found = None
     if start != "new":
-        places = torch.tensor(list(pairs.values())).reshape(-1, 2)
+        places = torch.tensor(list(pairs.values()), dtype=torch.long).reshape(-1, 2)
         ours = model.get_input_embeddings()(places[:, 0]).detach().float()
         theirs = llm.get_input_embeddings()(places[:, 1]).detach().float()
         converter = nn.Linear(ours.shape[1], theirs.shape[1])
@@ -205,9 +207,7 @@ def transfer(source: str, target: str, out: Path, start: str = "converted", seed
     if vocabulary:
         prepare_anchor(moved, tokenizer, vocabulary)
     moved.generation_config = GenerationConfig.from_model_config(llm.config)
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = PLAIN_TEMPLATE
-        moved.generation_config.stop_strings = [PLAIN_STOP]
+    moved.generation_config.stop_strings = config.stop_strings
     moved.to(model.dtype)
     with disk.whole(out, moved.num_parameters() * model.dtype.itemsize) as part:
         moved.save_pretrained(part, max_shard_size="9MB" if config.base_parts else "5GB")
@@ -233,7 +233,8 @@ def load_llm(target: str) -> tuple[PreTrainedModel, Any]:
 
 def moved_config(config: OneLLMConfig, text_config: Any, source: str, target: str) -> OneLLMConfig:
     """Return a model's configuration with another LLM; placeholders lie behind that LLM's vocabulary."""
-    values = copy.deepcopy(config.to_dict()) | {"text_config": text_config, "adapter": None}
+    values = copy.deepcopy(config.to_dict()) | {"text_config": text_config}
+    values |= {"adapter": None, "chat_template": None, "stop_strings": None}
     values["base_parts"].pop("language_model", None)
     if target in base_parts.LLMS:
         values["base_parts"]["language_model"] = target

@@ -43,12 +43,12 @@ def build_projector(kinds: list[str], width: int, width_llm: int, settings: dict
     name = settings.get("type", "upm")
     if name not in PROJECTORS:
         raise ModelError(f"The projector '{name}' is not known; choose one of {', '.join(PROJECTORS)}.")
+    before = settings.get("converted")
     try:
-        before = settings.get("converted")
-    projector = PROJECTORS[name](kinds, width, before or width_llm, tags=tags, **arguments)
-    if before:
-        projector.convert(nn.Linear(before, width_llm))
-    return projector
+        projector = PROJECTORS[name](kinds, width, before or width_llm, tags=tags, **arguments)
     except TypeError as error:
         reason = str(error).rpartition("__init__() ")[2]
         raise ModelError(f"The projector '{name}' cannot be built: it {reason}; correct its settings.") from error
+    if before:
+        projector.convert(nn.Linear(before, width_llm))
+    return projector
