@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -175,7 +176,7 @@ def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
         if part in recipe.parts:
             _take(model, part, recipe, runs)
     if recipe.objective == "anchor":
-        _prepare_anchor(model, processor, targets)
+        prepare_anchor(model, processor.tokenizer, targets.token_ids)
     with disk.whole(folder, model.num_parameters() * model.dtype.itemsize) as part:
         model.save_pretrained(part)
         processor.save_pretrained(part)
@@ -209,10 +210,10 @@ def load_codes_into(model: OneLLMForConditionalGeneration, runs: Path, source: s
 
 
 @torch.no_grad()
-def _prepare_anchor(model: OneLLMForConditionalGeneration, processor: OneLLMProcessor, targets: Targets) -> None:
+def prepare_anchor(model: OneLLMForConditionalGeneration, tokenizer: Any, token_ids: list[int]) -> None:
     """Give the anchor its vocabulary, and files quotes around their words, which the LLM knows how to read."""
-    model.projector.anchor.token_ids.copy_(torch.tensor(targets.token_ids))
-    quote = model.get_input_embeddings().weight[processor.tokenizer.convert_tokens_to_ids('"')]
+    model.projector.anchor.token_ids.copy_(torch.tensor(token_ids))
+    quote = model.get_input_embeddings()(torch.tensor(tokenizer.convert_tokens_to_ids('"')))
     for name in model.projector.tags:
         for tag in getattr(model.projector, f"{name}_tags").values():
             tag.copy_(quote)

@@ -131,16 +131,30 @@ def load_language_model(model: nn.Module, source: str) -> None:
     Raises:
         ModelError: it cannot be had, or is of another size.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    found = read_language_model(source, model.dtype).state_dict()
+    _copy(model.language_model.state_dict(keep_vars=True), found, f"the LLM '{source}'")
 
-    build = AutoModelForSeq2SeqLM if model.config.is_encoder_decoder else AutoModelForCausalLM
+
+def read_language_model(source: str, dtype: torch.dtype | str) -> nn.Module:
+    """Load a pretrained LLM, causal or with an encoder.
+
+    Args:
+        source: a folder, or a name on the hub.
+        dtype: of its weights; "auto" for that of the file.
+
+    Raises:
+        ModelError: it cannot be had.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
     try:
-        found = build.from_pretrained(source, dtype=model.dtype, trust_remote_code=False, use_safetensors=True)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        build = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        return build.from_pretrained(source, dtype=dtype, trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"The LLM '{source}' cannot be loaded ({_first_line(error)}); give a model folder with safetensors."
         ) from error
-    _copy(model.language_model.state_dict(keep_vars=True), found.state_dict(), f"the LLM '{source}'")
 
 
 def load_encoder(model: nn.Module, source: str) -> None:

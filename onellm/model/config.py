@@ -30,7 +30,7 @@ class OneLLMConfig(PreTrainedConfig):
         projector: `type` (one of `projectors.PROJECTORS`, "upm" by default) and its arguments; `tags` ("start", "end",
             or both, which is the default of the UPM) are learnt words around a file; and optionally `anchor`: `size`
             (words of the caption vocabulary) and `scale`, which makes every soft word a mixture of the LLM's own word
-            embeddings.
+            embeddings, and `converted`: the width of the LLM that the projector was first trained for.
         modalities: kind -> `token_id` (its placeholder), `tokenizer` (`type` and its arguments, or `share`: the
             kind whose tokenizer it uses), `encoder` (of its own: what differs from the shared one), `input` (settings
             of the kind's `to_tensor`), `length` (positions a file takes, where the projector's queries do not say it),

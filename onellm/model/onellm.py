@@ -249,8 +249,12 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def project(self, kind: str, features: torch.Tensor, instruction: Instruction | None = None) -> torch.Tensor:
         """Project [B, N, D] features to [B, length, D_llm]: soft words, and the tags around them."""
-        embedding = live(self.get_input_embeddings(), "weight") if self.projector.anchor is not None else None
-        return self.projector(features, kind, embedding, instruction)
+        return self.projector(features, kind, self.anchor_words(), instruction)
+
+    def anchor_words(self) -> torch.Tensor | None:
+        """Return [size, D_llm], what the LLM reads for the words of the anchor's vocabulary; None without an anchor."""
+        anchor = self.projector.anchor
+        return None if anchor is None else self.get_input_embeddings()(anchor.token_ids)
 
     def _to_encoder(self, values: torch.Tensor) -> torch.Tensor:
         """Bring values to the encoder's precision and, unless it is offloaded, its device."""
@@ -313,7 +317,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         ((kind, values),) = media.items()
         words = self._by_shape(kind, values, extracted, lambda features, _: self.projector.words(features, kind))
-        return self.projector.anchor.loss(words, self.get_input_embeddings().weight, word_labels)
+        return self.projector.anchor.loss(words, self.anchor_words(), word_labels)
 
     def embed_tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Embed tokens, the rows of outputs among them: [B, L] to [B, L, D_llm]; a placeholder is like token 0."""

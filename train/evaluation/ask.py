@@ -1,5 +1,7 @@
 """Asking a model about items of the small corpus, in batches; the files go the app's own way."""
 
+from typing import Any
+
 import torch
 from tqdm import tqdm
 
@@ -49,9 +51,17 @@ def ask_all(
             do_sample=False,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
+            tokenizer=tokenizer,  # for stop strings
         )[:, inputs["input_ids"].shape[1] :]
-        answers += [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+        answers += [until_stop(chat.model, text) for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
     return answers
+
+
+def until_stop(model: Any, text: str) -> str:
+    """Cut an answer at the first of the texts at which the model's answers end."""
+    stops = model.generation_config.stop_strings or []
+    stops = [stops] if isinstance(stops, str) else stops
+    return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))].strip()
 
 
 def _part(item: Item) -> dict:

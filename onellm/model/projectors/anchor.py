@@ -21,18 +21,17 @@ class Anchor(nn.Module):
         self.softmax = nn.Softmax(dim=-1)  # a module, so that a hook sees the weights
         self.register_buffer("token_ids", torch.zeros(size, dtype=torch.long))
 
-    def logits(self, words: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Score the vocabulary: [B, M, D_llm] words and [V, D_llm] embedding to [B, M, size]."""
-        vocabulary = F.normalize(embedding[self.token_ids].float(), dim=-1)
-        return self.scale * F.normalize(words.float(), dim=-1) @ vocabulary.T
+    def logits(self, words: torch.Tensor, vocabulary: torch.Tensor) -> torch.Tensor:
+        """Score the vocabulary: [B, M, D_llm] words and [size, D_llm] embeddings of it to [B, M, size]."""
+        return self.scale * F.normalize(words.float(), dim=-1) @ F.normalize(vocabulary.float(), dim=-1).T
 
-    def forward(self, words: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+    def forward(self, words: torch.Tensor, vocabulary: torch.Tensor) -> torch.Tensor:
         """Map [B, M, D_llm] to [B, M, D_llm] inside the span of the vocabulary."""
-        weights = self.softmax(self.logits(words, embedding)).to(embedding.dtype)
-        return weights @ embedding[self.token_ids]
+        weights = self.softmax(self.logits(words, vocabulary)).to(vocabulary.dtype)
+        return weights @ vocabulary
 
-    def loss(self, words: torch.Tensor, embedding: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def loss(self, words: torch.Tensor, vocabulary: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the mean cross-entropy of [B, M, D_llm] words against [B, M] places; the filler, 0, weighs less."""
-        loss = F.cross_entropy(self.logits(words, embedding).flatten(0, 1), labels.flatten(), reduction="none")
+        loss = F.cross_entropy(self.logits(words, vocabulary).flatten(0, 1), labels.flatten(), reduction="none")
         weight = torch.where(labels.flatten() == 0, FILLER_WEIGHT, 1.0)
         return (loss * weight).sum() / weight.sum()

@@ -6,6 +6,7 @@ from torch import nn
 from onellm.errors import ModelError
 from onellm.model.offload import live
 from onellm.model.projectors.anchor import Anchor
+from onellm.model.projectors.convert import merge
 
 TAGS = ("start", "end")
 
@@ -21,7 +22,12 @@ class Projector(nn.Module):
         width_llm: D_llm.
         tags: learnt words around a file's soft words: "start", "end", both, or none.
         anchor: `size` and `scale` of an `Anchor`; None for none.
+
+    Attributes:
+        outputs: where the layers are, a kind's each or the same for all, the last of which makes the words.
     """
+
+    outputs = "output_proj"
 
     def __init__(self, kinds: list[str], width_llm: int, tags: tuple[str, ...] = (), anchor: dict | None = None):
         super().__init__()
@@ -51,6 +57,22 @@ class Projector(nn.Module):
         """Return M: how many soft words become of N features."""
         raise NotImplementedError
 
+    @torch.no_grad()
+    def convert(self, converter: nn.Linear) -> None:
+        """Make the words of another LLM: `converter`, from this one's words to those, is merged into the output.
+
+        Raises:
+            ModelError: the output ends in a layer with which nothing can be merged.
+        """
+        layers = getattr(self, self.outputs)
+        apart = isinstance(layers, nn.ModuleDict)
+        merged = {kind: merge(own, converter) for kind, own in layers.items()} if apart else merge(layers, converter)
+        setattr(self, self.outputs, nn.ModuleDict(merged) if apart else merged)
+        for tag in self.tags:
+            words = getattr(self, f"{tag}_tags")
+            for kind, word in words.items():
+                words[kind] = nn.Parameter(converter(word))
+
     def fold(self) -> None:
         """Work out what does not depend on the input; for inference only. Most projectors have nothing of the kind."""
 
@@ -58,7 +80,7 @@ class Projector(nn.Module):
         self,
         features: torch.Tensor,
         kind: str,
-        embedding: torch.Tensor | None = None,
+        vocabulary: torch.Tensor | None = None,
         instruction: Instruction | None = None,
     ) -> torch.Tensor:
         """Project features to what the LLM reads.
@@ -66,7 +88,7 @@ class Projector(nn.Module):
         Args:
             features: [B, N, D] of files of one kind.
             kind: the kind.
-            embedding: [V, D_llm], the LLM's input embedding, for the anchor.
+            vocabulary: [size, D_llm], the LLM's embeddings of the anchor's words.
             instruction: as for `words`.
 
         Returns:
@@ -74,7 +96,7 @@ class Projector(nn.Module):
         """
         words = self.words(features, kind, instruction)
         if self.anchor is not None:
-            words = self.anchor(words, embedding)
+            words = self.anchor(words, vocabulary)
         parts = [words]
         for tag in self.tags:
             word = live(getattr(self, f"{tag}_tags"), kind).expand(len(words), 1, -1).to(words)

@@ -24,6 +24,8 @@ class Pointwise(Projector):
         **common: of every projector.
     """
 
+    outputs = "layers"
+
     def __init__(self, kinds: list[str], width: int, width_llm: int, shared: bool = False, **common: Any):
         super().__init__(kinds, width_llm, **common)
         self.shared = shared

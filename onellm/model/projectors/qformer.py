@@ -38,6 +38,8 @@ class QFormer(Projector):
         **common: of every projector.
     """
 
+    outputs = "projection"
+
     def __init__(
         self,
         kinds: list[str],
