@@ -427,6 +427,9 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 use_adapter = (bool(media) or self.config.adapter_on == "outputs") and self.adapted(input_ids)
         if self.config.is_encoder_decoder:
             self._switch_adapter(bool(media) if use_adapter is None else use_adapter, 0, False)
+            if labels is None and "decoder_input_ids" not in kwargs:  # then what begins the answer
+                start = self.config.text_config.decoder_start_token_id
+                kwargs["decoder_input_ids"] = torch.full((len(inputs_embeds), 1), start, device=inputs_embeds.device)
             whole = kwargs.pop("num_items_in_batch", None)  # labels of all batches of a step, as causal LLMs take it
             output = self.language_model(
                 inputs_embeds=inputs_embeds, attention_mask=attention_mask, labels=labels, **kwargs
@@ -577,6 +580,8 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Let an encoder-decoder LLM read the prompt and write the answer, and put the prompt before it."""
         self._switch_adapter(kwargs.pop("use_adapter"), 0, False)
         kwargs.pop("past_key_values", None)
+        kwargs.setdefault("generation_config", self.generation_config)  # the LLM's own knows nothing of the preset
+        kwargs.setdefault("decoder_start_token_id", self.config.text_config.decoder_start_token_id)
         output = self.language_model.generate(**kwargs)
         answers = output if isinstance(output, torch.Tensor) else output.sequences
         prompts = input_ids.repeat_interleave(len(answers) // len(input_ids), dim=0)
