@@ -206,9 +206,9 @@ class Chat:
             )
         if not text and not content:
             raise OneLLMError("Nothing was asked; type a question or add a file.")
-        for part in content:
+        content = self.processor.instruct([*content, {"type": "text", "text": text or DEFAULT_QUESTION}])
+        for part in filter(is_file, content):
             self._read(part)  # a file that cannot be read is told before anything changes
-        content.append({"type": "text", "text": text or DEFAULT_QUESTION})
         return {"role": "user", "content": content}
 
     def _read(self, part: dict) -> str:
@@ -266,7 +266,8 @@ class Chat:
         known = {key: self._words[key] for _, key in files if key in self._words}
         tensors = {key: self._tensors[key] for _, key in files if key not in known}
         traces = {key: self._seen[key] for key in tensors}
-        return Request([token for _, ids in runs for token in ids], files, tensors, traces, known, settings)
+        asked = {_key(piece): self.processor.instruction(piece) for piece, _ in runs if is_file(piece)}
+        return Request([token for _, ids in runs for token in ids], files, tensors, traces, known, settings, asked)
 
     def _texts(
         self,

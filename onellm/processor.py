@@ -2,12 +2,14 @@
 
 Messages are transformers' chat messages. A file is a content part `{"type": kind, "path": file, ...}`; further keys are
 options of the kind's `load` (a depth map's `picture` and `scale`, for example). What lies in memory stands under the
-kind's name, `{"type": "image", "image": pillow_image}`, with the options of `from_memory`.
+kind's name, `{"type": "image", "image": pillow_image}`, with the options of `from_memory`. Where the model's projector
+reads the question about a file, the part also has it, as `instruction`.
 """
 
 import os
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +25,8 @@ from onellm.trace import is_file
 # and with special tokens taken literally, so that it never becomes a placeholder or a tag.
 OPEN, CLOSE = "\ue000", "\ue001"
 
+READER = "qformer_tokenizer"  # folder of a projector's own tokenizer, as transformers calls it
+
 
 class OneLLMProcessor(ProcessorMixin):
     """Render a chat template, load the files, and lay out placeholders: as many as the model makes soft words.
@@ -34,9 +38,13 @@ class OneLLMProcessor(ProcessorMixin):
         media_position: "inline" leaves files where the message has them; "start" puts all of them behind the first
             token of the prompt, as the published OneLLM has it; "front" before all tokens, as BLIP-2 has it.
         chat_template: a Jinja template; by default the tokenizer's.
+
+    Attributes:
+        reader: the tokenizer of a projector that reads the question; None where it does not.
     """
 
     tokenizer_class = "AutoTokenizer"
+    reader: Any = None
 
     def __init__(
         self,
@@ -65,6 +73,38 @@ class OneLLMProcessor(ProcessorMixin):
         return cls(
             tokenizer, modalities, one.pop() if len(one) == 1 else lengths, config.media_position, config.chat_template
         )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> "OneLLMProcessor":
+        """Load the processor of a model folder."""
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        reader = Path(pretrained_model_name_or_path) / READER
+        if reader.is_dir():
+            from transformers import AutoTokenizer
+
+            processor.reader = AutoTokenizer.from_pretrained(reader)
+        return processor
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> list[str]:
+        """Save everything into a model folder."""
+        saved = super().save_pretrained(save_directory, *args, **kwargs)
+        if self.reader is not None:
+            saved += self.reader.save_pretrained(Path(save_directory) / READER)
+        return saved
+
+    def instruct(self, content: list[dict]) -> list[dict]:
+        """Give the files of a message its question, where the projector reads it; a part that has one keeps it."""
+        if self.reader is None:
+            return content
+        question = " ".join(part["text"] for part in content if part["type"] == "text").strip()
+        return [part if part["type"] == "text" else {"instruction": question, **part} for part in content]
+
+    def instruction(self, part: dict) -> torch.Tensor | None:
+        """Return the token ids [L] of the question about a file, for the projector; None where it reads none."""
+        if self.reader is None:
+            return None
+        text = part.get("instruction", "")
+        return torch.tensor(self.reader(text, truncation=True)["input_ids"], dtype=torch.long)
 
     def to_tensor(self, part: dict) -> torch.Tensor:
         """Turn the file of one content part, or what lies in memory, into the model's tensor, see `load`."""
@@ -95,7 +135,7 @@ class OneLLMProcessor(ProcessorMixin):
                 f"A content part of type {kind} holds {', '.join(set(part) - {'type'}) or 'nothing'}; expected 'path' "
                 f"(a file) or '{kind}' (data in memory); add one of them."
             )
-        options = {key: part[key] for key in part if key not in ("type", "path", kind)}
+        options = {key: part[key] for key in part if key not in ("type", "path", "instruction", kind)}
         return (load_file if isinstance(value, str | os.PathLike) else from_memory)(kind, value, **options)
 
     def apply_chat_template(
@@ -123,7 +163,8 @@ class OneLLMProcessor(ProcessorMixin):
 
         Returns:
             `input_ids` and `attention_mask` [B, L] int64, padded on the left, and `media`: kind -> tensors in the
-            order of their placeholders.
+            order of their placeholders. Where the projector reads the question also `instructions`, its token ids for
+            each of these.
         """
         for ignored in ("return_tensors", "padding", "processor_kwargs"):
             kwargs.pop(ignored, None)
@@ -212,6 +253,7 @@ class OneLLMProcessor(ProcessorMixin):
             content = message["content"]
             if isinstance(content, str):
                 content = [{"type": "text", "text": content}]
+            content = self.instruct(content)
             marks = "".join(f"{OPEN}{len(parts) + index}{CLOSE}" for index in range(len(content)))
             parts += content
             rendered.append({**message, "content": marks})
@@ -236,7 +278,8 @@ class OneLLMProcessor(ProcessorMixin):
             elif (part := next(queues.get(piece, iter([])), None)) is None:
                 raise OneLLMError(f"There are more marks <{piece}> than files; give a file for each.")
             else:
-                yield part
+                question = {"type": "text", "text": " ".join(pieces[::2])}
+                yield self.instruct([part, question])[0]
 
     def lay_out(self, pieces: Iterable[str | dict]) -> tuple[list[int], list[dict]]:
         """Turn template text and content parts into token ids with placeholders, and the file parts in their order."""
@@ -287,10 +330,13 @@ class OneLLMProcessor(ProcessorMixin):
     def _collect(self, rows: list[tuple], to_tensor: Callable[[dict], torch.Tensor] | None = None) -> BatchFeature:
         """Pad encoded rows and load their files."""
         media: dict[str, list[torch.Tensor]] = {}
+        asked: dict[str, list[torch.Tensor]] = {}
         for _, files in rows:
             for part in files:
                 media.setdefault(part["type"], []).append((to_tensor or self.to_tensor)(part))
-        return BatchFeature({**self.pad([ids for ids, _ in rows]), "media": media})
+                asked.setdefault(part["type"], []).append(self.instruction(part))
+        instructions = {} if self.reader is None else {"instructions": asked}
+        return BatchFeature({**self.pad([ids for ids, _ in rows]), "media": media, **instructions})
 
     def _tokenize(self, text: str, literal: bool = False) -> list[int]:
         if not text:

@@ -251,7 +251,7 @@ def watch(model: Any, tokenizer: Any, trace: FileTrace) -> Iterator[None]:
     ]
     if hasattr(projector, "routers"):
         hooks.append(projector.routers[kind].register_forward_hook(routed))
-    if projector.anchor is not None:
+    if getattr(projector, "anchor", None) is not None:
         hooks.append(projector.anchor.softmax.register_forward_hook(anchored))
     try:
         yield

@@ -31,6 +31,7 @@ class Request:
         traces: key -> the beginning of such a file's trace.
         words: key -> soft words [M + 2, D_llm] of a file that is.
         settings: how to answer.
+        instructions: key -> token ids of the question about a file, for a projector that reads it; None for others.
     """
 
     ids: list[int]
@@ -39,6 +40,7 @@ class Request:
     traces: dict[str, FileTrace]
     words: dict[str, Any]
     settings: Settings
+    instructions: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -89,7 +91,7 @@ class Encoded:
 
 @dataclass
 class Piece:
-    """Said of every token, and of the rest at the end: text that is certain now, when it was, and tokens: 1 or 0."""
+    """Said of every token, and of the rest at the end: text that is certain now, when it was, and how many tokens."""
 
     text: str
     at_s: float
@@ -120,7 +122,7 @@ class Writer:
         self.closed = self.broken = False
         self._recent: list[weakref.ref[Past]] = []  # whose caches are kept; the one answered last stands last
         self.description = model.config.description
-        self.stop_strings = model.generation_config.stop_strings or []
+        self.stop_strings = model.generation_config.stop_strings or model.config.stop_strings or []
         self.here = not is_zero()
         self.stream = on_gpu(self.write)
 
@@ -212,24 +214,37 @@ class Writer:
         for kind, key in request.files:
             media.setdefault(kind, []).append(words[key])
         drawing = {"temperature": settings.temperature, "top_p": settings.top_p} if settings.temperature > 0 else {}
+        beams = 1 if drawing else model.generation_config.num_beams or 1
+        streamer = Pieces(tokenizer, skip_prompt=True, skip_special_tokens=True) if beams == 1 else None
         output = model.generate(
             **{name: value.to(model.device) for name, value in self.processor.pad([request.ids]).items()},
             media=media,
             words=True,
             past_key_values=cache,
             max_new_tokens=settings.max_new_tokens,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=self._ends(),
             pad_token_id=tokenizer.pad_token_id,
             tokenizer=tokenizer,  # for stop strings
-            streamer=Pieces(tokenizer, skip_prompt=True, skip_special_tokens=True),
+            streamer=streamer,
+            num_beams=beams,
             stopping_criteria=StoppingCriteriaList([Stopped()]),
             logits_processor=LogitsProcessorList([Numbers()]),
             do_sample=bool(drawing),
             **drawing,
         )
-        answered = prompt + output[0, len(prompt) :].tolist()
+        new = output[0, len(prompt) :].tolist()
+        if beams > 1:  # of which the best is known at the end; the cache holds all of them
+            said.put(Piece(tokenizer.decode(new, skip_special_tokens=True), time.perf_counter(), len(new)))
+            return
+        answered = prompt + new
         past.tokens, past.cache = answered[: cache.get_seq_length()], cache
         self._keep_caches(LIMITS.caches, past)
+
+    def _ends(self) -> list[int]:
+        """Return the tokens that end an answer: the tokenizer's, and those the model was published with."""
+        own = self.model.generation_config.eos_token_id
+        ends = {self.processor.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
+        return sorted(end for end in ends if end is not None)
 
     def _keep_caches(self, count: int, latest: Past | None = None) -> None:
         """Keep the caches of the conversations that were answered last; the lock is held."""
@@ -247,8 +262,10 @@ class Writer:
         words = dict(request.words)
         for kind, key in request.files:
             if key not in words:
+                question = request.instructions.get(key)
+                asked = {} if question is None else {"instructions": [question]}
                 with torch.no_grad(), watch(self.model, self.processor.tokenizer, request.traces[key]):
-                    words[key] = self.model.soft_words(kind, [request.tensors[key]])[0]
+                    words[key] = self.model.soft_words(kind, [request.tensors[key]], **asked)[0]
         return words
 
     def _prompt(self, request: Request, words: dict[str, Any]) -> list:

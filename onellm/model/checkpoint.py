@@ -25,6 +25,7 @@ from onellm.model import tensor_files
 from onellm.model.base_tokenizer import load_tokenizer
 from onellm.model.config import OneLLMConfig, merge
 from onellm.model.layouts import Tensor, plan_with, recognise
+from onellm.processor import READER
 from onellm.progress import Report, bar
 
 SHARD_BYTES = 1_000_000_000
@@ -79,7 +80,9 @@ def convert(
     with _folder(out) as folder:
         words = _tokenizer(tokenizer, paths, llm, config)
         if words:
-            OneLLMProcessor.from_config(words, config).save_pretrained(folder)
+            processor = OneLLMProcessor.from_config(words, config)
+            processor.reader = _reader(paths, config)
+            processor.save_pretrained(folder)
         else:
             print("No tokenizer.model was given: the folder gets no tokenizer, so it cannot chat.", file=sys.stderr)
         config.architectures = [OneLLMForConditionalGeneration.__name__]
@@ -117,6 +120,21 @@ def _tokenizer(given: AnyPath | None, paths: Sequence[Path], llm: Path | None, c
         beside = [path.with_name("tokenizer.model") for path in paths]
         given = next((path for path in (*folders, *beside) if path.exists()), None)
     return None if given is None else load_tokenizer(given, config)
+
+
+def _reader(paths: Sequence[Path], config: OneLLMConfig) -> Any:
+    """Load the tokenizer of a projector that reads the question; None where it does not."""
+    if not config.instructed:
+        return None
+    from transformers import AutoTokenizer
+
+    folder = next((path / READER for path in reversed(paths) if (path / READER).is_dir()), None)
+    if folder is None:
+        raise ModelError(
+            f"The projector reads the question, and no folder '{READER}' with its tokenizer lies in the checkpoint's "
+            "folder; download it too."
+        )
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def generation_of(config: OneLLMConfig) -> GenerationConfig:

@@ -23,6 +23,8 @@ WIDE = 512  # width of an encoder from which 8-bit products pay
 class PackedLinear(nn.Module):
     """A float32 linear layer whose weight lies in oneDNN's order."""
 
+    weight = None  # some of transformers' layers look at the type of their linears' weights
+
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None):
         super().__init__()
         self.out_features, self.in_features = weight.shape
@@ -42,6 +44,8 @@ class Int8Linear(nn.Module):
     answer in ten (docs/performance.md).
     """
 
+    weight = None
+
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None):
         super().__init__()
         self.out_features, self.in_features = weight.shape
@@ -60,6 +64,8 @@ class Int8Linear(nn.Module):
 
 class Int8ProductLinear(nn.Module):
     """A large linear layer of the encoder: weights and activations in 8 bits, a scale a row and a scale a token."""
+
+    weight = None
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None):
         super().__init__()

@@ -365,6 +365,9 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 use_adapter = bool(media) and self.rows_with_files(input_ids)
         if self.config.is_encoder_decoder:
             self._switch_adapter(bool(media) if use_adapter is None else use_adapter, 0, False)
+            if labels is None and "decoder_input_ids" not in kwargs:  # then what begins the answer
+                start = self.config.text_config.decoder_start_token_id
+                kwargs["decoder_input_ids"] = torch.full((len(inputs_embeds), 1), start, device=inputs_embeds.device)
             whole = kwargs.pop("num_items_in_batch", None)  # labels of all batches of a step, as causal LLMs take it
             output = self.language_model(
                 inputs_embeds=inputs_embeds, attention_mask=attention_mask, labels=labels, **kwargs

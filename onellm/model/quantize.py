@@ -32,6 +32,9 @@ PRECISE = (
     *("lm_head", r".*\.lora_[AB]"),
 )
 
+# what LLMs call the hidden width of their feed-forward layers
+HIDDEN = ("intermediate_size", "ffn_dim", "d_ff", "n_inner")
+
 BLOCK, NESTED_BLOCK = 64, 256  # bitsandbytes: weights a scale in 4bit, scales a scale of scales
 
 
@@ -166,7 +169,8 @@ def estimate(
     text = config.text_config
     context = min(context, getattr(text, "max_position_embeddings", context))
     cache = cache_bytes(text, context, dtype)
-    reading = context * (4 * text.hidden_size + 3 * text.intermediate_size)
+    hidden = next(getattr(text, name) for name in HIDDEN if hasattr(text, name))
+    reading = context * (4 * text.hidden_size + 3 * hidden)
     width, growth = config.encoder["width"], config.encoder.get("mlp_ratio", 4.0)
     seeing = 0
     for kind, settings in config.modalities.items():
@@ -194,10 +198,14 @@ def _without_weights(config: str) -> Any:
 
 
 def cache_bytes(text: Any, context: int, dtype: "torch.dtype") -> int:
-    """Return the bytes of an LLM's keys and values of `context` positions; `text` is its configuration."""
+    """Return the bytes of an LLM's keys and values of `context` positions; `text` is its configuration.
+
+    The decoder of an encoder-decoder LLM keeps those of the prompt beside its own.
+    """
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return 2 * text.num_hidden_layers * heads * head_dim * context * dtype.itemsize
+    times = 4 if getattr(text, "is_encoder_decoder", False) else 2
+    return times * text.num_hidden_layers * heads * head_dim * context * dtype.itemsize
 
 
 def _quantised(name: str, module: Any, mode: str) -> bool:

@@ -152,12 +152,14 @@ def plan_with(
 
     Args:
         layout: of the checkpoint.
-        published: the checkpoint's tensors, of which only shapes and dtypes are looked at.
+        published: the checkpoint's tensors, of which only shapes and dtypes are looked at, unless our two are tied and
+            the checkpoint has both.
         params: as for `Layout.read_config`.
         preset: as for `Layout.read_config`.
 
     Returns:
-        The configuration, and our tensors by name. Those that are tied to another one are left out.
+        The configuration, and our tensors by name. Those that are tied to another one are left out, unless the
+        checkpoint has something else for them.
 
     Raises:
         ModelError: keys are missing, too many or misshapen; the message names them.
@@ -167,7 +169,9 @@ def plan_with(
     config.dtype = mode(value.dtype for value in published.values())
     with torch.device("meta"):
         model = OneLLMForConditionalGeneration(config)
-    tied = set(model.all_tied_weights_keys)
+    tied = {
+        name: source for name, source in model.all_tied_weights_keys.items() if _same(layout, published, name, source)
+    }
     heads = {"q": config.text_config.num_attention_heads}
     heads["k"] = getattr(config.text_config, "num_key_value_heads", None) or heads["q"]
     tensors = {}
@@ -192,6 +196,14 @@ def plan_with(
         ]
     )
     return config, tensors
+
+
+def _same(layout: Layout, published: Mapping[str, torch.Tensor], name: str, source: str) -> bool:
+    """Whether a checkpoint has nothing else for one of our tensors than for the one it is tied to."""
+    mine, other = (published.get(layout.keys_of(one)[0]) for one in (name, source))
+    if mine is None or other is None or mine.is_meta:
+        return True
+    return mine.shape == other.shape and torch.equal(mine, other)
 
 
 def _sources(layout: Layout, name: str, shape: tuple[int, ...], shapes: Shapes) -> dict[str, tuple[int, ...]]:
