@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from onellm.errors import ModelError
+from onellm.modalities import MODALITIES
 
 # name in a recipe -> patterns of parameter names
 PARTS = {
@@ -20,6 +21,11 @@ PARTS = {
     "tags": ["projector.start_tags.*", "projector.end_tags.*"],
     "language_model": ["language_model.*"],
     "adapter": ["language_model.*lora_*"],
+}
+# a kind's name stands for what belongs to that kind alone
+PARTS |= {
+    kind: [f"tokenizers.{kind}.*", f"encoders.{kind}.*", f"projector.*.{kind}", f"projector.*.{kind}.*"]
+    for kind in MODALITIES
 }
 # solved in closed form when the data is opened, not trained step by step
 SOLVED = ["tokenizers.*.nouns.classifier.*"]

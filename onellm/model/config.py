@@ -32,7 +32,8 @@ class OneLLMConfig(PreTrainedConfig):
         modalities: kind -> `token_id` (its placeholder), `tokenizer` (`type` and its arguments, or `share`: the
             kind whose tokenizer it uses), `encoder` (of its own: what differs from the shared one), `input` (settings
             of the kind's `to_tensor`), `length` (positions a file takes, where the projector's queries do not say it),
-            `before` and `after` (text set around the file in a prompt), `default_question`.
+            `before` and `after` (text set around the file in a prompt), `default_question`, `windows` (of sounds and
+            videos: those longer than `seconds` are read in windows, whose soft words are merged into `words`).
         adapter: what is added to the LLM; None for nothing. `type` is "lora" (the default; PEFT's `r`, `lora_alpha`,
             `target_modules`) or "routed" (`adapters.RoutedAdapters`); LoRA speaks only where a prompt holds a file,
             unless `always` is true.

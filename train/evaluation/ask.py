@@ -10,25 +10,27 @@ BATCH = 16
 NEW_TOKENS = 40
 
 
-def ask_all(chat: onellm.Chat, questions: list[tuple[list[Item], str]]) -> list[str]:
+def ask_all(chat: onellm.Chat, questions: list[tuple[list[Item | dict], str]]) -> list[str]:
     """Answer questions about files.
 
     Args:
         chat: a loaded model.
-        questions: the files and the text of each.
+        questions: the files (items, or content parts) and the text of each.
 
     Returns:
         One answer a question.
     """
 
     def to_tensor(part: dict):
+        if "item" not in part:
+            return chat.processor.to_tensor(part)
         settings = chat.processor.modalities[part["type"]].get("input", {})
         return MODALITIES[part["type"]].to_tensor(load_sample(part["item"]), **settings)
 
     tokenizer, answers = chat.processor.tokenizer, []
     for start in tqdm(range(0, len(questions), BATCH), desc="answers"):
         conversations = [
-            [{"role": "user", "content": [*map(_part, items), {"type": "text", "text": text}]}]
+            [{"role": "user", "content": [*map(as_part, items), {"type": "text", "text": text}]}]
             for items, text in questions[start : start + BATCH]
         ]
         inputs = chat.processor.apply_chat_template(conversations, to_tensor=to_tensor)
@@ -43,6 +45,6 @@ def ask_all(chat: onellm.Chat, questions: list[tuple[list[Item], str]]) -> list[
     return answers
 
 
-def _part(item: Item) -> dict:
+def as_part(item: Item | dict) -> dict:
     """Return an item as a content part; it is loaded when its turn comes."""
-    return {"type": item.kind, "item": item}
+    return item if isinstance(item, dict) else {"type": item.kind, "item": item}
