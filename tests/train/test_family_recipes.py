@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 
 from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration
-from onellm.errors import ModelError
 from train.engine import run
 from train.parts import PARTS, freeze, matches
 from train.recipe import Recipe, Source, load_recipe
