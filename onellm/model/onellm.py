@@ -138,7 +138,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return bool(rows[0]) if bool((rows == rows[0]).all()) else rows
 
     def adapted(self, input_ids: torch.Tensor) -> bool | torch.Tensor:
-        """Tell where in a batch [B, L] the LLM's adapter speaks: everywhere, nowhere, in rows [B], or at places [B, L]."""
+        """Tell where in a batch [B, L] the LLM's adapter speaks: everywhere, nowhere, in rows [B], at places [B, L]."""
         if not self.config.adapter_on_outputs:
             return self.rows_with_files(input_ids)
         own = self.rows.own(input_ids)
