@@ -54,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     """Describe the commands."""
+    from onellm.generators import add_options as add_generators
     from onellm.models import add_options as add_model_options
     from onellm.settings import add_options as add_settings
     from onellm.web.serve import add_options
@@ -75,10 +76,13 @@ def _parser() -> argparse.ArgumentParser:
             metavar="FILE",
             help=f"the picture beside the {kind} map; the first belongs to the first map",
         )
+    ask.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where a picture, video or sound goes")
     add_model_options(ask)
+    add_generators(ask)
     add_settings(ask)
     chat = commands.add_parser("chat", help="chat in the terminal", description=_chat.__doc__)
     add_model_options(chat)
+    add_generators(chat)
     add_settings(chat)
 
     serve = commands.add_parser("serve", help="start the web app, as app.py does")
@@ -103,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    """Print the answer, and nothing else, on standard output."""
+    """Print the answer, and nothing else, on standard output; where what it made was saved, on standard error."""
     files: dict[str, list] = {kind: [{"path": path} for path in getattr(options, kind)] for kind in MODALITIES}
     for kind in WITH_PICTURE:
         pictures = getattr(options, f"{kind}_picture")
@@ -120,7 +124,13 @@ def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     from onellm.models import load
     from onellm.settings import given
 
-    chat = load(options.model, quantize=options.quantize, device_map="auto" if options.offload else None)
+    chat = load(
+        options.model,
+        quantize=options.quantize,
+        device_map="auto" if options.offload else None,
+        generators=dict(options.generator),
+    )
+    chat.place = lambda name, _: options.out / name
     begun = False
     for piece in chat.stream(
         options.question,
@@ -131,6 +141,8 @@ def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         begun = begun or bool(piece)
         print(piece, end="", flush=True)
     print(flush=True)
+    for part in chat.made:
+        print(part.get("error") or f"Saved {part['path']}", file=sys.stderr, flush=True)
     return 0
 
 
@@ -141,7 +153,13 @@ def _chat(options: argparse.Namespace) -> int:
     from onellm.settings import given
 
     device_map = "auto" if options.offload else None
-    return terminal.start(options.model, given(options), quantize=options.quantize, device_map=device_map)
+    return terminal.start(
+        options.model,
+        given(options),
+        quantize=options.quantize,
+        device_map=device_map,
+        generators=dict(options.generator),
+    )
 
 
 def _models() -> int:
