@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     """Describe the commands."""
+    from onellm.generators import add_options as add_generators
     from onellm.model.quantize import CPU_MODES
     from onellm.models import add_options as add_model_options
     from onellm.settings import add_options as add_settings
@@ -68,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
 
     ask = commands.add_parser("ask", help="ask one question, about files or not", description=_ask.__doc__)
     _add_question(ask)
+    ask.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where a picture, video or sound goes")
     add_model_options(ask)
+    add_generators(ask)
     add_settings(ask)
     compare = commands.add_parser("compare", help="ask two models the same question", description=_compare.__doc__)
     _add_question(compare)
@@ -80,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add_settings(compare)
     chat = commands.add_parser("chat", help="chat in the terminal", description=_chat.__doc__)
     add_model_options(chat)
+    add_generators(chat)
     add_settings(chat)
 
     serve = commands.add_parser("serve", help="start the web app, as app.py does")
@@ -151,13 +155,21 @@ def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     from onellm.models import load
     from onellm.settings import given
 
-    chat = load(options.model, quantize=options.quantize, device_map="auto" if options.offload else None)
+    chat = load(
+        options.model,
+        quantize=options.quantize,
+        device_map="auto" if options.offload else None,
+        generators=dict(options.generator),
+    )
+    chat.place = lambda name, _: options.out / name
     begun = False
     for piece in chat.stream(options.question, **vars(given(options)), **files):
         piece = piece if begun else piece.lstrip()
         begun = begun or bool(piece)
         print(piece, end="", flush=True)
     print(flush=True)
+    for part in chat.made:
+        print(part.get("error") or f"Saved {part['path']}", file=sys.stderr, flush=True)
     return 0
 
 
@@ -189,7 +201,13 @@ def _chat(options: argparse.Namespace) -> int:
     from onellm.settings import given
 
     device_map = "auto" if options.offload else None
-    return terminal.start(options.model, given(options), quantize=options.quantize, device_map=device_map)
+    return terminal.start(
+        options.model,
+        given(options),
+        quantize=options.quantize,
+        device_map=device_map,
+        generators=dict(options.generator),
+    )
 
 
 def _models() -> int:

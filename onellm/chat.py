@@ -304,8 +304,12 @@ class Chat:
         """Write what an answer made to a file; return its content part."""
         if made.media is None:
             return made.part(None)
-        path = self.place(name_for(made.kind), made.media.array.nbytes)
-        write_media(made.media, path)
+        try:
+            path = self.place(name_for(made.kind), made.media.array.nbytes)
+            write_media(made.media, path)
+        except OneLLMError as error:  # no room for it; the words stay
+            made.error = str(error)
+            return made.part(None)
         return made.part(path)
 
     def _check_room(self, runs: list) -> None:

@@ -38,28 +38,38 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--generator",
         action="append",
+        type=_named,
         default=[],
         metavar="KIND=G",
         help="a diffusers pipeline, folder or hub name, that makes pictures, videos or sounds: image=FOLDER",
     )
 
 
-def parse(given: list[str]) -> dict[str, str]:
-    """Read `KIND=SOURCE` of the options; what the environment says stands behind them.
+def _named(text: str) -> tuple[str, str]:
+    """Read KIND=SOURCE.
 
     Raises:
-        OneLLMError: one has another form.
+        argparse.ArgumentTypeError: it has another form.
     """
-    found = {}
-    for text in [*filter(None, os.environ.get(VARIABLE, "").split(",")), *given]:
-        kind, equals, source = text.strip().partition("=")
-        if kind not in NAMES or not equals or not source:
-            raise OneLLMError(
-                f"'{text}' names no generator; expected KIND=FOLDER or KIND=NAME with one of {', '.join(NAMES)}, such "
-                "as image=my-stable-diffusion."
-            )
-        found[kind] = source
-    return found
+    kind, _, source = text.strip().partition("=")
+    if kind not in NAMES or not source:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' names no generator; expected KIND=FOLDER or KIND=NAME with one of {', '.join(NAMES)}, such as "
+            "image=my-stable-diffusion"
+        )
+    return kind, source
+
+
+def from_environment() -> dict[str, str]:
+    """Return the generators that the environment names: kind -> source.
+
+    Raises:
+        OneLLMError: it has another form.
+    """
+    try:
+        return dict(map(_named, filter(None, os.environ.get(VARIABLE, "").split(","))))
+    except argparse.ArgumentTypeError as error:
+        raise OneLLMError(f"{VARIABLE}: {error}.") from error
 
 
 class Generators:

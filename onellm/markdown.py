@@ -19,8 +19,9 @@ def as_markdown(messages: list[dict], title: str, model: str) -> str:
     pieces = [f"# {title}"]
     for message in messages:
         pieces.append(f"## {'You' if message['role'] == 'user' else message.get('name') or model}")
-        files = [part for part in message["content"] if part["type"] != "text"]
+        files = [part for part in message["content"] if part["type"] != "text" and part.get("path")]
         if files:
             pieces.append("\n".join(f"* {MODALITIES[file['type']].title}: {Path(file['path']).name}" for file in files))
-        pieces += [part["text"] for part in message["content"] if part["type"] == "text"]
+        pieces += [part["text"] for part in message["content"] if part.get("text")]
+        pieces += [part["error"] for part in message["content"] if part.get("error")]
     return "\n\n".join(pieces) + "\n"

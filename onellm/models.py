@@ -148,12 +148,11 @@ def load(
                 model = optimise(model, mode == "int8", progress)
         processor = weights.processor(folder, random_weights)
     from onellm.chat import Chat
-    from onellm.generators import Generators
-    from onellm.generators import parse as parse_generators
+    from onellm.generators import Generators, from_environment
 
     notes = [note for note, holds in ((mode, mode != "none"), ("random weights", random_weights)) if holds]
     label += f" ({', '.join(notes)})" if notes else ""
-    makers = Generators(parse_generators([]) | (generators or {}))
+    makers = Generators(from_environment() | (generators or {}))
     return Chat(model, processor, label, origin=name, quantize=mode, lighter=lighter, generators=makers)
 
 

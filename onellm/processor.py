@@ -374,7 +374,7 @@ class OneLLMProcessor(ProcessorMixin):
 
     def _cut(self, piece: str | dict) -> list[str | dict]:
         """Cut a video that is read with its sound into what it stands for."""
-        if not is_file(piece):
+        if not is_file(piece) or "tokens" in piece:
             return [piece]
         self._settings(piece["type"])
         return timeline.spans(timeline.resolve(piece, {}, self.load))

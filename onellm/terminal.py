@@ -146,6 +146,8 @@ class Terminal:
                     status.stop()
                 self.console.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
         self.console.print()
+        for part in self.chat.made:
+            self.errors.print(Text(part.get("error") or f"saved {part['path']}", style="dim"), soft_wrap=True)
         if self.chat.trace is not None and self.chat.trace.stopped:
             self.errors.print("stopped", style="dim")
 

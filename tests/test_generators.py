@@ -1,3 +1,4 @@
+import argparse
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ from small_pipelines import picture_pipeline, sound_pipeline, video_pipeline
 
 from onellm import made
 from onellm.errors import ModelError, OneLLMError
-from onellm.generators import Generators, Interrupted, caption_condition, parse
+from onellm.generators import Generators, Interrupted, add_options, caption_condition, from_environment
 
 SETTINGS = {
     "image": {"num_inference_steps": 2},
@@ -100,7 +101,13 @@ def test_pipelines_with_code_or_pickles_are_refused(pipelines, tmp_path):
 
 def test_generators_are_named_by_options_and_environment(monkeypatch):
     monkeypatch.setenv("ONELLM_GENERATORS", "image=a,audio=b")
-    assert parse(["image=c=d"]) == {"image": "c=d", "audio": "b"}
+    assert from_environment() == {"image": "a", "audio": "b"}
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    assert dict(parser.parse_args(["--generator", "image=c=d"]).generator) == {"image": "c=d"}
     for wrong in ("image", "smell=x", "image="):
+        monkeypatch.setenv("ONELLM_GENERATORS", wrong)
         with pytest.raises(OneLLMError, match="names no generator"):
-            parse([wrong])
+            from_environment()
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--generator", wrong])

@@ -25,7 +25,7 @@ from train.data.items import corpus_folder
 from train.recipe import Recipe
 
 logger = logging.getLogger(__name__)
-REQUESTS = 4  # ways in which each thing is asked for
+REQUESTS = 3  # ways in which each thing is asked for
 TALKS = 240  # conversations without a picture
 HELD_OUT = 24  # requests in other words, for a look while training
 FIT_STEPS = 400  # of the row that begins a picture
@@ -160,6 +160,7 @@ def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
         disk.discard(out)
     torch.manual_seed(recipe.seed)
     model, processor = build_model(recipe, runs)
+    model.rows.start(model.get_input_embeddings().weight, model.get_output_embeddings().weight, apart=1.0)
     model.rows.input.requires_grad_(False)  # read by frozen layers
     upper = Upper(model)
     pictures = encode_pictures(model, named("train"))
@@ -226,7 +227,7 @@ def fit_start(
         seed: of the talks.
 
     Returns:
-        The share of places, of both sorts, that it tells apart.
+        The shares of places where a picture is to begin, and is not, that it tells apart.
     """
     model, choose = upper.model, random.Random(seed)
     model._switch_adapter(False)

@@ -1,7 +1,8 @@
 """One answer for a program: it waits in the line of all, streams, can be given up, and is counted."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 from onellm.api.metrics import Count
@@ -30,8 +31,13 @@ def queue(engine: Engine, ticket: Ticket) -> Iterator[int]:
 
 
 def stream(
-    engine: Engine, count: Count, text: str, messages: list[dict] | None = None, **options: Any
-) -> Generator[str, None, None]:
+    engine: Engine,
+    count: Count,
+    text: str,
+    messages: list[dict] | None = None,
+    place: Callable[[str, int], Path] | None = None,
+    **options: Any,
+) -> Generator[str, None, list[dict]]:
     """Answer a question in a conversation of its own.
 
     Args:
@@ -39,11 +45,15 @@ def stream(
         count: gets the trace of the answer.
         text: the question.
         messages: what was said before.
+        place: where files go that the answer makes, as for `Chat`.
         **options: options and files as for `Chat.stream`.
 
     Yields:
         Pieces of the answer, and an empty one whenever there was none for a moment: whoever closes the stream
         frees the model within one token.
+
+    Returns:
+        What the answer made besides text, see `Chat.made`.
 
     Raises:
         BusyError: too many wait.
@@ -54,6 +64,7 @@ def stream(
         for _ in queue(engine, ticket):
             yield ""
         chat = engine.new_chat(messages)
+        chat.place = place or chat.place
         reader = Reader(chat.stream(text, **options), lambda: None)
         try:
             yield from reader.pieces(BEAT_S)
@@ -62,6 +73,7 @@ def stream(
                 chat.stop()
                 reader.join(BEAT_S)
             count.trace = chat.trace
+        return chat.made
     finally:
         engine.start()  # if the model broke, the next in line waits for it
         ticket.leave()

@@ -5,6 +5,7 @@ Nothing is fetched: a file comes as a data URL or in base64 within the request, 
 
 import base64
 import binascii
+import mimetypes
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from onellm.errors import FileError, OneLLMError
 from onellm.limits import LIMITS
 from onellm.modalities import MODALITIES, WITH_PICTURE
 
-__all__ = ["Conversation", "read"]
+__all__ = ["Conversation", "describe", "read"]
 
 # media types whose name is not the ending of a file name
 SUFFIXES = {
@@ -82,6 +83,16 @@ def read(messages: list[schema.Message], folder: Path) -> Conversation:
     talk.text = said[-1].text
     talk.files = by_kind(_files(said[-1], writer))
     return talk
+
+
+def describe(part: dict) -> dict:
+    """Describe what an answer made, a content part with its file, for a program: `type`, and `url` with all of it."""
+    described = {key: part[key] for key in ("type", "prompt", "error") if part.get(key)}
+    if part.get("path"):
+        path = Path(part["path"])
+        content = base64.b64encode(path.read_bytes()).decode()
+        described["url"] = f"data:{mimetypes.guess_type(path.name)[0]};base64,{content}"
+    return described
 
 
 class _Writer:

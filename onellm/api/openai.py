@@ -91,6 +91,7 @@ class Answer:
         self.count = Count()
         self.most = min(asked.max_completion_tokens or asked.max_tokens or Settings.max_new_tokens, LIMITS.new_tokens)
         self.cut = False
+        self.media: list[dict] = []
         self._head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -108,6 +109,7 @@ class Answer:
                 self.count,
                 talk.text,
                 talk.messages,
+                lambda name, _: Path(folder) / name,
                 system=talk.system,
                 max_new_tokens=self.most,
                 temperature=asked.temperature or 0.0,
@@ -115,7 +117,12 @@ class Answer:
                 seed=None if asked.seed is None else asked.seed % 2**32,
                 **talk.files,
             )
-            yield from self._trimmed(pieces, asked.stop or [])
+            yield from self._trimmed(self._media_of(pieces), asked.stop or [])
+
+    def _media_of(self, pieces: Generator[str, None, list[dict]]) -> Generator[str, None, None]:
+        """Pass an answer on, and keep what it made besides text: its files go with the request."""
+        made = yield from pieces
+        self.media = [media.describe(part) for part in made]
 
     def _trimmed(self, pieces: Generator[str, None, None], stops: list[str]) -> Iterator[str]:
         """Pass an answer on up to the first stop word, without spaces at its ends."""
@@ -134,7 +141,9 @@ class Answer:
 
     def whole(self, text: str) -> dict:
         """Return the answer at once."""
-        message = {"role": "assistant", "content": text}
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        if self.media:
+            message["media"] = self.media
         choice = {"index": 0, "message": message, "finish_reason": self._reason(), "logprobs": None}
         return self._head | {"object": "chat.completion", "choices": [choice], "usage": self._usage()}
 
@@ -154,7 +163,7 @@ class Answer:
         except Exception as error:  # the status has been sent
             yield _data({"error": _described(error)[1]})
             return
-        yield self._event({}, self._reason())
+        yield self._event({"media": self.media} if self.media else {}, self._reason())
         if self.asked.stream_options and self.asked.stream_options.include_usage:
             yield _data(self._head | {"object": "chat.completion.chunk", "choices": [], "usage": self._usage()})
         yield "data: [DONE]\n\n"

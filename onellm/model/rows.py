@@ -28,11 +28,18 @@ class TokenRows(nn.Module):
         self.head = nn.Parameter(torch.randn(count, width) * 0.02)
 
     @torch.no_grad()
-    def start(self, embedding: torch.Tensor, head: torch.Tensor) -> None:
-        """Start from the mean of the known rows, [V, D] each, and a little noise."""
-        for rows, known in ((self.input, embedding), (self.head, head)):
+    def start(self, embedding: torch.Tensor, head: torch.Tensor, apart: float = NOISE) -> None:
+        """Start from the mean of the known rows and some noise.
+
+        Args:
+            embedding: [V, D], known rows.
+            head: [V, D], known rows.
+            apart: noise of the input rows, in spreads of the known ones; 1 where they stay as they are and frozen
+                layers have to tell them apart.
+        """
+        for rows, known, noise in ((self.input, embedding, apart), (self.head, head, NOISE)):
             known = known.float()
-            rows.copy_(known.mean(dim=0) + NOISE * known.std(dim=0) * torch.randn(rows.shape, device=rows.device))
+            rows.copy_(known.mean(dim=0) + noise * known.std(dim=0) * torch.randn(rows.shape, device=rows.device))
 
     def own(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Tell which ids [B, L] are rows of this module: [B, L] bool."""

@@ -1,5 +1,6 @@
 """Asking: a question goes from the form into the conversation, waits its turn, and its answer streams back."""
 
+import contextvars
 import logging
 import os
 import threading
@@ -15,6 +16,7 @@ from onellm.chat import DEFAULT_QUESTION, by_kind
 from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
 from onellm.modalities.base import megabytes
+from onellm.web import uploads
 from onellm.web.line import Ticket
 from onellm.web.page import Page, worded
 from onellm.web.reader import Reader
@@ -189,11 +191,14 @@ class Asking:
     def stream(self, session: Session, turn: Turn) -> Iterator[dict]:
         """Stream an answer into a turn; closing the stream stops the model."""
         chat = session.chat
-        before, shown_s = len(chat.messages), 0.0
+        before, trace_before, shown_s = len(chat.messages), chat.trace, 0.0
         turn.model = chat.name
+        visitor = contextvars.copy_context()  # whose files are what the answer makes, in the reader's thread
+        chat.place = lambda name, size: visitor.run(uploads.fresh, name, size)
 
         def done() -> None:
             turn.held = turn.held or len(chat.messages) > before
+            turn.made = chat.made if chat.trace is not trace_before else []
             turn.trace = chat.trace
 
         options = asdict(turn.settings)
@@ -215,7 +220,7 @@ class Asking:
         finally:
             chat.stop()
             turn.answer = turn.answer.strip()
-        turn.note = "" if turn.answer else say(session.language, "answer.empty")
+        turn.note = "" if turn.answer or turn.made else say(session.language, "answer.empty")
 
     # Stopping and taking back.
 

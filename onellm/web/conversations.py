@@ -43,6 +43,16 @@ class FileRecord(BaseModel):
     frames: int | None = Field(None, ge=1, le=LIMITS.video_sampled_frames)
 
 
+class MadeRecord(BaseModel):
+    """What an answer holds besides words, a content part of it."""
+
+    type: Literal["image", "video", "audio"]
+    path: str = Field("", max_length=4096)
+    tokens: list[int] = Field([], max_length=LIMITS.new_tokens)
+    prompt: str = Field("", max_length=LIMITS.message_characters)
+    error: str = Field("", max_length=LIMITS.message_characters)
+
+
 class TurnRecord(BaseModel):
     """A question with its answer, see `Turn`."""
 
@@ -50,6 +60,7 @@ class TurnRecord(BaseModel):
     files: list[FileRecord] = Field([], max_length=LIMITS.files_per_turn)
     settings: Settings = Settings()
     answer: str = Field("", max_length=LIMITS.chat_characters)
+    made: list[MadeRecord] = Field([], max_length=LIMITS.files_per_turn)
     note: str = Field("", max_length=LIMITS.message_characters)
     failed: bool = False
     held: bool = False
@@ -97,8 +108,9 @@ def restore(page: "Page", session: Session, text: str) -> None:
     session.id, session.begun_s = record.id, record.begun_s
     for kept in record.turns:
         files = tuple(_attachment(page, file) for file in kept.files if file.kind in MODALITIES)
-        values = kept.model_dump(exclude={"files", "settings", "trace"})
-        turn = Turn(**values, files=files, settings=kept.settings, stage="done")
+        made = [_made(page, thing) for thing in kept.made]
+        values = kept.model_dump(exclude={"files", "made", "settings", "trace"})
+        turn = Turn(**values, files=files, made=made, settings=kept.settings, stage="done")
         with contextlib.suppress(Exception):  # an older version's trace is no reason to lose the words
             turn.trace = Trace.from_dict(kept.trace) if kept.trace else None
         session.turns.append(turn)
@@ -116,6 +128,7 @@ def export(session: Session, form: str) -> Path:
     """
     record = _record(session)
     paths = {path for turn in record.turns for file in turn.files for path in (file.path, file.picture) if path}
+    paths |= {thing.path for turn in record.turns for thing in turn.made if thing.path}
     size = sum(os.path.getsize(path) for path in paths if os.path.exists(path)) if form == "zip" else 0
     target = uploads.fresh(f"onellm-{time.strftime('%Y-%m-%d-%H%M', time.localtime(record.begun_s))}.{form}", size)
     if form == "md":
@@ -124,6 +137,8 @@ def export(session: Session, form: str) -> Path:
         for turn in record.turns:
             for file in turn.files:
                 file.path, file.picture = "", None
+            for thing in turn.made:
+                thing.path = ""
         target.write_text(record.model_dump_json(indent=1), encoding="utf-8")
     else:
         _write_zip(target, record)
@@ -175,6 +190,7 @@ def _record(session: Session) -> Record:
                 files=files,
                 settings=turn.settings,
                 answer=turn.answer,
+                made=turn.made[: LIMITS.files_per_turn],
                 note=turn.note,
                 failed=turn.failed,
                 held=turn.held,
@@ -196,14 +212,26 @@ def _attachment(page: "Page", file: FileRecord) -> Attachment:
         return Attachment(file.kind, "", name=file.name)
 
 
+def _made(page: "Page", thing: MadeRecord) -> dict:
+    """Turn what an answer made into a content part; a file that is gone loses its path."""
+    part = {key: value for key, value in thing.model_dump().items() if value}
+    if thing.path:
+        try:
+            part["path"] = page.own(thing.path)
+        except OneLLMError:
+            del part["path"]
+    return part
+
+
 def _markdown(record: Record) -> str:
     """Write a conversation for people."""
     messages = []
     for turn in record.turns:
         files = [{"type": file.kind, "path": file.name} for file in turn.files]
         messages.append({"role": "user", "content": [*files, {"type": "text", "text": turn.question}]})
+        made = [thing.model_dump() for thing in turn.made]
         answer = {"type": "text", "text": turn.answer or turn.note}
-        messages.append({"role": "assistant", "name": turn.model, "content": [answer]})
+        messages.append({"role": "assistant", "name": turn.model, "content": [answer, *made]})
     return as_markdown(messages, record.title, "OneLLM")
 
 
@@ -223,6 +251,8 @@ def _write_zip(target: Path, record: Record) -> None:
         for turn in record.turns:
             for file in turn.files:
                 file.path, file.picture = packed(file.path) or "", packed(file.picture)
+            for thing in turn.made:
+                thing.path = packed(thing.path) or ""
         archive.writestr(RECORD, record.model_dump_json(indent=1))
         archive.writestr("conversation.md", _markdown(record))
 
@@ -265,4 +295,6 @@ def _unpack(name: str, archive: zipfile.ZipFile) -> str:
     for turn in record["turns"]:
         for file in turn["files"]:
             file["path"], file["picture"] = path_of(file.get("path")) or "", path_of(file.get("picture"))
+        for thing in turn.get("made", []):
+            thing["path"] = path_of(thing.get("path")) or ""
     return json.dumps(record)

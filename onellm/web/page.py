@@ -14,7 +14,7 @@ from onellm.web import conversations, inside, picker, uploads
 from onellm.web.engine import Engine
 from onellm.web.examples import Example
 from onellm.web.markup import button, escaped, part
-from onellm.web.previews import note, refusal, words
+from onellm.web.previews import made, note, refusal, words
 from onellm.web.session import Attachment, Pending, Session, Turn
 from onellm.web.texts import say
 
@@ -120,6 +120,7 @@ class Page:
             asked: list[Any] = [part(f'<div class="sent-file">{self.look(session, f)}</div>') for f in turn.files]
             asked.append(words(turn.question))
             answer: list[Any] = [words(turn.answer)] if turn.answer else []
+            answer += [part(made(thing, session.language)) for thing in turn.made]
             if turn.note:
                 answer.append(note(turn.note, turn.failed))
             if not session.busy:

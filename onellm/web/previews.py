@@ -97,6 +97,21 @@ def refusal(text: str) -> str:
     return f'<div class="note error" role="alert">{html.escape(text)}</div>'
 
 
+def made(thing: dict, language: str) -> str:
+    """Return what an answer made, a content part of it, as HTML: a picture, what plays a video or sound, or why not."""
+    kind, path, prompt = thing["type"], thing.get("path", ""), thing.get("prompt", "")
+    if thing.get("error") or not Path(path).is_file():
+        why = thing.get("error") or say(language, "made.gone")
+        return f'<div class="note" role="status">{escaped(why)}</div>'
+    name = prompt or say(language, f"made.{kind}")
+    if kind == "image":
+        shown = f'<img class="player" alt="{html.escape(name)}" src="{html.escape(file_url(path))}">'
+    else:
+        shown = _player(kind, path, name, language)
+    caption = f"<figcaption>{escaped(prompt)}</figcaption>" if prompt else ""
+    return f'<figure class="made made-{kind}">{shown}{caption}</figure>'
+
+
 def file_url(path: str | Path) -> str:
     """Return a served file's address, relative to the page so that it holds behind any proxy."""
     return f"gradio_api/file={quote(str(path))}"

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onellm import gpu
+from onellm.generators import add_options as add_generators
 from onellm.limits import LIMITS
 from onellm.models import add_options as add_model_options
 
@@ -27,6 +28,7 @@ WEEK_S = 604_800
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the app's options to a parser; what is not given comes from the environment, as hosts set it."""
     add_model_options(parser)
+    add_generators(parser)
     parser.add_argument("--host", default="0.0.0.0" if _on_space() else "127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on")
     parser.add_argument("--root-path", default="", metavar="P", help="path or URL behind a reverse proxy: /onellm")
@@ -70,7 +72,12 @@ def serve(options: argparse.Namespace) -> None:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container's stop ends as Ctrl-C does
     fixed = options.fixed_model if options.fixed_model is not None else _on_space() or not _is_loopback(options.host)
-    engine = Engine(options.model, quantize=options.quantize, device_map="auto" if options.offload else None)
+    engine = Engine(
+        options.model,
+        quantize=options.quantize,
+        device_map="auto" if options.offload else None,
+        generators=dict(options.generator),
+    )
     if gpu.is_zero():  # its workers are forked at launch, and the model must be in what they copy
         engine.wait()
     page = build(engine, fixed_model=fixed)

@@ -72,6 +72,7 @@ class Turn:
         files: what came with it.
         settings: how the answer is drawn.
         answer: the model's words so far.
+        made: what the answer holds besides words, content parts as `Chat.made` has them.
         note: the app's words below the answer: that it waits, was stopped, or failed.
         failed: the note is an error.
         stage: whether the question was asked, waits in line, is being answered, or is done with, as a stopped one is.
@@ -85,6 +86,7 @@ class Turn:
     files: tuple[Attachment, ...] = ()
     settings: Settings = Settings()
     answer: str = ""
+    made: list[dict] = field(default_factory=list)
     note: str = ""
     failed: bool = False
     stage: Literal["asked", "waiting", "answering", "done"] = "asked"
@@ -206,6 +208,6 @@ class Session:
         for turn in self.turns:
             if turn.held:
                 asked = [*turn.parts(), {"type": "text", "text": turn.question}]
-                answered = [{"type": "text", "text": turn.answer}]
+                answered = [{"type": "text", "text": turn.answer}, *turn.made]
                 messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
         return messages

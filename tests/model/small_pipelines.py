@@ -27,6 +27,12 @@ def clip_text(words):
     return CLIPTextModel(CLIPTextConfig(vocab_size=words, max_position_embeddings=LENGTH, **sizes))
 
 
+def scheduler():
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(steps_offset=1, clip_sample=False)
+
+
 def autoencoder(channels):
     from diffusers import AutoencoderKL
 
@@ -43,7 +49,7 @@ def autoencoder(channels):
 
 def picture_pipeline(folder):
     """Write a Stable Diffusion pipeline for pictures of 16 x 16 pixels."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
     torch.manual_seed(0)
     tokenizer = clip_tokenizer(folder / "words")
@@ -64,7 +70,7 @@ def picture_pipeline(folder):
         clip_text(len(tokenizer)),
         tokenizer,
         unet,
-        DDIMScheduler(steps_offset=1, clip_sample=False),
+        scheduler(),
         None,
         None,
         None,
@@ -75,7 +81,7 @@ def picture_pipeline(folder):
 
 def video_pipeline(folder):
     """Write a text-to-video pipeline."""
-    from diffusers import DDIMScheduler, TextToVideoSDPipeline, UNet3DConditionModel
+    from diffusers import TextToVideoSDPipeline, UNet3DConditionModel
 
     torch.manual_seed(0)
     tokenizer = clip_tokenizer(folder / "words")
@@ -89,15 +95,15 @@ def video_pipeline(folder):
         attention_head_dim=4,
         norm_num_groups=4,
     )
-    TextToVideoSDPipeline(
-        autoencoder(3), clip_text(len(tokenizer)), tokenizer, unet, DDIMScheduler(steps_offset=1, clip_sample=False)
-    ).save_pretrained(folder / "video")
+    TextToVideoSDPipeline(autoencoder(3), clip_text(len(tokenizer)), tokenizer, unet, scheduler()).save_pretrained(
+        folder / "video"
+    )
     return folder / "video"
 
 
 def sound_pipeline(folder):
     """Write an AudioLDM pipeline."""
-    from diffusers import AudioLDMPipeline, DDIMScheduler, UNet2DConditionModel
+    from diffusers import AudioLDMPipeline, UNet2DConditionModel
     from transformers import (
         ClapTextConfig,
         ClapTextModelWithProjection,
@@ -151,7 +157,5 @@ def sound_pipeline(folder):
             normalize_before=False,
         )
     )
-    AudioLDMPipeline(
-        autoencoder(1), text, tokenizer, unet, DDIMScheduler(steps_offset=1, clip_sample=False), vocoder
-    ).save_pretrained(folder / "audio")
+    AudioLDMPipeline(autoencoder(1), text, tokenizer, unet, scheduler(), vocoder).save_pretrained(folder / "audio")
     return folder / "audio"

@@ -35,8 +35,9 @@
   };
   const store = async (name, mode = "readonly") => (await database()).transaction(name, mode).objectStore(name);
 
+  const everyFile = (turn) => [...turn.files, ...(turn.made ?? [])]; // what was asked about, and what was answered
   const filesOf = (record) =>
-    record.turns.flatMap((turn) => turn.files.flatMap((file) => [file.path, file.picture])).filter(Boolean);
+    record.turns.flatMap(everyFile).flatMap((file) => [file.path, file.picture]).filter(Boolean);
   const link = (path) => `gradio_api/file=${encodeURIComponent(path)}`;
 
   /** Keep a conversation, JSON as Python sends it; "" is none. */
@@ -109,6 +110,7 @@
         file.path = paths.get(file.path) ?? "";
         file.picture = paths.get(file.picture) || null;
       }
+    for (const turn of record.turns) for (const thing of turn.made ?? []) thing.path = paths.get(thing.path) ?? "";
     delete record.kept;
     onellm.act("open", { record: JSON.stringify(record) });
   };
