@@ -149,7 +149,7 @@ def _files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict
 
 
 def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    """Print the answer, and nothing else, on standard output."""
+    """Print the answer, and nothing else, on standard output; where what it made was saved, on standard error."""
     files = _files(parser, options)
     _silence()
     from onellm.models import load
