@@ -30,10 +30,14 @@ def build_projector(kinds: list[str], width: int, width_llm: int, settings: dict
         tags: which tags stand around a file's soft words.
 
     Raises:
-        ModelError: the type is unknown; the message lists the valid ones.
+        ModelError: the type is unknown (the message lists the valid ones), or a setting of it is.
     """
     arguments = {key: value for key, value in settings.items() if key not in ("type", "tags")}
     name = settings.get("type", "upm")
     if name not in PROJECTORS:
         raise ModelError(f"The projector '{name}' is not known; choose one of {', '.join(PROJECTORS)}.")
-    return PROJECTORS[name](kinds, width, width_llm, tags=tags, **arguments)
+    try:
+        return PROJECTORS[name](kinds, width, width_llm, tags=tags, **arguments)
+    except TypeError as error:
+        reason = str(error).rpartition("__init__() ")[2]
+        raise ModelError(f"The projector '{name}' cannot be built: it {reason}; correct its settings.") from error
