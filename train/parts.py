@@ -11,7 +11,8 @@ from onellm.errors import ModelError
 # name in a recipe -> patterns of parameter names
 PARTS = {
     "tokenizers": ["tokenizers.*"],
-    "encoder": ["encoder.*"],
+    "encoder": ["encoder.*", "encoders.*"],
+    "encoder_adapters": ["encoder.adapters.*", "encoders.*.adapters.*"],
     "projector": ["projector.*"],
     "experts": ["projector.experts.*"],
     "routers": ["projector.routers.*"],
@@ -19,7 +20,7 @@ PARTS = {
     "projections": ["projector.input_proj.*", "projector.output_proj.*"],
     "tags": ["projector.start_tags.*", "projector.end_tags.*"],
     "language_model": ["language_model.*"],
-    "adapter": ["language_model.*lora_*"],
+    "adapter": ["language_model.*lora_*", "adapters.*"],
 }
 # solved in closed form when the data is opened, not trained step by step
 SOLVED = ["tokenizers.*.nouns.classifier.*"]
@@ -127,7 +128,7 @@ def _first_line(error: Exception) -> str:
 def _copy(module: nn.Module, found: dict[str, Any], what: str) -> None:
     """Copy every tensor of a module from where it is found; linear weights that are joined here are joined."""
     for name, tensor in module.state_dict(keep_vars=True).items():
-        if "lora_" in name:
+        if "lora_" in name or name.startswith("adapters."):
             continue
         name = name.replace(".base_layer", "")
         if name not in found and name.endswith("lm_head.weight"):

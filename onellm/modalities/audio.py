@@ -122,6 +122,8 @@ class Audio(Modality):
         frames: int = FBANK_FRAMES,
         level: float | None = None,
         delays_s: tuple[float, ...] = (0.0,),
+        clips: int = 1,
+        clip_s: float | None = None,
     ) -> torch.Tensor:
         """Turn a sound into a spectrogram.
 
@@ -134,14 +136,18 @@ class Audio(Modality):
             level: yamnet: root mean square the sound is brought to, peaks beyond 1 cut; as it is if None.
             delays_s: yamnet: silences of this length, in seconds, go before the sound, and the patches of all are
                 joined, since what YAMNet says of a short sound depends on where it lies in a patch.
+            clips: fbank: how many pieces of the sound, evenly spread over it.
+            clip_s: fbank: length of a piece in seconds; the whole sound if None.
 
         Returns:
-            fbank: [1, 128, frames] float32. yamnet: [N, 1, 96, 64] float32, one patch each 0.48 s.
+            fbank: [1, 128, frames] float32, or [clips, 1, 128, frames] where there are several. yamnet: [N, 1, 96, 64] float32, one patch each 0.48 s.
         """
         import torch
 
         if features == "fbank":
-            return torch.from_numpy(_fbank(sample.array, frames))
+            pieces = _pieces(len(sample.array), clips, clip_s)
+            banks = [_fbank(sample.array[start:stop], frames) for start, stop in pieces]
+            return torch.from_numpy(np.stack(banks) if clips > 1 else banks[0])
         if features == "yamnet":
             waveform = sample.array if level is None else _levelled(sample.array, level)
             silences = [np.zeros(round(delay * RATE_HZ), np.float32) for delay in delays_s]
@@ -160,6 +166,8 @@ class Audio(Modality):
         patches: int | None = None,
         frames: int = FBANK_FRAMES,
         delays_s: tuple[float, ...] = (0.0,),
+        clips: int = 1,
+        clip_s: float | None = None,
         **settings,
     ) -> list[tuple[float, float]]:
         """List which parts of a sound `to_tensor` takes.
@@ -170,6 +178,8 @@ class Audio(Modality):
             patches: see `to_tensor`.
             frames: see `to_tensor`.
             delays_s: see `to_tensor`.
+            clips: see `to_tensor`.
+            clip_s: see `to_tensor`.
             **settings: do not matter here.
 
         Returns:
@@ -177,7 +187,10 @@ class Audio(Modality):
         """
         length = len(sample.array)
         if features == "fbank":
-            windows = [(0, 0, min(frames, mel.count_steps(max(length, mel.FRAME))))]
+            windows = [
+                (0, start // mel.HOP, min(frames, mel.count_steps(max(stop - start, mel.FRAME))))
+                for start, stop in _pieces(length, clips, clip_s)
+            ]
         else:
             delays = [round(delay * RATE_HZ) for delay in delays_s]
             windows = [(d, start, PATCH_FRAMES) for d in delays for start in _patch_starts(d + length, patches)]
@@ -236,6 +249,13 @@ def _fbank(waveform: np.ndarray, frames: int) -> np.ndarray:
     bank = mel.fbank(_at_least(waveform, mel.FRAME, "pad"))[:frames]
     bank = np.pad(bank, ((0, frames - len(bank)), (0, 0)))
     return ((bank - FBANK_MEAN) / (2 * FBANK_STD)).T[None].astype(np.float32)
+
+
+def _pieces(length: int, clips: int, clip_s: float | None) -> list[tuple[int, int]]:
+    """Spread pieces evenly over `length` samples: first and last sample of each; where they are long they overlap."""
+    size = length if clip_s is None else min(length, round(clip_s * RATE_HZ))
+    starts = [round((length - size) * index / max(1, clips - 1)) for index in range(clips)]
+    return [(start, start + size) for start in starts]
 
 
 def _levelled(waveform: np.ndarray, level: float) -> np.ndarray:

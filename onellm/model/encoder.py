@@ -26,7 +26,14 @@ class Attention(nn.MultiheadAttention):
     def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, None]:
         """Map [B, N, D] to [B, N, D]; the further arguments are the same tokens again, and no mask."""
         query, key, value = self.project_in(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        if self.bias_k is not None:
+            key, value = self._with_extra(key, "bias_k"), self._with_extra(value, "bias_v")
         return self.out_proj(attend(query, key, value).transpose(1, 2).flatten(2)), None
+
+    def _with_extra(self, tokens: torch.Tensor, name: str) -> torch.Tensor:
+        """Put the learnt key or value behind those of the tokens: [B, H, N, head_dim] to [B, H, N + 1, head_dim]."""
+        extra = live(self, name).reshape(1, self.num_heads, 1, -1).expand(len(tokens), -1, -1, -1)
+        return torch.cat([tokens, extra.to(tokens)], dim=2)
 
     def project_in(self, x: torch.Tensor) -> torch.Tensor:
         """Map [B, N, D] to [B, N, 3 * D]: queries, keys, values."""
@@ -49,7 +56,9 @@ class UniversalEncoder(nn.Module):
         norm_eps: of the layer norms.
         pre_norm: whether a layer norm comes before the blocks.
         post_norm: whether one follows what is read.
+        extra_key: whether every attention has a learnt key and value beside the tokens' own.
         output: D of the features, where a linear layer without a bias follows; 0 for none.
+        unit: whether every feature is brought to length 1, before frames are joined.
         frames: what becomes of several frames' features: "mean", or "concat", each with an embedding of its place.
         places: embeddings for "concat", the largest number of frames.
         adapter: routed adapters in every block, see `adapters.RoutedAdapter`; None for none.
@@ -69,7 +78,9 @@ class UniversalEncoder(nn.Module):
         norm_eps: float = 1e-5,
         pre_norm: bool = True,
         post_norm: bool = True,
+        extra_key: bool = False,
         output: int = 0,
+        unit: bool = False,
         frames: str = "mean",
         places: int = 0,
         adapter: dict | None = None,
@@ -86,6 +97,7 @@ class UniversalEncoder(nn.Module):
         if not read or min(read) < 1 or max(read) > layers:
             raise ModelError(f"The encoder has {layers} layers, so layer {layer} of it cannot be read; choose others.")
         self.read, self.class_token, self.frames = read, class_token, frames
+        self.unit = unit
         self.features = output or width
         ratio = mlp_ratio if hidden is None else (hidden + 0.5) / width  # open_clip rounds the product down
         norm = functools.partial(LayerNorm, eps=norm_eps)
@@ -95,7 +107,7 @@ class UniversalEncoder(nn.Module):
             width, max(read), heads, ratio, act_layer=ACTIVATIONS[activation], norm_layer=norm
         )
         for block in self.transformer.resblocks:
-            block.attn = Attention(width, heads, batch_first=True)
+            block.attn = Attention(width, heads, batch_first=True, add_bias_kv=extra_key)
         self.ln_post = norm(width) if post_norm else nn.Identity()
         if output:
             self.output_proj = nn.Linear(width, output, bias=False)
@@ -129,7 +141,9 @@ class UniversalEncoder(nn.Module):
                 if number in self.read:
                     read.append(self._take(x))
         features = torch.cat(read, dim=1) if len(read) > 1 else read[0]
-        return self.output_proj(features) if hasattr(self, "output_proj") else features
+        if hasattr(self, "output_proj"):
+            features = self.output_proj(features)
+        return F.normalize(features, dim=-1) if self.unit else features
 
     def _take(self, x: torch.Tensor) -> torch.Tensor:
         """Return what is read of a layer's output [B, N + 1, D]."""

@@ -54,14 +54,16 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: OneLLMConfig):
         super().__init__(config)
-        kinds, width = list(config.modalities), config.encoder["width"]
+        kinds = list(config.modalities)
         stems = {
             settings["tokenizer"]["stem"] for settings in config.modalities.values() if "stem" in settings["tokenizer"]
         }
         self.stems = nn.ModuleDict({name: STEMS[name]() for name in sorted(stems)}).requires_grad_(False)
         self.tokenizers = nn.ModuleDict(
             {
-                kind: build_tokenizer(width, settings["tokenizer"], self.stems)
+                kind: build_tokenizer(
+                    settings.get("encoder", {}).get("width", config.encoder["width"]), settings["tokenizer"], self.stems
+                )
                 for kind, settings in config.modalities.items()
                 if "share" not in settings["tokenizer"]
             }
@@ -94,7 +96,13 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if isinstance(self.tokenizer_for(kind), StemTokens):  # which makes a few tokens of any number of frames
                 continue
             frames = self.config.modalities[kind].get("input", {}).get("frames", 1)
-            features = self.encoder_for(kind).count(self.tokenizer_for(kind).count, frames)
+            encoder = self.encoder_for(kind)
+            if encoder.features != self.encoder.features:
+                raise ModelError(
+                    f"The encoder of kind {kind} gives features {encoder.features} wide and that of the others "
+                    f"{self.encoder.features}; set its 'output' so that they are the same."
+                )
+            features = encoder.count(self.tokenizer_for(kind).count, frames)
             length = self.projector.count(features) + len(self.config.tags)
             if self.config.length_of(kind) != length:
                 raise ModelError(

@@ -13,6 +13,8 @@ SETTINGS = {
     "mlp": {},
     "bottleneck": {"hidden": 4},
     "merge": {"neighbours": 2},
+    "abstractor": {"queries": 3, "layers": 2, "heads": 2, "hidden": 24},
+    "resampler": {"queries": 3, "layers": 2, "heads": 2, "head_width": 12},
 }
 WIDTH, WIDTH_LLM, FEATURES = 16, 32, 6
 POINTWISE = ["linear", "mlp", "bottleneck", "merge"]
@@ -90,6 +92,56 @@ def test_one_network_for_all_kinds(name):
     features = torch.randn(1, FEATURES, WIDTH)
     assert torch.equal(projector(features, "image"), projector(features, "audio"))
     assert not torch.equal(build(name)(features, "image"), build(name)(features, "audio"))
+
+
+@pytest.mark.parametrize("head_norm", [False, True])
+def test_the_resampler_is_that_of_transformers(head_norm):
+    from transformers.models.idefics.configuration_idefics import IdeficsConfig
+    from transformers.models.idefics.perceiver import IdeficsPerceiverResampler
+
+    config = IdeficsConfig(vision_config={"embed_dim": WIDTH}, perceiver_config={"qk_layer_norms_perceiver": head_norm})
+    torch.manual_seed(0)
+    theirs = IdeficsPerceiverResampler(config, WIDTH, 2, 2, 12, 3).eval()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    ours = build("resampler", head_norm=head_norm).eval()
+    ours.queries.data.copy_(theirs.latents)
+    ours.norm.load_state_dict(theirs.layer_norm.state_dict())
+    for layer, (attention, ffn) in zip(ours.layers, theirs.blocks, strict=True):
+        layer.feature_norm.load_state_dict(attention.context_layer_norm.state_dict())
+        layer.query_norm.load_state_dict(attention.latents_layer_norm.state_dict())
+        layer.query.load_state_dict(attention.q_proj.state_dict())
+        layer.key_value.weight.data.copy_(torch.cat([attention.k_proj.weight, attention.v_proj.weight]))
+        layer.out.load_state_dict(attention.output_proj.state_dict())
+        if head_norm:
+            layer.query_head_norm.load_state_dict(attention.q_layer_norm.state_dict())
+            layer.key_head_norm.load_state_dict(attention.k_layer_norm.state_dict())
+        for mine, other in zip(layer.ffn, (ffn.ln, ffn.fc, ffn.act, ffn.c_proj), strict=True):
+            mine.load_state_dict(other.state_dict())
+    features = torch.randn(2, FEATURES, WIDTH)
+    with torch.no_grad():
+        expected = ours.output_proj(theirs(features))
+        assert (ours.words(features, "image") - expected).abs().max() < 1e-5
+        assert expected.abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_an_abstractor_layer_step_by_step():
+    """One head, written out: the queries see themselves and the features, both normalised, and go on normalised."""
+    layer = build("abstractor", heads=1).layers[0]
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    queries, features = torch.randn(3, WIDTH), torch.randn(FEATURES, WIDTH)
+
+    normed = layer.query_norm(queries)
+    seen = torch.cat([normed, layer.feature_norm(features)])
+    keys, values = layer.key_value(seen).chunk(2, dim=-1)
+    weights = (layer.query(normed) @ keys.T / WIDTH**0.5).softmax(dim=-1)
+    attended = normed + layer.out(weights @ values)
+    inner = layer.ffn_norm(attended)
+    gated = torch.nn.functional.silu(layer.ffn.gate(inner)) * layer.ffn.up(inner)
+    expected = attended + layer.ffn.down(layer.ffn.norm(gated))
+    assert (layer(queries[None], features[None])[0] - expected).abs().max() < 1e-5
 
 
 def test_neighbours_that_do_not_divide_the_features_are_refused():

@@ -1,10 +1,12 @@
 """Projectors, side by side under one signature: features [B, N, D] -> soft words [B, M, D_llm]."""
 
 from onellm.errors import ModelError
+from onellm.model.projectors.abstractor import Abstractor
 from onellm.model.projectors.anchor import Anchor
 from onellm.model.projectors.base import Instruction, Projector
 from onellm.model.projectors.pointwise import MLP, Bottleneck, Linear, Merge
 from onellm.model.projectors.qformer import QFormer
+from onellm.model.projectors.resampler import Resampler
 from onellm.model.projectors.upm import UniversalProjection
 
 __all__ = ["PROJECTORS", "Anchor", "Instruction", "Projector", "build_projector"]
@@ -16,6 +18,8 @@ PROJECTORS = {
     "bottleneck": Bottleneck,
     "merge": Merge,
     "qformer": QFormer,
+    "abstractor": Abstractor,
+    "resampler": Resampler,
 }
 
 
