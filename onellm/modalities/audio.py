@@ -140,7 +140,8 @@ class Audio(Modality):
             clip_s: fbank: length of a piece in seconds; the whole sound if None.
 
         Returns:
-            fbank: [1, 128, frames] float32, or [clips, 1, 128, frames] where there are several. yamnet: [N, 1, 96, 64] float32, one patch each 0.48 s.
+            fbank: [1, 128, frames] float32, or [clips, 1, 128, frames] where there are several. yamnet:
+            [N, 1, 96, 64] float32, one patch each 0.48 s.
         """
         import torch
 

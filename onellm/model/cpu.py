@@ -97,6 +97,7 @@ class PackedAttention(Attention):
     def __init__(self, attention: Attention, linear: type[nn.Module]):
         nn.Module.__init__(self)  # none of torch's parameters
         self.num_heads = attention.num_heads
+        self.bias_k, self.bias_v = attention.bias_k, attention.bias_v
         self.qkv = linear(attention.in_proj_weight, attention.in_proj_bias)
         self.out_proj = linear(attention.out_proj.weight, attention.out_proj.bias)
 
@@ -169,6 +170,7 @@ class DecoderLayer(nn.Module):
             if part is not base(part):
                 part.base_layer = None  # the switch outlives the weights
         self.attention_norm = layer.input_layernorm.weight
+        self.routed = layer.input_layernorm if layer.input_layernorm._forward_hooks else None  # by `RoutedAdapters`
         self.ffn_norm = layer.post_attention_layernorm.weight
         self.eps = layer.input_layernorm.variance_epsilon
 
@@ -186,7 +188,10 @@ class DecoderLayer(nn.Module):
     ) -> torch.Tensor:
         """Map [B, L, D] to [B, L, D]."""
         batch, length, width = hidden_states.shape
-        x = F.rms_norm(hidden_states, (width,), self.attention_norm, self.eps)
+        if self.routed is None:
+            x = F.rms_norm(hidden_states, (width,), self.attention_norm, self.eps)
+        else:
+            x = self.routed(hidden_states)
         qkv = self.qkv_lora.add(self.qkv(x), x).view(batch, length, -1, self.head_dim)
         turned = self.heads + self.heads_kv
         pairs = torch.view_as_complex(qkv[:, :, :turned].unflatten(-1, (-1, 2)))
@@ -234,7 +239,7 @@ def optimise(model: nn.Module, int8: bool = False, report: Report | None = None)
             llm.model.layers[index] = DecoderLayer(layer, linear)
         llm.model.rotary_emb = Rotary(llm.model.rotary_emb)
     _replace(llm, linear)
-    for part in (model.tokenizers, model.encoder, model.projector):  # the stems are convolutions
+    for part in (model.tokenizers, model.encoder, model.encoders, model.projector):  # the stems are convolutions
         _replace(part, Int8ProductLinear if int8 and model.config.encoder["width"] >= WIDE else PackedLinear)
     return model.float()
 

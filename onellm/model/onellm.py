@@ -151,9 +151,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if not self.config.adapter:
             return
         if self.config.adapter.get("type") == "routed":
-            if fresh or self.training:
-                rows = torch.as_tensor(active).expand(batch)
-                self.adapters.route(self.language_model, rows)
+            self.adapters.route(self.language_model, active, batch, fresh)
             return
         active = self.training or self.config.adapter.get("always", False) or active
         if active is self._adapter_active:  # which spares every token a walk over the layers

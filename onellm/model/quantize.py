@@ -27,7 +27,7 @@ CPU_MODES = ("none", "int8", "8bit", "4bit")
 # the answers about files, and a head in 4bit costs three more points in text; experts cost nothing beside the LLM.
 # docs/performance.md has the table.
 PRECISE = (
-    *("stems", "tokenizers", "encoder"),
+    *("stems", "tokenizers", "encoder", "encoders", "adapters"),
     *("projector.routers", "projector.input_proj", "projector.output_proj"),
     *("lm_head", r".*\.lora_[AB]"),
 )
