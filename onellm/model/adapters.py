@@ -21,6 +21,15 @@ MODALITIES = 2  # text alone, text with files
 LOOKS = ("class", "token")  # what an encoder's routers look at
 
 
+class Up(nn.Conv1d):
+    """The way from few channels back up: zero at first, so that an adapter changes nothing yet."""
+
+    def reset_parameters(self) -> None:
+        """Set everything to zero."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
 class RoutedAdapter(nn.Module):
     """Add two low-rank changes to what an attention reads, as a router weighs them.
 
@@ -47,14 +56,11 @@ class RoutedAdapter(nn.Module):
         super().__init__()
         self.temperature, self.scale = temperature, scale
         self.down = nn.Linear(width, rank)
-        self.up = nn.ModuleList(nn.Conv1d(rank, width, 1, groups=groups) for _ in range(MODALITIES))
+        self.up = nn.ModuleList(Up(rank, width, 1, groups=groups) for _ in range(MODALITIES))
         self.router = nn.Linear(width, MODALITIES)
         self.dropout = nn.Dropout(dropout)
         nn.init.xavier_uniform_(self.down.weight)
         nn.init.zeros_(self.down.bias)
-        for layer in self.up:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
 
     def weigh(self, tokens: torch.Tensor) -> torch.Tensor:
         """Weigh the two changes by tokens: [B, N, D] to [B, N, 2]."""

@@ -18,7 +18,7 @@ from transformers.modeling_utils import load_state_dict
 
 from onellm.errors import ModelError
 from onellm.model import base_parts
-from onellm.model.adapters import RoutedAdapters
+from onellm.model.adapters import RoutedAdapters, Up
 from onellm.model.config import OneLLMConfig, merge
 from onellm.model.encoder import UniversalEncoder
 from onellm.model.offload import live
@@ -81,10 +81,16 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
         build = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         self.language_model = build.from_config(config.text_config)
-        if config.adapter:
-            self.insert_adapter(config.adapter)
         self._check_lengths()
         self.post_init()
+        if config.adapter:  # behind the random weights, or LoRA would not start from zero
+            self.insert_adapter(config.adapter)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, Up):  # of the encoder's adapters
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
 
     def _check_lengths(self) -> None:
         """Make sure that a prompt gets as many placeholders as there will be soft words.

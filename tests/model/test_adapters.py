@@ -97,12 +97,22 @@ def test_two_conversations_in_turns(routed, tensors):
 
 
 @torch.no_grad()
-def test_nothing_changes_at_first(make_model, tensors):
-    plain, routed = make_model(), make_model()
-    routed.insert_adapter(SETTINGS)
+@pytest.mark.parametrize("adapter", [SETTINGS, {"r": 2, "target_modules": ["q_proj"], "always": True}])
+@pytest.mark.parametrize("later", [False, True])
+def test_nothing_changes_at_first(make_model, tensors, adapter, later):
+    plain, adapted = make_model(), make_model(adapter=None if later else adapter)
+    if later:
+        adapted.insert_adapter(adapter)
+    adapted.load_state_dict(
+        {
+            (name if name in adapted.state_dict() else name.replace(".weight", ".base_layer.weight")): value
+            for name, value in plain.state_dict().items()
+        },
+        strict=False,
+    )
     ids, media = prompt(plain, "audio"), {"audio": [tensors["audio"]]}
-    assert torch.equal(plain(ids, media=media).logits, routed.eval()(ids, media=media).logits)
-    assert torch.equal(plain(ids[:, :2]).logits, routed(ids[:, :2]).logits)
+    assert torch.equal(plain(ids, media=media).logits, adapted.eval()(ids, media=media).logits)
+    assert torch.equal(plain(ids[:, :2]).logits, adapted(ids[:, :2]).logits)
 
 
 def test_training_reaches_everything(routed, tensors):
