@@ -83,9 +83,7 @@ def test_equal_to_blip_2():
         nn.init.normal_(parameter, std=0.2)
     ours = build(activation="gelu", norm_eps=1e-6, pre_norm=False)
     tokenizer = ImagePatches(WIDTH, SIDE, bias=True)
-    copy_blocks(
-        ours, theirs.encoder.layers, ("layer_norm1", ("qkv",), "projection", "layer_norm2", ("fc1", "fc2"))
-    )
+    copy_blocks(ours, theirs.encoder.layers, ("layer_norm1", ("qkv",), "projection", "layer_norm2", ("fc1", "fc2")))
     tokenizer.conv.load_state_dict(theirs.embeddings.patch_embedding.state_dict())
     tokenizer.positions.data = theirs.embeddings.position_embedding[0]
     ours.class_embedding.data = theirs.embeddings.class_embedding[0, 0]
