@@ -352,7 +352,8 @@ class OneLLMProcessor(ProcessorMixin):
             if isinstance(piece, str):
                 text = space + piece
                 bare = text.removesuffix(" ")
-                runs.append((piece, self._tokenize(bare)))
+                if bare:
+                    runs.append((piece, self._tokenize(bare)))
                 space = text[len(bare) :]
             elif piece["type"] == "text":
                 runs.append((piece, self._tokenize(space + piece["text"], literal=True)))
@@ -367,8 +368,11 @@ class OneLLMProcessor(ProcessorMixin):
                     runs.append(placeholders)
                 else:
                     before, after = settings.get("before", ""), settings.get("after", "")
-                    runs += [(before, self._tokenize(space + before)), placeholders, (after, self._tokenize(after))]
-                    space = ""
+                    if before and runs and runs[-1][0] == before:  # what ends a file begins the next one
+                        before = space = ""
+                    bare = after.removesuffix(" ")
+                    runs += [(before, self._tokenize(space + before)), placeholders, (bare, self._tokenize(bare))]
+                    space = after[len(bare) :]
         runs.append(("", self._tokenize(space)))
         return runs if self.media_position == "inline" else self._files_first(runs)
 

@@ -126,7 +126,16 @@ class OneLLMConfig(PreTrainedConfig):
         """
         if name not in PRESETS:
             raise ModelError(f"There is no preset '{name}'; choose one of {', '.join(PRESETS)}.")
-        return cls(**merge(_read(name), changes))
+        return read_config(merge(_read(name), changes))
+
+
+def read_config(content: dict) -> Any:
+    """Make a configuration of what a preset or a config.json holds: a `OneLLMConfig`, or a `gated.GatedConfig`."""
+    if content.get("model_type") == "idefics":
+        from onellm.model.gated import GatedConfig
+
+        return GatedConfig.from_dict(content)
+    return OneLLMConfig.from_dict(content)
 
 
 def _read(name: str) -> dict:
