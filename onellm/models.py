@@ -146,7 +146,7 @@ def load(
                 from onellm.model.cpu import optimise
 
                 model = optimise(model, mode == "int8", progress)
-        processor = weights.processor(folder, random_weights)
+        processor = weights.processor(config, folder, random_weights)
     from onellm.chat import Chat
     from onellm.generators import Generators, from_environment
 
@@ -246,20 +246,20 @@ def find(name: str, random_weights: bool = False) -> tuple["OneLLMConfig", Path 
 
 def _read_config(file: Path) -> "OneLLMConfig":
     """Read a configuration and make sure that it describes a OneLLM."""
-    from onellm.model.config import OneLLMConfig
+    from onellm.model.config import read_config
 
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         kind = content.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{file} is no readable configuration ({error}); copy or convert the model again.") from error
-    if kind != OneLLMConfig.model_type and not (kind is None and "modalities" in content):
+    if kind not in ("onellm", "idefics") and not (kind is None and "modalities" in content):
         raise ModelError(
             f"{file} describes a model of type '{kind}', not a OneLLM; give one of {', '.join(MODELS)} or a folder "
             "that python -m onellm convert has written."
         )
     try:
-        return OneLLMConfig.from_dict(content)
+        return read_config(content)
     except OneLLMError:
         raise
     except Exception as error:  # whatever a wrong field leads to

@@ -353,7 +353,8 @@ class OneLLMProcessor(ProcessorMixin):
             if isinstance(piece, str):
                 text = space + piece
                 bare = text.removesuffix(" ")
-                runs.append((piece, self._tokenize(bare)))
+                if bare:
+                    runs.append((piece, self._tokenize(bare)))
                 space = text[len(bare) :]
             elif piece["type"] == "text":
                 runs.append((piece, self._tokenize(space + piece["text"], literal=True)))
@@ -363,16 +364,16 @@ class OneLLMProcessor(ProcessorMixin):
                 space = ""
             else:
                 settings = self._settings(piece["type"])
+                inline = self.media_position == "inline"
                 before, after = settings.get("before", ""), settings.get("after", "")
+                if inline and before and runs and runs[-1][0] == before:  # what ends a file begins the next one
+                    before = space = ""
                 bare = after.removesuffix(" ")
                 placeholders = (piece, [settings["token_id"]] * self.positions(piece))
-                opening = space + before if self.media_position == "inline" else before
-                file = [(before, self._tokenize(opening)), placeholders, (after, self._tokenize(bare))]
-                if self.media_position == "inline":
-                    runs += file
+                opening = self._tokenize(space * inline + before)
+                (runs if inline else files).extend([(before, opening), placeholders, (bare, self._tokenize(bare))])
+                if inline:
                     space = after[len(bare) :]
-                else:
-                    files += file
         runs.append(("", self._tokenize(space)))
         return [*files, *runs] if self.media_position == "front" else self._behind_first(runs, files)
 

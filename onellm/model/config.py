@@ -44,8 +44,8 @@ class OneLLMConfig(PreTrainedConfig):
         base_parts: part name -> name in `base_parts.PARTS`; these frozen parts are referred to, not saved; None leaves
             one out.
         media_position: where a prompt has its files: "inline", "start" (behind its first token) or "front" (before it).
-        chat_template: of prompts, in Jinja, where the tokenizer of a published checkpoint has none that fits; `files` is
-            how many files the conversation has.
+        chat_template: of prompts, in Jinja, where the tokenizer of a published checkpoint has none that fits; in it
+            `files` is how many files the conversation has.
         stop_strings: texts at which an answer ends.
         generation: arguments of `GenerationConfig` that answers begin from, `num_beams` for example.
         description: one sentence for people on what the model is good for.
@@ -127,7 +127,16 @@ class OneLLMConfig(PreTrainedConfig):
         """
         if name not in PRESETS:
             raise ModelError(f"There is no preset '{name}'; choose one of {', '.join(PRESETS)}.")
-        return cls(**merge(_read(name), changes))
+        return read_config(merge(_read(name), changes))
+
+
+def read_config(content: dict) -> Any:
+    """Make a configuration of what a preset or a config.json holds: a `OneLLMConfig`, or a `gated.GatedConfig`."""
+    if content.get("model_type") == "idefics":
+        from onellm.model.gated import GatedConfig
+
+        return GatedConfig.from_dict(content)
+    return OneLLMConfig.from_dict(content)
 
 
 def _read(name: str) -> dict:

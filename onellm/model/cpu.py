@@ -228,10 +228,12 @@ def optimise(model: nn.Module, int8: bool = False, report: Report | None = None)
         The same model, for inference only.
     """
     model.requires_grad_(False)
+    if not hasattr(model, "language_model"):  # its layers are not told apart
+        _replace(model, linear)
+        return model.float()
     if model.projector is not None:
         model.projector.fold()
     llm = model.language_model
-    linear = Int8Linear if int8 else PackedLinear
     if _plain_llama(llm.config):
         count = len(llm.model.layers)
         for index, layer in enumerate(llm.model.layers):

@@ -30,6 +30,7 @@ PRECISE = (
     *("stems", "tokenizers", "encoder", "encoders", "adapters"),
     *("projector.routers", "projector.input_proj", "projector.output_proj"),
     *("lm_head", r".*\.lora_[AB]"),
+    *("model.vision_model", "model.perceiver_resampler"),  # of models with gated layers
 )
 
 # what LLMs call the hidden width of their feed-forward layers
@@ -201,10 +202,12 @@ def _without_weights(config: str) -> Any:
     """Build a model that has shapes alone from its configuration in JSON."""
     import torch
 
-    from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration
+    from onellm.auto import model_class
+    from onellm.model.config import read_config
 
+    built = read_config(json.loads(config))
     with torch.device("meta"):
-        return OneLLMForConditionalGeneration(OneLLMConfig.from_dict(json.loads(config)))
+        return model_class(built)(built)
 
 
 def cache_bytes(text: Any, context: int, dtype: "torch.dtype") -> int:

@@ -11,17 +11,24 @@ from transformers import (
     BertTokenizer,
     Blip2Config,
     Blip2ForConditionalGeneration,
+    IdeficsConfig,
+    IdeficsForVisionText2Text,
     InstructBlipConfig,
     InstructBlipForConditionalGeneration,
     LlamaTokenizer,
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
+from transformers.models.idefics.processing_idefics import (
+    image_attention_mask_for_packed_input_ids_pt,
+    incremental_to_binary_attention_mask,
+)
 
 import onellm
-from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor
+from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor, model_class
 from onellm.model import cpu, quantize
 from onellm.model.checkpoint import convert
+from onellm.model.gated import ADDED
 from onellm.processor import READER
 
 WORDS, IMAGE = 320, 310  # of the LLM; theirs for a picture
@@ -276,3 +283,84 @@ def test_the_estimate_is_what_the_model_holds(pair):
     _, ours = pair
     told = quantize.estimate(ours.config, "none", torch.float32, context=60)
     assert sum(told.weights.values()) == sum(tensor.nbytes for tensor in [*ours.parameters(), *ours.buffers()])
+
+
+# ---- gated layers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gated(words, tmp_path_factory):
+    """Their model of gated layers with three more words, and ours as it is loaded from the same folder."""
+    sizes = {key: value for key, value in LLMS["llama"].items() if key != "vocab_size"}
+    vision = {"embed_dim": 32, **{key: value for key, value in VISION.items() if key != "hidden_size"}}
+    perceiver = {"resampler_n_latents": 3, "resampler_depth": 2, "resampler_n_heads": 2, "resampler_head_dim": 16}
+    config = IdeficsConfig(
+        vocab_size=300,
+        additional_vocab_size=3,
+        use_resampler=True,
+        qk_layer_norms=True,
+        alphas_initializer_range=0.5,
+        vision_config=vision,
+        perceiver_config={"use_resampler": True, "qk_layer_norms_perceiver": True, **perceiver},
+        **sizes,
+    )
+    folder = tmp_path_factory.mktemp("gated")
+    theirs = shake(IdeficsForVisionText2Text(config))
+    theirs.save_pretrained(folder)
+    tokenizer = LlamaTokenizer.from_pretrained(words)
+    tokenizer.add_tokens(list(ADDED), special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    return theirs, onellm.load(folder, quantize="none")
+
+
+@torch.no_grad()
+def test_gated_layers_say_the_same(gated):
+    """Rows with two pictures, one and none; their own processor's function makes the mask of what looks at what."""
+    theirs, chat = gated
+    ours, image = chat.model, chat.model.config.modalities["image"]["token_id"]
+    rows = [[1, 5, image, 6, 7, image, 8], [0, 0, 1, 9, image, 10, 11], [0, 1, 12, 13, 14, 2, 15]]
+    ids = torch.tensor(rows)
+    mask = (ids != 0).long()
+    pixels = torch.randn(3, 2, 3, 28, 28, generator=torch.Generator().manual_seed(1))
+    last, _ = image_attention_mask_for_packed_input_ids_pt(ids, chat.processor.tokenizer)
+    looks = incremental_to_binary_attention_mask(last, "pt", num_classes=2)
+    asked = {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels, "image_attention_mask": looks}
+    media = {"image": [pixels[0, 0], pixels[0, 1], pixels[1, 0]]}
+    expected, found = theirs(**asked).logits, ours(ids, media=media, attention_mask=mask).logits
+    assert (expected - found)[mask.bool()].abs().max() < LOGITS
+    other = ours(ids, media={"image": [picture + 1 for picture in media["image"]]}, attention_mask=mask).logits
+    assert (other - found)[0].abs().max() > 0.01 and torch.equal(other[2], found[2])
+    stay = {**ANSWER, "bad_words_ids": [[image], [image - 1]], "eos_token_id": [2, image + 1]}
+    expected = theirs.generate(**asked, **stay)
+    assert torch.equal(expected, ours.generate(ids, media=media, attention_mask=mask, **stay))
+
+
+def test_gated_layers_chat(gated, photo):
+    """Two questions, the second with another picture; what was read before stays in the cache."""
+    _, chat = gated
+    chat = chat.new()
+    first = chat.ask("what is this", image=[photo, photo], max_new_tokens=5)
+    assert [segment.kind for segment in chat.trace.segments].count("image") == 2
+    chat.ask("and this", image=photo, max_new_tokens=5)
+    assert chat.trace.cached_tokens > 20 and chat.trace.files[0].tokens == 5
+    processor = chat.processor
+    inputs = processor.apply_chat_template(chat.messages[:1])
+    text = processor.tokenizer.decode(inputs["input_ids"][0])
+    around = "<fake_token_around_image>"
+    assert text.replace(" ", "").startswith(f"<s>User:{around}<image>{around}<image>{around}whatisthis<end_of_utter")
+    whole = chat.model.generate(**inputs, max_new_tokens=5, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert processor.decode(whole, skip_special_tokens=True).strip() == first.strip()
+    assert chat.quantize == "none" and chat.new().ask("what is this", max_new_tokens=3) is not None
+
+
+def test_gated_layers_at_their_published_size():
+    """The estimate, from the configuration alone, knows the weights to the byte."""
+    config = OneLLMConfig.from_preset("idefics-9b")
+    with torch.device("meta"):
+        model = model_class(config)(config)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count == 8_929_687_824
+    told = quantize.estimate(config, "none", torch.bfloat16)
+    assert sum(told.weights.values()) == 2 * count + sum(
+        buffer.numel() * (2 if buffer.is_floating_point() else buffer.itemsize) for buffer in model.buffers()
+    )
