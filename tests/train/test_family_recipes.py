@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import BertConfig, BertModel
 
 from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration
-from onellm.errors import ModelError
 from train.engine import run
 from train.parts import PARTS, freeze, matches
 from train.recipe import Recipe, Source, load_recipe
@@ -30,6 +30,7 @@ TRAINED = {
     "lavin-chatbot": 3_781_296,
 }
 OTHERS = (
+    "blip2-represent",
     "blip2-opt-align",
     "blip2-flan-t5-align",
     "instructblip-instruct",
@@ -75,7 +76,7 @@ SMALL = {  # of any LLM, encoder or projector: what its configuration calls its 
     },
     "encoder": {"width": 16, "layers": 2, "heads": 2, "hidden": 24, "output": 16},
     "projector": {
-        "queries": 3, "hidden": 16, "layers": 2, "heads": 2, "intermediate": 24, "vocabulary": 64, "places": 32,
+        "queries": 3, "hidden": 16, "layers": 2, "heads": 2, "intermediate": 24, "vocabulary": 65,
         "dropout": 0.0, "cross_every": 1,
     },
     "adapter": {"r": 2, "rank": 2, "dropout": 0.0, "lora_dropout": 0.0},
@@ -101,7 +102,17 @@ def shrink(config: OneLLMConfig, adapter: dict | None) -> OneLLMConfig:
 
 
 @pytest.fixture
-def small(tmp_path, tokenizer, scans):
+def bert(tmp_path, tokenizer):
+    """Write a small BERT that reads as many words as the tokenizer has."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    torch.manual_seed(3)
+    BertModel(BertConfig(vocab_size=64, **sizes)).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+@pytest.fixture
+def small(tmp_path, tokenizer, scans, bert):
     """Make a small form of a recipe: the same parts train, on captions or questions about scans, in three steps."""
 
     def make(name: str) -> Recipe:
@@ -113,11 +124,12 @@ def small(tmp_path, tokenizer, scans):
         model = OneLLMForConditionalGeneration(config_without_adapter(config))
         model.language_model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        parts = {"language_model": str(folder)} | ({"qformer": str(bert)} if config.instructed else {})
         asked = "w9" if recipe.objective == "chat" else None
         source = Source("fmri", "captions", str(scans / "captions.tsv"), prompt=asked)
         return replace(
             recipe,
-            **{"preset": str(preset), "init": None, "parts": {"language_model": str(folder)}, "config": {}},
+            **{"preset": str(preset), "init": None, "parts": parts, "config": {}},
             **{"adapter": None, "data": [source], "steps": 3, "batch": 4, "micro_batch": 2, "warmup": 0, "workers": 0},
             **{"learning_rate": 1e-2, "min_learning_rate": 0.0, "precision": "float32", "save_precision": "float32"},
             **{"augment": False, "temperature": None, "report": [], "save_every": 3, "log_every": 1},
