@@ -473,6 +473,8 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Let an encoder-decoder LLM read the prompt and write the answer, and put the prompt before it."""
         self._switch_adapter(kwargs.pop("use_adapter"), 0, False)
         kwargs.pop("past_key_values", None)
+        kwargs.setdefault("generation_config", self.generation_config)  # the LLM's own knows nothing of the preset
+        kwargs.setdefault("decoder_start_token_id", self.config.text_config.decoder_start_token_id)
         output = self.language_model.generate(**kwargs)
         answers = output if isinstance(output, torch.Tensor) else output.sequences
         prompts = input_ids.repeat_interleave(len(answers) // len(input_ids), dim=0)
