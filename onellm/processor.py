@@ -259,7 +259,7 @@ class OneLLMProcessor(ProcessorMixin):
             rendered.append({**message, "content": marks})
         kwargs["chat_template"] = kwargs.get("chat_template") or self.chat_template
         text = self.tokenizer.apply_chat_template(
-            rendered, **{"add_generation_prompt": True, "tokenize": False} | kwargs
+            rendered, **{"add_generation_prompt": True, "tokenize": False, "files": sum(map(is_file, parts))} | kwargs
         )
         for piece in text.split(OPEN):
             mark, _, template = piece.rpartition(CLOSE)
@@ -290,6 +290,7 @@ class OneLLMProcessor(ProcessorMixin):
     def runs(self, pieces: Iterable[str | dict]) -> list[tuple[str | dict, list[int]]]:
         """Turn template text and content parts into token ids: each piece with its ids, in the order of the prompt."""
         runs: list[tuple[str | dict, list[int]]] = []
+        files: list[tuple[str | dict, list[int]]] = []  # that do not stay where they are
         space = ""  # one that ends template text belongs to the word that follows it
         for piece in pieces:
             if isinstance(piece, str):
@@ -302,25 +303,25 @@ class OneLLMProcessor(ProcessorMixin):
                 space = ""
             else:
                 settings = self._settings(piece["type"])
+                before, after = settings.get("before", ""), settings.get("after", "")
+                bare = after.removesuffix(" ")
                 placeholders = (piece, [settings["token_id"]] * self.length_of(piece["type"]))
-                if self.media_position != "inline":
-                    runs.append(placeholders)
+                opening = space + before if self.media_position == "inline" else before
+                file = [(before, self._tokenize(opening)), placeholders, (after, self._tokenize(bare))]
+                if self.media_position == "inline":
+                    runs += file
+                    space = after[len(bare) :]
                 else:
-                    before, after = settings.get("before", ""), settings.get("after", "")
-                    runs += [(before, self._tokenize(space + before)), placeholders, (after, self._tokenize(after))]
-                    space = ""
+                    files += file
         runs.append(("", self._tokenize(space)))
-        return runs if self.media_position == "inline" else self._files_first(runs)
+        return [*files, *runs] if self.media_position == "front" else self._behind_first(runs, files)
 
-    def _files_first(self, runs: list) -> list:
-        """Put the files behind the first token of a prompt, or before it."""
-        files = [run for run in runs if is_file(run[0])]
-        others = [run for run in runs if not is_file(run[0])]
-        if self.media_position == "front":
-            return [*files, *others]
-        first = next((index for index, (_, ids) in enumerate(others) if ids), 0)
-        piece, ids = others[first]
-        return [*others[:first], (piece, ids[:1]), *files, (piece, ids[1:]), *others[first + 1 :]]
+    @staticmethod
+    def _behind_first(runs: list, files: list) -> list:
+        """Put the files behind the first token of a prompt."""
+        first = next((index for index, (_, ids) in enumerate(runs) if ids), 0)
+        piece, ids = runs[first]
+        return [*runs[:first], (piece, ids[:1]), *files, (piece, ids[1:]), *runs[first + 1 :]] if files else runs
 
     def _settings(self, kind: str) -> dict:
         if kind not in self.modalities:

@@ -40,7 +40,8 @@ class OneLLMConfig(PreTrainedConfig):
         base_parts: part name -> name in `base_parts.PARTS`; these frozen parts are referred to, not saved; None leaves
             one out.
         media_position: where a prompt has its files: "inline", "start" (behind its first token) or "front" (before it).
-        chat_template: of prompts, in Jinja, where the tokenizer of a published checkpoint has none that fits.
+        chat_template: of prompts, in Jinja, where the tokenizer of a published checkpoint has none that fits; `files` is
+            how many files the conversation has.
         stop_strings: texts at which an answer ends.
         generation: arguments of `GenerationConfig` that answers begin from, `num_beams` for example.
         description: one sentence for people on what the model is good for.
