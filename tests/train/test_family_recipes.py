@@ -144,6 +144,15 @@ def config_without_adapter(config: OneLLMConfig) -> OneLLMConfig:
     return plain
 
 
+# a question is read by the queries, and what its own words become behind the last attention reaches nothing
+UNREACHED = {
+    "instructblip-instruct": [
+        "projector.qformer.encoder.layer.1.intermediate.*",
+        "projector.qformer.encoder.layer.1.output.*",
+    ]
+}
+
+
 @pytest.mark.parametrize("name", FAMILY)
 def test_what_trains_moves_and_all_else_stays_bit_by_bit(name, small, tmp_path):
     recipe = small(name)
@@ -155,4 +164,12 @@ def test_what_trains_moves_and_all_else_stays_bit_by_bit(name, small, tmp_path):
     moved = {key for key in after if not torch.equal(before[key], after[key])}
     assert not [key for key in moved if not matches(key, wanted)]
     still = {key for key in after if matches(key, wanted)} - moved
-    assert not still
+    assert not [key for key in still if not matches(key, UNREACHED.get(name, []))]
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILY if recipe_of(name).objective == "chat"])
+def test_an_answer_learns_to_end(name, tokenizer):
+    config = config_of(name)
+    told = [{"role": "user", "content": "w3"}, {"role": "assistant", "content": "w4"}]
+    text = tokenizer.apply_chat_template(told, chat_template=config.chat_template, tokenize=False, files=1)
+    assert text.endswith((tokenizer.eos_token, *(config.stop_strings or [])))
