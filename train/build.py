@@ -1,5 +1,6 @@
 """The model a recipe trains: a new one or one that exists, its frozen parts, its adapter."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,19 @@ from onellm.model import base_parts
 from onellm.model.checkpoint import generation_of
 from onellm.model.config import merge
 from onellm.model.quantize import quantization_config
+from onellm.processor import READER
 from train.data.batches import Targets
 from train.data.items import describe, read_items, read_lines
 from train.data.nouns import noun_vocabulary
-from train.parts import copy_from_image, copy_part, freeze, load_encoder, load_language_model, remove_lora
+from train.parts import (
+    copy_from_image,
+    copy_part,
+    freeze,
+    load_encoder,
+    load_language_model,
+    load_qformer,
+    remove_lora,
+)
 from train.recipe import Recipe, RecipeError
 
 logger = logging.getLogger(__name__)
@@ -158,6 +168,8 @@ def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
             f"The LLM '{source}' has no tokenizer that loads; give a model folder or a hub name."
         ) from error
     processor = OneLLMProcessor.from_config(tokenizer, config)
+    if config.instructed:
+        processor.reader = _reader(recipe, runs)
     if recipe.objective == "anchor":
         if "queries" not in config.projector:
             raise RecipeError("The objective 'anchor' needs a projector with queries, such as onellm-tiny's.")
@@ -183,10 +195,10 @@ def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
 
 
 def _take(model: OneLLMForConditionalGeneration, part: str, recipe: Recipe, runs: Path) -> None:
-    """Take the encoder or the Q-Former of a recipe's new model from another model, or the encoder from open_clip."""
+    """Take the encoder or the Q-Former of a recipe's new model from another model, from open_clip or a BERT."""
     source = recipe.parts[part]
-    if part == "encoder" and "/" in source and not (Path(source) / "config.json").exists():
-        load_encoder(model, source)
+    if _is_foreign(source):
+        {"encoder": load_encoder, "qformer": load_qformer}[part](model, source)
     else:
         copy_part(model, part, _existing_folder(recipe, source, runs))
 
@@ -207,6 +219,30 @@ def load_codes_into(model: OneLLMForConditionalGeneration, runs: Path, source: s
         raise RecipeError(
             f"The picture codes of {source} do not fit the model's; give 'outputs' the same sizes."
         ) from error
+
+
+def _is_foreign(source: str) -> bool:
+    """Tell a name or a folder of somewhere else from a stage, a model and a model folder."""
+    try:
+        settings = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "/" in source
+    return settings.get("model_type") != OneLLMConfig.model_type
+
+
+def _reader(recipe: Recipe, runs: Path) -> Any:
+    """Return the tokenizer of a projector that reads text, from where its weights come."""
+    source = recipe.parts.get("qformer")
+    if source is None:
+        raise RecipeError("The projector reads the question; name a BERT or a model: 'parts: {qformer: NAME}'.")
+    if not _is_foreign(source):
+        return AutoTokenizer.from_pretrained(_existing_folder(recipe, source, runs) / READER, trust_remote_code=False)
+    try:
+        reader = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"The BERT '{source}' has no tokenizer that loads; give a folder or a hub name.") from error
+    reader.add_special_tokens({"bos_token": "[DEC]"})
+    return reader
 
 
 @torch.no_grad()

@@ -259,6 +259,11 @@ def _run(recipe: Recipe, runs: Path, out: Path, resume: bool) -> Path:
 
 def _collator(recipe: Recipe, processor, model, augment: bool) -> Collator:
     targets = None
+    if recipe.objective == "contrast" and getattr(model.projector, "contrast", None) is None:
+        raise RecipeError(
+            "The objective 'contrast' needs a Q-Former with 'contrast' in its settings: config: {projector: "
+            "{vocabulary: 30523, contrast: {}}}."
+        )
     if recipe.objective == "anchor":
         if model.projector.anchor is None:
             raise RecipeError("The objective 'anchor' needs a model with an anchor, such as the preset onellm-tiny.")

@@ -22,6 +22,7 @@ PARTS = {
     "projections": ["projector.input_proj.*", "projector.output_proj.*"],
     "output": ["projector.output_proj.*", "projector.projection.*", "projector.layers.[!0-9]*"],  # onto the LLM's width
     "qformer": ["projector.qformer.*"],
+    "contrast": ["projector.contrast.*"],
     "abstractor": ["projector.layers.[0-9]*"],
     "tags": ["projector.start_tags.*", "projector.end_tags.*"],
     "language_model": ["language_model.*"],
@@ -83,7 +84,7 @@ def copy_from_image(model: nn.Module, kind: str) -> None:
 
 # parts that a new model may take from another one -> what of it
 TAKEN = {"encoder": ["tokenizers.*", "encoder.*", "encoders.*"], "qformer": ["projector.*"]}
-NOT_TAKEN = [*PARTS["encoder_adapters"], *PARTS["output"], *PARTS["tags"]]  # these always start anew
+NEW = [*PARTS["encoder_adapters"], *PARTS["output"], *PARTS["tags"]]  # these always start anew
 
 
 @torch.no_grad()
@@ -103,10 +104,12 @@ def copy_part(model: nn.Module, part: str, folder: Path) -> None:
         with safe_open(file, framework="pt") as tensors:
             names = [name for name in tensors.keys() if matches(name, TAKEN[part])]
             found |= {name: tensors.get_tensor(name) for name in names}
+    if "projector.qformer.layernorm.weight" in model.state_dict():  # one that reads no text has its norm elsewhere
+        found = {name.replace("qformer.embeddings.layernorm", "qformer.layernorm"): found[name] for name in found}
     wanted = {
         name: value
         for name, value in model.state_dict(keep_vars=True).items()
-        if matches(name, TAKEN[part]) and not matches(name, NOT_TAKEN)
+        if matches(name, TAKEN[part]) and not matches(name, NEW)
     }
     _copy(wanted, found, f"the model {folder}")
 
@@ -190,6 +193,35 @@ def load_encoder(model: nn.Module, source: str) -> None:
     positions = {"conv.weight": found.pop("conv1.weight"), "positions": found.pop("positional_embedding")}
     _copy(tokenizer.state_dict(keep_vars=True), positions, f"the encoder '{source}'")
     _copy(model.encoder.state_dict(keep_vars=True), found, f"the encoder '{source}'")
+
+
+def load_qformer(model: nn.Module, source: str) -> None:
+    """Start a querying transformer that reads text as a BERT; what looks at the features stays random.
+
+    Args:
+        model: a OneLLM with such a projector; its vocabulary has one word more, which begins a text to be written.
+        source: a folder, or a name on the hub.
+
+    Raises:
+        ModelError: it cannot be had, or is of another size.
+    """
+    from transformers import BertModel
+
+    try:
+        bert = BertModel.from_pretrained(source, trust_remote_code=False, use_safetensors=True).state_dict()
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"The BERT '{source}' cannot be loaded ({_first_line(error)}); give a model folder with safetensors."
+        ) from error
+    wanted = model.projector.qformer.state_dict(keep_vars=True)
+    words = bert["embeddings.word_embeddings.weight"]
+    more = wanted["embeddings.word_embeddings.weight"][len(words) :].to(words)
+    found = {"embeddings.word_embeddings.weight": torch.cat([words, more])}
+    for name in wanted.keys() - found:
+        theirs = name.replace("_query.", ".").replace("attention.attention.", "attention.self.")
+        theirs = theirs.replace("embeddings.layernorm.", "embeddings.LayerNorm.")
+        found[name] = wanted[name] if "crossattention" in name else bert.get(theirs)
+    _copy(wanted, {name: tensor for name, tensor in found.items() if tensor is not None}, f"the BERT '{source}'")
 
 
 def _first_line(error: Exception) -> str:

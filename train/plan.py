@@ -83,7 +83,7 @@ def plan(recipe: Recipe, config: OneLLMConfig, micro_batch: int) -> Plan:
     longest = max((sizes[kind] + config.length_of(kind) for _, kind in mix), default=0)
     encoded = sum(weight * sizes[kind] * views[kind] for weight, kind in mix)
     projected = sum(weight * (sizes[kind] + config.length_of(kind)) for weight, kind in mix)
-    reads_llm = recipe.objective != "anchor"
+    reads_llm = recipe.objective not in ("anchor", "contrast")
     layers = config.projector.get("layers", 1) * config.projector.get("experts", 1)
     kept = _activations(longest, config.encoder.get("width", 0), layers)
     if reads_llm:

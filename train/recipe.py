@@ -12,7 +12,7 @@ from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES
 from train.parts import PARTS
 
-OBJECTIVES = ("anchor", "caption", "chat", "draw")
+OBJECTIVES = ("anchor", "contrast", "caption", "chat", "draw")
 PRECISIONS = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "8bit", "4bit")
 SCHEDULES = ("cosine", "linear", "constant")
@@ -105,9 +105,10 @@ class Recipe:
 
     Attributes:
         name: of the stage; its checkpoints and result go to `<runs>/<name>`.
-        objective: "anchor" (soft words against the words of the name, without the LLM), "caption" (the caption through
-            the LLM, right behind the file, as in alignment), "chat" (the answers of a conversation) or "draw" (the
-            small corpus's drawings in codes, see `train.draw`).
+        objective: "anchor" (soft words against the words of the name, without the LLM), "contrast" (a Q-Former that
+            reads captions against files, without the LLM), "caption" (the caption through the LLM, right behind the
+            file, as in alignment), "chat" (the answers of a conversation) or "draw" (the small corpus's drawings in
+            codes, see `train.draw`).
         train: names of the parts that train, keys of `train.parts.PARTS`.
         data: the mix; one batch is of one source.
         steps: optimiser steps.
@@ -119,8 +120,8 @@ class Recipe:
         parts: where pretrained parts of a new model come from: `language_model` (a folder or a name on the hub),
             `encoder` ("ViT-L-14-quickgelu/openai": architecture and tag or file of open_clip; or a model as for
             `init`, whose tokenizers come along), `qformer` (a model as for `init`: its projector but for the last
-            layer, which is made for the LLM) and `codes` (the name of the stage that trained picture codes, or its
-            folder).
+            layer, which is made for the LLM; or "google-bert/bert-base-uncased", for one that reads text) and `codes`
+            (the name of the stage that trained picture codes, or its folder).
         config: changes to the preset or to the folder's config, such as `{projector: {experts: 5}}`.
         from_image: kinds whose queries, projections and tags start as copies of the image's (the paper's stage II
             and III).

@@ -183,7 +183,8 @@ def answer(model: nn.Module, processor, asked: dict, tokens: int, apart: bool = 
     for _ in range(tokens):  # every process takes as many steps
         given = {"input_ids": ids, "decoder_input_ids": written} if apart else {"input_ids": written}
         mask = torch.ones_like(given["input_ids"])
-        logits = model(**given, attention_mask=mask, media=media, logits_to_keep=1, use_cache=False).logits
+        options = {"instructions": inputs.get("instructions"), "logits_to_keep": 1, "use_cache": False}
+        logits = model(**given, attention_mask=mask, media=media, **options).logits
         written = torch.cat([written, logits[:, -1:].argmax(dim=-1)], dim=1)
     model.train(training)
     text = processor.tokenizer.decode(written[0, start:])

@@ -228,6 +228,7 @@ def optimise(model: nn.Module, int8: bool = False, report: Report | None = None)
         The same model, for inference only.
     """
     model.requires_grad_(False)
+    linear = Int8Linear if int8 else PackedLinear
     if not hasattr(model, "language_model"):  # its layers are not told apart
         _replace(model, linear)
         return model.float()

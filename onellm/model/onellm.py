@@ -58,6 +58,12 @@ def _say_rows(rows: TokenRows, _: nn.Module, inputs: tuple, logits: torch.Tensor
     return rows.extend(inputs[0], logits)
 
 
+def _pad(texts: Sequence[torch.Tensor]) -> Instruction:
+    """Join token ids [L] of several texts, with their mask."""
+    mask = pad_sequence([torch.ones_like(ids) for ids in texts], batch_first=True)
+    return pad_sequence(list(texts), batch_first=True), mask
+
+
 class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """Assemble the parts and scatter the files' soft words into the prompt."""
 
@@ -286,9 +292,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         def project(features: torch.Tensor, indices: list[int]) -> torch.Tensor:
             asked = None
             if instructions is not None:
-                ids = [instructions[index].to(features.device) for index in indices]
-                mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
-                asked = pad_sequence(ids, batch_first=True), mask
+                asked = _pad([instructions[index].to(features.device) for index in indices])
             return self.project(kind, features, asked)
 
         return self._by_shape(kind, values, extracted, project)
@@ -359,6 +363,21 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         embeds = embedding(input_ids.masked_fill(input_ids >= embedding.num_embeddings, 0))
         return embeds if self.rows is None else self.rows.embed(input_ids, embeds)
 
+    def contrast_loss(self, media: Media, texts: Sequence[torch.Tensor], extracted: bool = False) -> torch.Tensor:
+        """Compare files with texts, as a querying transformer learns to before any LLM; the LLM does not run.
+
+        Args:
+            media: files of one kind.
+            texts: token ids [L] of the projector's own tokenizer, one text a file.
+            extracted: as for `soft_words`.
+
+        Returns:
+            The loss, a scalar, see `projectors.contrast.Contrast`.
+        """
+        ((kind, values),) = media.items()
+        features = self._by_shape(kind, values, extracted, lambda features, _: features)
+        return self.projector.contrast_loss(features, kind, _pad(texts))
+
     def embed(
         self,
         input_ids: torch.Tensor,
@@ -428,6 +447,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         instructions: Media | None = None,
         labels: torch.Tensor | None = None,
         word_labels: torch.Tensor | None = None,
+        texts: Sequence[torch.Tensor] | None = None,
         use_adapter: bool | torch.Tensor | None = None,
         extracted: bool = False,
         position_ids: torch.Tensor | None = None,
@@ -447,6 +467,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             instructions: as for `embed`.
             labels: [B, L], -100 where there is no loss; for an encoder-decoder LLM [B, L'], the answer alone.
             word_labels: [B, M], for a loss on the soft words of `media` alone, see `anchor_loss`.
+            texts: one a file, for the loss of `media` against texts alone, see `contrast_loss`.
             use_adapter: whether the LLM's adapter is on, for all, for each row [B] or place [B, L]; by default as
                 `adapted` has it (a step that continues a cache holds no files: say it there).
             extracted: as for `soft_words`.
@@ -463,6 +484,8 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         if word_labels is not None:
             return CausalLMOutputWithPast(loss=self.anchor_loss(media, word_labels, extracted))
+        if texts is not None:
+            return CausalLMOutputWithPast(loss=self.contrast_loss(media, texts, extracted))
         if inputs_embeds is None:
             inputs_embeds = self.embed(input_ids, media, extracted, instructions=instructions)
             if use_adapter is None and self.config.adapter:

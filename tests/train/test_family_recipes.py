@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import BertConfig, BertModel
 
 from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration
 from train.engine import run
@@ -29,6 +30,7 @@ TRAINED = {
     "lavin-chatbot": 3_781_296,
 }
 OTHERS = (
+    "blip2-represent",
     "blip2-opt-align",
     "blip2-flan-t5-align",
     "instructblip-instruct",
@@ -74,7 +76,7 @@ SMALL = {  # of any LLM, encoder or projector: what its configuration calls its 
     },
     "encoder": {"width": 16, "layers": 2, "heads": 2, "hidden": 24, "output": 16},
     "projector": {
-        "queries": 3, "hidden": 16, "layers": 2, "heads": 2, "intermediate": 24, "vocabulary": 64, "places": 32,
+        "queries": 3, "hidden": 16, "layers": 2, "heads": 2, "intermediate": 24, "vocabulary": 65,
         "dropout": 0.0, "cross_every": 1,
     },
     "adapter": {"r": 2, "rank": 2, "dropout": 0.0, "lora_dropout": 0.0},
@@ -100,7 +102,17 @@ def shrink(config: OneLLMConfig, adapter: dict | None) -> OneLLMConfig:
 
 
 @pytest.fixture
-def small(tmp_path, tokenizer, scans):
+def bert(tmp_path, tokenizer):
+    """Write a small BERT that reads as many words as the tokenizer has."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    torch.manual_seed(3)
+    BertModel(BertConfig(vocab_size=64, **sizes)).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+@pytest.fixture
+def small(tmp_path, tokenizer, scans, bert):
     """Make a small form of a recipe: the same parts train, on captions or questions about scans, in three steps."""
 
     def make(name: str) -> Recipe:
@@ -112,11 +124,12 @@ def small(tmp_path, tokenizer, scans):
         model = OneLLMForConditionalGeneration(config_without_adapter(config))
         model.language_model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        parts = {"language_model": str(folder)} | ({"qformer": str(bert)} if config.instructed else {})
         asked = "w9" if recipe.objective == "chat" else None
         source = Source("fmri", "captions", str(scans / "captions.tsv"), prompt=asked)
         return replace(
             recipe,
-            **{"preset": str(preset), "init": None, "parts": {"language_model": str(folder)}, "config": {}},
+            **{"preset": str(preset), "init": None, "parts": parts, "config": {}},
             **{"adapter": None, "data": [source], "steps": 3, "batch": 4, "micro_batch": 2, "warmup": 0, "workers": 0},
             **{"learning_rate": 1e-2, "min_learning_rate": 0.0, "precision": "float32", "save_precision": "float32"},
             **{"augment": False, "temperature": None, "report": [], "save_every": 3, "log_every": 1},
@@ -131,6 +144,15 @@ def config_without_adapter(config: OneLLMConfig) -> OneLLMConfig:
     return plain
 
 
+# a question is read by the queries, and what its own words become behind the last attention reaches nothing
+UNREACHED = {
+    "instructblip-instruct": [
+        "projector.qformer.encoder.layer.1.intermediate.*",
+        "projector.qformer.encoder.layer.1.output.*",
+    ]
+}
+
+
 @pytest.mark.parametrize("name", FAMILY)
 def test_what_trains_moves_and_all_else_stays_bit_by_bit(name, small, tmp_path):
     recipe = small(name)
@@ -142,4 +164,12 @@ def test_what_trains_moves_and_all_else_stays_bit_by_bit(name, small, tmp_path):
     moved = {key for key in after if not torch.equal(before[key], after[key])}
     assert not [key for key in moved if not matches(key, wanted)]
     still = {key for key in after if matches(key, wanted)} - moved
-    assert not still
+    assert not [key for key in still if not matches(key, UNREACHED.get(name, []))]
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILY if recipe_of(name).objective == "chat"])
+def test_an_answer_learns_to_end(name, tokenizer):
+    config = config_of(name)
+    told = [{"role": "user", "content": "w3"}, {"role": "assistant", "content": "w4"}]
+    text = tokenizer.apply_chat_template(told, chat_template=config.chat_template, tokenize=False, files=1)
+    assert text.endswith((tokenizer.eos_token, *(config.stop_strings or [])))

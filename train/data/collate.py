@@ -1,6 +1,6 @@
 """From examples to tensors: token ids with labels where the loss is, and the files' tensors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -25,6 +25,8 @@ class Row:
         ids: tokens.
         labels: as many, `IGNORED` where there is no loss; for an encoder-decoder LLM the answer's tokens alone.
         word_labels: [M] places in the anchor's vocabulary, for that objective.
+        instructions: for a projector that reads text, the question about each file in its tokens; for the objective
+            "contrast" the answer.
     """
 
     key: str
@@ -34,6 +36,7 @@ class Row:
     ids: list[int] | None = None
     labels: list[int] | None = None
     word_labels: torch.Tensor | None = None
+    instructions: list[torch.Tensor] = field(default_factory=list)
 
 
 def encode_conversation(
@@ -86,7 +89,8 @@ def encode_conversation(
 def _caption(processor, messages: list[dict], apart: bool) -> tuple[list[int], list[int], list[dict]]:
     """Lay out files, a question if there is one, and the caption, without the chat template."""
     tokenizer = processor.tokenizer
-    content = [part for message in messages if message["role"] == "user" for part in _parts(message)]
+    asked = (processor.instruct(_parts(message)) for message in messages if message["role"] == "user")
+    content = [part for parts in asked for part in parts]
     pieces = [*content, tokenizer.eos_token] if apart else [tokenizer.bos_token or "", *content]
     start, files = processor.lay_out(pieces)
     answer = _answer(processor, next(message for message in messages if message["role"] == "assistant"))
@@ -137,19 +141,24 @@ class Collator:
             OneLLMError: a file or the conversation cannot be used.
         """
         ids = labels = words = None
-        if self.objective == "anchor":
+        if self.objective in ("anchor", "contrast"):
             parts = [part for message in example.messages for part in _parts(message)]
             files = [part for part in parts if part["type"] != "text"]
             if len(files) != 1:
-                raise OneLLMError(f"It has {len(files)} files; the objective 'anchor' takes one an example.")
-            words = self.targets.encode(_text(example.messages[-1]))
+                raise OneLLMError(f"It has {len(files)} files; the objective '{self.objective}' takes one an example.")
+            text = _text(example.messages[-1])
+            if self.objective == "anchor":
+                words = self.targets.encode(text)
+            else:
+                files = [{**files[0], "instruction": text}]
         else:
             ids, labels, files = encode_conversation(
                 self.processor, example.messages, self.objective, self.limit, self.apart
             )
         extracted = any("features" in part for part in files)
         tensors = [(part["type"], part["features"] if extracted else self.to_tensor(part)) for part in files]
-        return Row(example.key, tuple(kind for kind, _ in tensors), tensors, extracted, ids, labels, words)
+        asked = [self.processor.instruction(part) for part in files] if self.processor.reader else []
+        return Row(example.key, tuple(kind for kind, _ in tensors), tensors, extracted, ids, labels, words, asked)
 
     def to_tensor(self, part: dict) -> torch.Tensor:
         """Load a file part as the app does, varied if that is wanted."""
@@ -164,16 +173,24 @@ class Collator:
         """Join rows into a batch.
 
         Returns:
-            `media` (kind -> tensors), `extracted`, `keys`, and either `input_ids`, `attention_mask` and `labels`
-            [B, L], padded on the left (the labels of answers that stand apart on the right), or `word_labels` [B, M].
+            `media` (kind -> tensors), `extracted`, `keys`, `instructions` (kind -> token ids) for a projector that
+            reads the question, and either `input_ids`, `attention_mask` and `labels` [B, L], padded on the left (the
+            labels of answers that stand apart on the right), or `word_labels` [B, M], or `texts` (token ids).
         """
         media: dict[str, list[torch.Tensor]] = {}
+        asked: dict[str, list[torch.Tensor]] = {}
         for row in rows:
             for kind, tensor in row.files:
                 media.setdefault(kind, []).append(tensor)
+            for kind, ids in zip(row.kinds, row.instructions, strict=False):
+                asked.setdefault(kind, []).append(ids)
         batch = {"media": media, "extracted": any(row.extracted for row in rows), "keys": [row.key for row in rows]}
         if self.objective == "anchor":
             return {**batch, "word_labels": torch.stack([row.word_labels for row in rows])}
+        if self.objective == "contrast":
+            return {**batch, "texts": [ids for row in rows for ids in row.instructions]}
+        if asked:
+            batch["instructions"] = asked
         padded = self.processor.pad([row.ids for row in rows])
         labels = [torch.tensor(row.labels) for row in rows]
         side = "right" if self.apart else "left"

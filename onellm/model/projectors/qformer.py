@@ -13,6 +13,7 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel, InstructBlipQFor
 from onellm.errors import ModelError
 from onellm.model.offload import live
 from onellm.model.projectors.base import Instruction, Projector
+from onellm.model.projectors.contrast import Contrast
 
 QUERIES_OF = ("shared", "kind")
 
@@ -35,6 +36,7 @@ class QFormer(Projector):
         places: longest question, in words.
         norm_eps: of the layer norms.
         dropout: of the attentions and of what they return.
+        contrast: arguments of a `Contrast`, to be trained before any LLM; None for none.
         **common: of every projector.
     """
 
@@ -56,6 +58,7 @@ class QFormer(Projector):
         places: int = 512,
         norm_eps: float = 1e-12,
         dropout: float = 0.1,
+        contrast: dict | None = None,
         **common: Any,
     ):
         super().__init__(kinds, width_llm, **common)
@@ -80,11 +83,12 @@ class QFormer(Projector):
             self.qformer = InstructBlipQFormerModel(InstructBlipQFormerConfig(vocab_size=vocabulary, **settings))
         else:
             self.qformer = Blip2QFormerModel(Blip2QFormerConfig(**settings))
+        self.contrast = None if contrast is None else Contrast(hidden, vocabulary, **contrast)
         self.projection = nn.Linear(hidden, width_llm)
 
     def words(self, features: torch.Tensor, kind: str, instruction: Instruction | None = None) -> torch.Tensor:
         """Project [B, N, D] features to [B, M, D_llm]; the question is optional even where it is read."""
-        queries = live(self.queries, "all" if self.shared else kind).expand(len(features), -1, -1)
+        queries = self.queries_for(features, kind)
         asked = {}
         if self.reads:
             asked = {"input_ids": None}
@@ -93,6 +97,14 @@ class QFormer(Projector):
                 asked = {"input_ids": ids, "attention_mask": torch.cat([mask.new_ones(queries.shape[:2]), mask], dim=1)}
         read = self.qformer(query_embeds=queries, encoder_hidden_states=features, **asked).last_hidden_state
         return self.projection(read[:, : queries.shape[1]])
+
+    def queries_for(self, features: torch.Tensor, kind: str) -> torch.Tensor:
+        """Return the queries [B, M, H] for [B, N, D] features of a kind."""
+        return live(self.queries, "all" if self.shared else kind).expand(len(features), -1, -1)
+
+    def contrast_loss(self, features: torch.Tensor, kind: str, texts: Instruction) -> torch.Tensor:
+        """Return the loss of [B, N, D] features of a kind against B texts, see `Contrast`."""
+        return self.contrast(self.qformer, self.queries_for(features, kind), features, texts)
 
     def count(self, features: int) -> int:
         """Return M: the queries, whatever the number of features."""
