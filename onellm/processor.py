@@ -3,6 +3,10 @@
 Messages are transformers' chat messages. A file is a content part `{"type": kind, "path": file, ...}`; further keys are
 options of the kind's `load` (a depth map's `picture` and `scale`, for example). What lies in memory stands under the
 kind's name, `{"type": "image", "image": pillow_image}`, with the options of `from_memory`.
+
+Two options are the processor's own. A video's `sound` (True for its own track, or a sound file) has both read second by
+second, in turns. `windows` (True, a number, or False where the model does so by itself) reads a long sound or video in
+windows, whose soft words are merged into `words`.
 """
 
 import os
@@ -13,10 +17,13 @@ from typing import Any
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
+from onellm import timeline
 from onellm.errors import OneLLMError
+from onellm.limits import LIMITS
 from onellm.modalities import MODALITIES, Sample
 from onellm.modalities import load as load_file
 from onellm.modalities.memory import from_memory
+from onellm.model.merging import Windows
 from onellm.trace import is_file
 
 # Private-use characters stand for the parts while the chat template is rendered. Text a user types is encoded apart
@@ -29,7 +36,8 @@ class OneLLMProcessor(ProcessorMixin):
 
     Args:
         tokenizer: the LLM's tokenizer.
-        modalities: kind -> `token_id`, `input` (settings of `to_tensor`), `before` and `after` (text around a file).
+        modalities: kind -> `token_id`, `input` (settings of `to_tensor`), `before` and `after` (text around a file),
+            `windows` (of long files, see `OneLLMConfig`).
         media_length: placeholders a file takes: one number, or kind -> number.
         media_position: "inline" leaves files where the message has them; "start" puts all of them behind the first
             token of the prompt, as the published OneLLM has it; "front" before all tokens, as BLIP-2 has it.
@@ -48,7 +56,9 @@ class OneLLMProcessor(ProcessorMixin):
         media_position: str = "inline",
         chat_template: str | None = None,
         outputs: dict | None = None,
+        media_tags: int = 0,
     ):
+        self.media_tags = media_tags
         self.modalities = modalities or {}
         self.outputs = outputs or {}
         self.media_length = media_length
@@ -59,7 +69,7 @@ class OneLLMProcessor(ProcessorMixin):
     @classmethod
     def from_config(cls, tokenizer: Any, config: Any) -> "OneLLMProcessor":
         """Build the processor that fits a `OneLLMConfig`."""
-        keys = ("token_id", "input", "before", "after")
+        keys = ("token_id", "input", "before", "after", "windows")
         modalities = {
             kind: {key: settings[key] for key in keys if key in settings}
             for kind, settings in config.modalities.items()
@@ -72,10 +82,21 @@ class OneLLMProcessor(ProcessorMixin):
             outputs[span.kind] |= {"first": span.first, "count": span.count, "length": span.length}
         lengths = {kind: config.length_of(kind) for kind in config.modalities}
         length = next(iter(lengths.values())) if len(set(lengths.values())) == 1 else lengths
-        return cls(tokenizer, modalities, length, config.media_position, config.chat_template, outputs)
+        position, template = config.media_position, config.chat_template
+        return cls(tokenizer, modalities, length, position, template, outputs, len(config.tags))
 
-    def to_tensor(self, part: dict) -> torch.Tensor:
+    def resolve(self, part: dict) -> dict:
+        """Note in a content part how long its file lasts, where its layout depends on it, see `timeline.resolve`."""
+        return timeline.resolve(part, self.modalities.get(part["type"], {}), self.load)
+
+    def windows(self, part: dict) -> list[dict]:
+        """Return the windows that a content part's file is read in; none for one that is not long."""
+        return timeline.windows(part, self.modalities[part["type"]])
+
+    def to_tensor(self, part: dict) -> torch.Tensor | Windows:
         """Turn the file of one content part, or what lies in memory, into the model's tensor, see `load`."""
+        if windows := self.windows(part):
+            return Windows(tuple(map(self.to_tensor, windows)), self.positions(part) - self.media_tags)
         return MODALITIES[part["type"]].to_tensor(self.load(part), **self.input_of(part))
 
     def input_of(self, part: dict) -> dict:
@@ -87,6 +108,14 @@ class OneLLMProcessor(ProcessorMixin):
     def length_of(self, kind: str) -> int:
         """Placeholders that a file of a kind takes."""
         return self.media_length[kind] if isinstance(self.media_length, dict) else self.media_length
+
+    def positions(self, part: dict) -> int:
+        """Placeholders that the file of a content part takes."""
+        one, count = self.length_of(part["type"]), len(self.windows(part))
+        if not count:
+            return one
+        words = part.get("words") or self.modalities[part["type"]].get("windows", {}).get("words", LIMITS.long_words)
+        return min(count * (one - self.media_tags), words) + self.media_tags
 
     @staticmethod
     def load(part: dict) -> Sample:
@@ -103,7 +132,7 @@ class OneLLMProcessor(ProcessorMixin):
                 f"A content part of type {kind} holds {', '.join(set(part) - {'type'}) or 'nothing'}; expected 'path' "
                 f"(a file) or '{kind}' (data in memory); add one of them."
             )
-        options = {key: part[key] for key in part if key not in ("type", "path", kind)}
+        options = {key: value for key, value in timeline.plain(part).items() if key not in ("type", "path", kind)}
         return (load_file if isinstance(value, str | os.PathLike) else from_memory)(kind, value, **options)
 
     def apply_chat_template(
@@ -273,7 +302,7 @@ class OneLLMProcessor(ProcessorMixin):
         """Turn template text and content parts into token ids: each piece with its ids, in the order of the prompt."""
         runs: list[tuple[str | dict, list[int]]] = []
         space = ""  # one that ends template text belongs to the word that follows it
-        for piece in pieces:
+        for piece in (cut for whole in pieces for cut in self._cut(whole)):
             if isinstance(piece, str):
                 text = space + piece
                 bare = text.removesuffix(" ")
@@ -287,7 +316,7 @@ class OneLLMProcessor(ProcessorMixin):
                 space = ""
             else:
                 settings = self._settings(piece["type"])
-                placeholders = (piece, [settings["token_id"]] * self.length_of(piece["type"]))
+                placeholders = (piece, [settings["token_id"]] * self.positions(piece))
                 if self.media_position != "inline":
                     runs.append(placeholders)
                 else:
@@ -296,6 +325,13 @@ class OneLLMProcessor(ProcessorMixin):
                     space = ""
         runs.append(("", self._tokenize(space)))
         return runs if self.media_position == "inline" else self._files_first(runs)
+
+    def _cut(self, piece: str | dict) -> list[str | dict]:
+        """Cut a video that is read with its sound into what it stands for."""
+        if isinstance(piece, str) or piece["type"] == "text" or "tokens" in piece:
+            return [piece]
+        self._settings(piece["type"])
+        return timeline.spans(timeline.resolve(piece, {}, self.load))
 
     def _files_first(self, runs: list) -> list:
         """Put the files behind the first token of a prompt, or before it."""

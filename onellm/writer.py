@@ -307,7 +307,7 @@ class Writer:
         for kind, key in request.files:
             if key not in words:
                 with torch.no_grad(), watch(self.model, self.processor.tokenizer, request.traces[key]):
-                    words[key] = self.model.soft_words(kind, [request.tensors[key]])[0]
+                    words[key] = self.model.file_words(kind, [request.tensors[key]])[0]
         return words
 
     def _prompt(self, request: Request, words: dict[str, Any]) -> list:
@@ -360,13 +360,17 @@ class Writer:
         """Whether the model makes numbers of one token, and of empty files like those of a request."""
         import torch
 
+        from onellm.model.merging import Windows
+
         try:
             with torch.no_grad():
                 start = self.processor.pad([[self.processor.tokenizer.bos_token_id or 0]])["input_ids"]
                 made = [self.model(input_ids=start.to(self.model.device)).logits]
                 for kind, key in request.files:
                     if key in request.tensors:
-                        made.append(self.model.soft_words(kind, [torch.zeros_like(request.tensors[key])]))
+                        value = request.tensors[key]
+                        zeros = value.map(torch.zeros_like) if isinstance(value, Windows) else torch.zeros_like(value)
+                        made += self.model.file_words(kind, [zeros])
                 return all(bool(torch.isfinite(values).all()) for values in made)
         except Exception as error:  # whatever a broken model leads to; a lack of memory says nothing about it
             return memory.ran_out(error)

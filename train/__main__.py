@@ -62,6 +62,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     compare.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one run each (default: 0 1)")
     compare.add_argument("--runs", type=Path, default=Path("runs/transfer-steps"), help="folder of the models")
     compare.add_argument("--variants", nargs="+", help="only these")
+    forget = commands.add_parser("forget", help="add a kind to a model and see what it forgets, as a table")
+    forget.add_argument("--add", nargs="+", choices=("imu", "fmri"), default=["imu"], help="new kinds (default: imu)")
+    forget.add_argument("--out", type=Path, default=Path("runs/forgetting.json"), help="results; those in it are kept")
+    forget.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one model each (default: 0 1)")
+    forget.add_argument("--runs", type=Path, default=Path("runs/forgetting"), help="folder of the models")
+    forget.add_argument("--split", choices=("dev", "test"), default="dev", help="what is measured (default: dev)")
+    forget.add_argument("--scale", type=float, default=1.0, help="share of all steps (default: 1)")
     evaluation.add_options(commands.add_parser("evaluate", help="measure answers on held-out files, or a benchmark"))
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         arguments = ["run", *arguments]
@@ -115,6 +122,11 @@ def main(arguments: list[str]) -> int:
             from train.transfer_steps import compare
 
             print(compare(options.out, options.seeds, options.runs, options.variants))
+            return 0
+        if options.command == "forget":
+            from train.forgetting import forget
+
+            print(forget(options.out, options.add, options.seeds, options.runs, options.split, options.scale))
             return 0
         return (data if options.command == "data" else evaluation).run(options)
     except OneLLMError as error:

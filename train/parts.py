@@ -9,6 +9,7 @@ from safetensors import safe_open
 from torch import nn
 
 from onellm.errors import ModelError
+from onellm.modalities import MODALITIES
 
 # name in a recipe -> patterns of parameter names
 PARTS = {
@@ -28,6 +29,11 @@ PARTS = {
     "encoder_adapters": ["encoder.adapters.*", "encoders.*.adapters.*"],
     "rows": ["rows.*"],
     "outputs": ["outputs.*"],
+}
+# a kind's name stands for what belongs to that kind alone
+PARTS |= {
+    kind: [f"tokenizers.{kind}.*", f"encoders.{kind}.*", f"projector.*.{kind}", f"projector.*.{kind}.*"]
+    for kind in MODALITIES
 }
 # solved in closed form when the data is opened, not trained step by step
 SOLVED = ["tokenizers.*.nouns.classifier.*"]

@@ -34,8 +34,9 @@ class OneLLMConfig(PreTrainedConfig):
         modalities: kind -> `token_id` (its placeholder), `tokenizer` (`type` and its arguments, or `share`: the
             kind whose tokenizer it uses), `encoder` (of its own: what differs from the shared one), `input` (settings
             of the kind's `to_tensor`), `length` (positions a file takes, where the projector's queries do not say it),
-            `before` and `after` (text set around the file in a prompt), `default_question`; None leaves a kind
-            out.
+            `before` and `after` (text set around the file in a prompt), `default_question`, `windows` (of sounds and
+            videos: those longer than `seconds` are read in windows, whose soft words are merged into `words`); None
+            leaves a kind out.
         adapter: what is added to the LLM; None for nothing. `type` is "lora" (the default; PEFT's `r`, `lora_alpha`,
             `target_modules`) or "routed" (`adapters.RoutedAdapters`). LoRA speaks `on` "files" (the default: where a
             prompt holds one), "always", or "outputs" (in their tokens alone).

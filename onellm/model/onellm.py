@@ -7,6 +7,7 @@ the family are presets of the same parts.
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from onellm.model import base_parts
 from onellm.model.adapters import RoutedAdapters, Up
 from onellm.model.config import OneLLMConfig, merge
 from onellm.model.encoder import UniversalEncoder
+from onellm.model.merging import Merge, Windows
 from onellm.model.offload import live
 from onellm.model.outputs import Grammar, alignment_loss, build_outputs, find
 from onellm.model.projectors import Instruction, build_projector
@@ -40,8 +42,8 @@ from onellm.model.tokenizers import StemTokens, build_tokenizer
 IGNORED = -100  # the label where there is no loss
 FRAMES_ON_CPU = 4  # at once: more would leave the caches, and take 1.4 times as long; a GPU takes all in one batch
 
-Media = dict[str, Sequence[torch.Tensor]]
-"""kind -> one tensor a file, in the order in which their placeholders stand in `input_ids`."""
+Media = dict[str, Sequence[torch.Tensor | Windows]]
+"""kind -> one tensor a file, or those of its windows, in the order in which their placeholders stand in `input_ids`."""
 
 LORA_SWITCH = ("type", "on")  # of an adapter's settings; the others are PEFT's
 
@@ -99,6 +101,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if config.projector
             else None
         )
+        self.merging = Merge()
         build = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         self.language_model = build.from_config(config.text_config)
         self._check_lengths()
@@ -304,6 +307,37 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 words[index] = word
         return torch.stack(words)
 
+    def file_words(
+        self,
+        kind: str,
+        values: Sequence[torch.Tensor | Windows],
+        extracted: bool = False,
+        instructions: Sequence[torch.Tensor] | None = None,
+    ) -> list[torch.Tensor]:
+        """Turn files into what the LLM reads, each of its own length; for the arguments see `soft_words`.
+
+        Returns:
+            [length, D_llm] for each file; the words of one that is read in windows are merged, between one pair of
+            tags.
+        """
+        if not any(isinstance(value, Windows) for value in values):
+            return list(self.soft_words(kind, values, extracted, instructions))
+        made: list[torch.Tensor] = []
+        for index, value in enumerate(values):
+            asked = None if instructions is None else instructions[index : index + 1]
+            if not isinstance(value, Windows):
+                made += self.soft_words(kind, [value], extracted, asked)
+                continue
+            read: list[torch.Tensor] = []
+            for _, alike in groupby(value.tensors, key=lambda tensor: tensor.shape):
+                batch = list(alike)
+                read += self.soft_words(kind, batch, extracted, None if asked is None else [*asked] * len(batch))
+            start, end = (tag in self.projector.tags for tag in ("start", "end"))
+            inner = torch.cat([words[start : len(words) - end] for words in read])
+            merged, _ = self.merging(inner, value.words)
+            made.append(torch.cat([read[0][:start], merged, read[0][len(read[0]) - end :]]))
+        return made
+
     def anchor_loss(self, media: Media, word_labels: torch.Tensor, extracted: bool = False) -> torch.Tensor:
         """Compare the soft words of files with the words of their names; the LLM does not run.
 
@@ -356,7 +390,14 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             values = (media or {}).get(kind)
             values = [] if values is None else values
             one = self.config.length_of(kind)
-            lengths = torch.tensor([len(value) if words else one for value in values], dtype=torch.long)
+            tags = len(self.config.tags)
+            lengths = torch.tensor(
+                [
+                    len(value) if words else value.words + tags if isinstance(value, Windows) else one
+                    for value in values
+                ],
+                dtype=torch.long,
+            )
             if int(places.sum()) != int(lengths.sum()):
                 raise ValueError(
                     f"The prompt holds {int(places.sum())} placeholders of kind {kind}, but {len(values)} file(s) "
@@ -371,8 +412,9 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 values = [values[index] for index in wanted]
                 asked = asked and [asked[index] for index in wanted]
             if len(values):
-                scattered = torch.cat(list(values)) if words else self.soft_words(kind, values, extracted, asked)
-                embeds = embeds.masked_scatter(places.unsqueeze(-1).to(embeds.device), scattered.to(embeds))
+                made = values if words else self.file_words(kind, values, extracted, asked)
+                scattered = torch.cat(list(made)).to(embeds)
+                embeds = embeds.masked_scatter(places.unsqueeze(-1).to(embeds.device), scattered)
         return embeds
 
     # ---- the causal language model ----------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def encode_conversation(
         labels = labels[len(ids) :]
     placeholders = {settings["token_id"] for settings in processor.modalities.values()}
     room = sum(token in placeholders for token in ids)
-    if room < sum(processor.length_of(file["type"]) for file in files) or all(label == IGNORED for label in labels):
+    if room < sum(map(processor.positions, files)) or all(label == IGNORED for label in labels):
         raise OneLLMError(f"Its first {limit} tokens hold no answer; raise 'max_tokens', or shorten the question.")
     return ids, labels, files
 

@@ -15,7 +15,7 @@ NEW_TOKENS = 40
 
 def ask_all(
     chat: onellm.Chat,
-    questions: list[tuple[list[Item], str]],
+    questions: list[tuple[list[Item | dict], str]],
     new_tokens: int = NEW_TOKENS,
     words: dict[tuple[str, str], torch.Tensor] | None = None,
 ) -> list[str]:
@@ -23,7 +23,7 @@ def ask_all(
 
     Args:
         chat: a loaded model.
-        questions: the files and the text of each.
+        questions: the files (items, or content parts) and the text of each.
         new_tokens: longest answer.
         words: the soft words of a kind and an item's id, see `words.soft_words`; without them the files are loaded.
 
@@ -34,13 +34,15 @@ def ask_all(
     def to_tensor(part: dict):
         if words is not None:
             return words[part["type"], part["item"].id]
+        if "item" not in part:
+            return chat.processor.to_tensor(part)
         settings = chat.processor.modalities[part["type"]].get("input", {})
         return MODALITIES[part["type"]].to_tensor(load_sample(part["item"]), **settings)
 
     tokenizer, answers = chat.processor.tokenizer, []
     for start in tqdm(range(0, len(questions), BATCH), desc="answers"):
         conversations = [
-            [{"role": "user", "content": [*map(_part, items), {"type": "text", "text": text}]}]
+            [{"role": "user", "content": [*map(as_part, items), {"type": "text", "text": text}]}]
             for items, text in questions[start : start + BATCH]
         ]
         inputs = chat.processor.apply_chat_template(conversations, to_tensor=to_tensor)
@@ -64,6 +66,6 @@ def until_stop(model: Any, text: str) -> str:
     return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))].strip()
 
 
-def _part(item: Item) -> dict:
+def as_part(item: Item | dict) -> dict:
     """Return an item as a content part; it is loaded when its turn comes."""
-    return {"type": item.kind, "item": item}
+    return item if isinstance(item, dict) else {"type": item.kind, "item": item}
