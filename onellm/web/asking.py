@@ -15,6 +15,7 @@ from onellm.chat import DEFAULT_QUESTION, by_kind
 from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
 from onellm.modalities.base import megabytes
+from onellm.web.inside import reading
 from onellm.web.line import Ticket
 from onellm.web.page import Page, worded
 from onellm.web.reader import Reader
@@ -215,7 +216,8 @@ class Asking:
         finally:
             chat.stop()
             turn.answer = turn.answer.strip()
-        turn.note = "" if turn.answer else say(session.language, "answer.empty")
+        read = reading(chat.trace, session.language) if chat.trace is not None else ""
+        turn.note = read if turn.answer else say(session.language, "answer.empty")
 
     # Stopping and taking back.
 
