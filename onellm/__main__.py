@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     ask = commands.add_parser("ask", help="ask one question, about files or not", description=_ask.__doc__)
     _add_question(ask)
     ask.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where a picture, video or sound goes")
+    ask.add_argument("--video-sound", action="store_true", help="hear the videos too, second by second")
     add_model_options(ask)
     add_generators(ask)
     add_settings(ask)
@@ -140,6 +141,10 @@ def _files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict
             parser.error(f"--{kind}-picture needs a --{kind} it belongs to")
         for item, picture in zip(files[kind], pictures, strict=False):
             item["picture"] = picture
+    if options.video_sound and not files["video"]:
+        parser.error("--video-sound needs a --video to be heard")
+    for item in files["video"] if options.video_sound else ():
+        item["sound"] = True
     if not options.question.strip() and not any(files.values()):
         parser.error(f"{options.command}: a question or a file is needed")
     for kind, items in files.items():

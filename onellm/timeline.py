@@ -13,7 +13,7 @@ from onellm.errors import FileError, OneLLMError
 from onellm.limits import LIMITS
 from onellm.modalities import Sample
 
-__all__ = ["OPTIONS", "plain", "resolve", "spans", "windows"]
+__all__ = ["OPTIONS", "TIMED", "plain", "resolve", "seconds_of", "spans", "windows"]
 
 SPAN_S = 1.0  # of a video and its sound, in turns
 REST_S = 0.05  # what is shorter at an end is left out
@@ -38,14 +38,15 @@ def resolve(part: dict, settings: dict, load: Callable[[dict], Sample]) -> dict:
     """
     kind, sound = part["type"], part.get("sound")
     _check(part)
-    if "seconds" in part or "start_s" in part or kind not in TIMED or not (sound or wanted(part, settings)):
+    known = "seconds" in part or "start_s" in part or "tokens" in part  # tokens: the model itself made it
+    if known or kind not in TIMED or not (sound or wanted(part, settings)):
         return part
     if "path" not in part:
         if not sound:
             return part
         raise OneLLMError("A video in memory has no sound track; give the sound as 'audio', beside it.")
     sample = load(plain(part) | ({"frames": 1} if kind == "video" else {}))  # one tells how long it lasts
-    found = part | {"seconds": _seconds(sample)}
+    found = part | {"seconds": seconds_of(sample)}
     if not sound:
         return found
     if sound is not True:
@@ -57,7 +58,7 @@ def resolve(part: dict, settings: dict, load: Callable[[dict], Sample]) -> dict:
             f"{sample.name}: there is no sound in it; expected a video with a sound track; leave its sound out, or "
             "name a sound file."
         )
-    return found | {"sound": heard | {"seconds": _seconds(load({"type": "audio", **heard}))}}
+    return found | {"sound": heard | {"seconds": seconds_of(load({"type": "audio", **heard}))}}
 
 
 def _check(part: dict) -> None:
@@ -79,7 +80,7 @@ def wanted(part: dict, settings: dict) -> bool:
     return bool(part.get("windows", "windows" in settings))
 
 
-def _seconds(sample: Sample) -> float:
+def seconds_of(sample: Sample) -> float:
     """Return how much of a file is looked at."""
     return round(min(sample.seconds, getattr(LIMITS, f"{sample.kind}_seconds")), 3)
 

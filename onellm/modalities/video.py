@@ -19,6 +19,7 @@ from onellm.modalities.plots import spread
 if TYPE_CHECKING:
     import torch
 
+SILENT = "the sound track is not part of what is seen; choose to have it heard, or add it as audio"
 # the largest picture of 16:9 within the limit; codecs fill sides up to a multiple of 8 or 16
 _HEIGHT = int((LIMITS.video_pixels * 9 / 16) ** 0.5) // 8 * 8
 _WIDTH = _HEIGHT * 16 // 9
@@ -129,7 +130,7 @@ class Video(Modality):
         if whole and duration_s > LIMITS.video_seconds:
             notes.append(f"cut to the first {LIMITS.video_seconds:g} s")
         if has_sound:
-            notes.append("the sound track is not part of what is seen; add it as audio to have it heard")
+            notes.append(SILENT)
         summary = f"{duration_s:.1f} s, {size_text(array.shape[2], array.shape[1])}, {rate_hz:.3g} frames/s"
         return Sample(
             self.name,

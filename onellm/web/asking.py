@@ -17,6 +17,7 @@ from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
 from onellm.modalities.base import megabytes
 from onellm.web import uploads
+from onellm.web.inside import reading
 from onellm.web.line import Ticket
 from onellm.web.page import Page, worded
 from onellm.web.reader import Reader
@@ -220,7 +221,8 @@ class Asking:
         finally:
             chat.stop()
             turn.answer = turn.answer.strip()
-        turn.note = "" if turn.answer or turn.made else say(session.language, "answer.empty")
+        read = reading(chat.trace, session.language) if chat.trace is not None else ""
+        turn.note = read if turn.answer or turn.made else say(session.language, "answer.empty")
 
     # Stopping and taking back.
 

@@ -23,6 +23,7 @@ class Attachment:
         path: the file; "" where a kept conversation's file is gone.
         picture: the picture beside a depth or a normal map.
         frames: frames a video is read as; None leaves it to the model.
+        sound: whether a video is read with its sound track.
         name: the file's name where the path is gone.
     """
 
@@ -31,6 +32,7 @@ class Attachment:
     picture: str | None = None
     frames: int | None = None
     name: str = ""
+    sound: bool = False
 
     @property
     def title(self) -> str:
@@ -97,7 +99,11 @@ class Turn:
 
     def parts(self) -> list[dict]:
         """Return the files that are there as content parts of a chat message."""
-        return [{"type": file.kind, "path": file.path, **file.options} for file in self.files if file.path]
+        return [
+            {"type": file.kind, "path": file.path, **file.options, **({"sound": True} if file.sound else {})}
+            for file in self.files
+            if file.path
+        ]
 
 
 class Session:
@@ -146,7 +152,7 @@ class Session:
         if key not in self._looks:
             shown = {given for turn in self.turns for given in turn.files} | {item.file for item in self.pending}
             kept = {known: look for known, look in self._looks.items() if known[0] in shown - {file}}
-            self._looks = kept | {key: look_at(file.kind, file.path, file.options, settings, self.language)}
+            self._looks = kept | {key: look_at(file.kind, file.path, file.options, settings, self.language, file.sound)}
         return self._looks[key]
 
     @property

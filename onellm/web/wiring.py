@@ -20,7 +20,7 @@ ALL = QUIET | {"concurrency_limit": None}
 FILES = QUIET | {"concurrency_id": "files", "concurrency_limit": 4}
 # What page.js passes on from buttons in HTML; Gradio allows the events that are named in the script.
 ACTS = (
-    *("sample", "remove", "choose", "beside", "example", "retry", "undo", "edit", "cancel_edit"),
+    *("sample", "remove", "choose", "sound", "beside", "example", "retry", "undo", "edit", "cancel_edit"),
     *("vote", "open", "export", "language", "switch", "cancel_switch"),
 )
 BUS = f"onellm.connect(trigger, {list(ACTS)!r})"
@@ -77,6 +77,7 @@ def _connect_files(page: Page, session: gr.State) -> None:
     bus.sample(on.sample, session, attached, **FILES)
     bus.remove(on.remove, session, attached, **FILES)
     bus.choose(on.choose, session, attached, **FILES)
+    bus.sound(on.sound, session, attached, **FILES)
 
 
 def _connect_conversation(page: Page, session: gr.State) -> None:

@@ -36,6 +36,8 @@ def ask_all(
             return chat.processor.to_tensor(part)
         if words is not None:
             return words[part["type"], part["item"].id]
+        if "item" not in part:
+            return chat.processor.to_tensor(part)
         settings = chat.processor.modalities[part["type"]].get("input", {})
         return MODALITIES[part["type"]].to_tensor(load_sample(part["item"]), **settings)
 
