@@ -1,6 +1,6 @@
 """From examples to tensors: token ids with labels where the loss is, and the files' tensors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -24,6 +24,7 @@ class Row:
         ids: tokens.
         labels: as many, `IGNORED` where there is no loss.
         word_labels: [M] places in the anchor's vocabulary, for that objective.
+        made: what is to come of the outputs that a generator makes, `answers.Target`.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Row:
     ids: list[int] | None = None
     labels: list[int] | None = None
     word_labels: torch.Tensor | None = None
+    made: list = field(default_factory=list)
 
 
 def encode_conversation(
@@ -107,11 +109,12 @@ class Collator:
         limit: longest row, in tokens.
         targets: the anchor's words, for the objective "anchor".
         augment: vary pictures and spectrograms.
+        answers: completes answers that hold something other than text; None where the model only writes text.
     """
 
-    def __init__(self, processor, objective: str, limit: int, targets=None, augment: bool = False):
+    def __init__(self, processor, objective: str, limit: int, targets=None, augment: bool = False, answers=None):
         self.processor, self.objective, self.limit = processor, objective, limit
-        self.targets, self.augment = targets, augment
+        self.targets, self.augment, self.answers = targets, augment, answers
 
     def encode(self, example: Example) -> Row:
         """Encode one example and load its files.
@@ -120,6 +123,7 @@ class Collator:
             OneLLMError: a file or the conversation cannot be used.
         """
         ids = labels = words = None
+        made: list = []
         if self.objective == "anchor":
             parts = [part for message in example.messages for part in _parts(message)]
             files = [part for part in parts if part["type"] != "text"]
@@ -127,10 +131,15 @@ class Collator:
                 raise OneLLMError(f"It has {len(files)} files; the objective 'anchor' takes one an example.")
             words = self.targets.encode(_text(example.messages[-1]))
         else:
-            ids, labels, files = encode_conversation(self.processor, example.messages, self.objective, self.limit)
+            messages = example.messages
+            if self.answers is not None:
+                answered = self.answers.complete(messages)
+                messages, made = answered.messages, answered.targets
+            ids, labels, files = encode_conversation(self.processor, messages, self.objective, self.limit)
         extracted = any("features" in part for part in files)
         tensors = [(part["type"], part["features"] if extracted else self.to_tensor(part)) for part in files]
-        return Row(example.key, tuple(kind for kind, _ in tensors), tensors, extracted, ids, labels, words)
+        kinds = tuple(kind for kind, _ in tensors)
+        return Row(example.key, kinds, tensors, extracted, ids, labels, words, made)
 
     def to_tensor(self, part: dict) -> torch.Tensor:
         """Load a file part as the app does, varied if that is wanted."""
@@ -145,7 +154,8 @@ class Collator:
         """Join rows into a batch.
 
         Returns:
-            `media` (kind -> tensors), `extracted`, `keys`, and either `input_ids`, `attention_mask` and `labels`
+            `media` (kind -> tensors), `extracted`, `keys`, `condition` and `latents` (kind -> tensors) where there are
+            any, and either `input_ids`, `attention_mask` and `labels`
             [B, L], padded on the left, or `word_labels` [B, M].
         """
         media: dict[str, list[torch.Tensor]] = {}
@@ -158,4 +168,11 @@ class Collator:
         padded = self.processor.pad([row.ids for row in rows])
         width = padded["input_ids"].shape[1]
         labels = torch.tensor([[IGNORED] * (width - len(row.labels)) + row.labels for row in rows])
+        for name in ("condition", "latents"):
+            found: dict[str, list[torch.Tensor]] = {}
+            for target in [target for row in rows for target in row.made]:
+                if getattr(target, name) is not None:
+                    found.setdefault(target.kind, []).append(getattr(target, name))
+            if found:
+                batch[name] = {kind: torch.stack(values) for kind, values in found.items()}
         return {**batch, **padded, "labels": labels}
