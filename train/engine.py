@@ -14,6 +14,7 @@ from transformers import Trainer, TrainingArguments
 
 from onellm import disk
 from onellm.errors import OneLLMError
+from train.answers import Answers, answers_of
 from train.build import build_model, save, start_folder
 from train.checkpoints import check_shards, last_checkpoint
 from train.data.batches import Targets
@@ -216,7 +217,8 @@ def _run(recipe: Recipe, runs: Path, out: Path, resume: bool) -> Path:
     PartialState().wait_for_everyone()
     last, done = last_checkpoint(out)
     model, processor = build_model(recipe, runs)
-    collator, held_out = _collator(recipe, processor, model, recipe.augment), _collator(recipe, processor, model, False)
+    answers = answers_of(recipe, model, processor)
+    collator, held_out = (_collator(recipe, processor, model, augment, answers) for augment in (recipe.augment, False))
 
     def mixture(sources: list[Source], batches: int, collator: Collator, seed: int) -> Mixture:
         with PartialState().main_process_first():  # which extracts the features that the others then find
@@ -257,7 +259,7 @@ def _run(recipe: Recipe, runs: Path, out: Path, resume: bool) -> Path:
     return out
 
 
-def _collator(recipe: Recipe, processor, model, augment: bool) -> Collator:
+def _collator(recipe: Recipe, processor, model, augment: bool, answers: Answers | None) -> Collator:
     targets = None
     if recipe.objective == "contrast" and getattr(model.projector, "contrast", None) is None:
         raise RecipeError(
@@ -270,7 +272,7 @@ def _collator(recipe: Recipe, processor, model, augment: bool) -> Collator:
         token_ids = model.projector.anchor.token_ids.tolist()
         targets = Targets(processor.tokenizer, model.config.projector["queries"], token_ids=token_ids)
     apart = model.config.is_encoder_decoder
-    return Collator(processor, recipe.objective, recipe.max_tokens, targets, augment, apart)
+    return Collator(processor, recipe.objective, recipe.max_tokens, targets, augment, apart, answers)
 
 
 def split_batch(recipe: Recipe, processes: int) -> tuple[int, int]:

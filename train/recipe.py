@@ -10,6 +10,7 @@ import yaml
 
 from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES
+from onellm.model.outputs import KINDS as OUTPUTS
 from train.parts import PARTS
 
 OBJECTIVES = ("anchor", "contrast", "caption", "chat", "draw")
@@ -37,6 +38,7 @@ class Source:
         root: the folder that file names in a list are relative to; that of the list if None.
         weight: share in the mix, beside the others'.
         prompt: a question to ask of every caption; None asks none.
+        request: such as "Draw {}.": every caption is asked for in these words, and its file is the answer.
         limit: take only so many examples.
         columns: what a table calls its columns: {"file": ..., "caption": ...}.
         split: of a corpus or a hub's data set.
@@ -49,6 +51,7 @@ class Source:
     root: str | None = None
     weight: float = 1.0
     prompt: str | None = None
+    request: str | None = None
     limit: int | None = None
     columns: dict = field(default_factory=dict)
     split: str = "train"
@@ -80,6 +83,10 @@ class Source:
         _one_of("source", self.source, [*MADE, *FORMATS])
         if self.source not in MADE and not self.path:
             raise RecipeError(f"The source {self.label} ({self.source}) has no path; say where its data lies.")
+        if self.request is not None and "{}" not in self.request:
+            raise RecipeError(
+                f"The request '{self.request}' has no {{}} for the caption; write one, as in 'Draw {{}}.'."
+            )
         if self.weight <= 0:
             raise RecipeError(f"The source {self.label} has the weight {self.weight}; give a positive one, or drop it.")
 
@@ -123,6 +130,9 @@ class Recipe:
             layer, which is made for the LLM; or "google-bert/bert-base-uncased", for one that reads text) and `codes`
             (the name of the stage that trained picture codes, or its folder).
         config: changes to the preset or to the folder's config, such as `{projector: {experts: 5}}`.
+        generators: kind -> the diffusers pipeline, a folder or a name on the hub, whose text encoder says what the
+            outputs of the type "representation" are to be.
+        denoise: let that pipeline's denoising error count too.
         from_image: kinds whose queries, projections and tags start as copies of the image's (the paper's stage II
             and III).
         adapter: LoRA on the LLM: PEFT's settings (`r`, `lora_alpha`, `target_modules`).
@@ -152,6 +162,8 @@ class Recipe:
     init: str | None = None
     parts: dict = field(default_factory=dict)
     config: dict = field(default_factory=dict)
+    generators: dict = field(default_factory=dict)
+    denoise: bool = False
     from_image: list[str] = field(default_factory=list)
     adapter: dict | None = None
     quantize: str = "none"
@@ -198,6 +210,7 @@ class Recipe:
             ("part", self.learning_rates, PARTS),
             ("parts", self.parts, ("language_model", "encoder", "qformer", "codes")),
             ("from_image", self.from_image, MODALITIES),
+            ("generators", self.generators, OUTPUTS),
             ("report", self.report, REPORTS),
         ):
             for value in values:

@@ -453,7 +453,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        conditions: dict[str, torch.Tensor] | None = None,
+        condition: dict[str, torch.Tensor] | None = None,
         latents: dict[str, torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
@@ -474,7 +474,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             position_ids: [B, L], counted from the first token that is not padding.
             past_key_values: the cache.
             logits_to_keep: logits of so many last positions; 0 for all.
-            conditions: kind -> [n, Q, D], what the generator's text encoder says of the captions of the outputs in
+            condition: kind -> [n, Q, D], what the generator's text encoder says of the captions of the outputs in
                 the batch, in order; the loss draws the output projector's conditions to them.
             latents: kind -> [n, ...], latents of what these outputs show, for the loss of `denoisers`.
             **kwargs: passed to the LLM.
@@ -508,7 +508,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             first = int(labels.ne(IGNORED).any(dim=0).int().argmax())
             logits_to_keep = labels.shape[1] - max(first - 1, 0)
             labels = labels[:, -logits_to_keep:]
-        if conditions:
+        if condition:
             kwargs["output_hidden_states"] = True
         output = self.language_model(
             inputs_embeds=inputs_embeds,
@@ -519,14 +519,17 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             logits_to_keep=logits_to_keep,
             **kwargs,
         )
+        items = kwargs.get("num_items_in_batch")
         if labels is not None and self.rows is not None:
-            items = kwargs.get("num_items_in_batch")
             output.loss = ForCausalLMLoss(output.logits, labels, output.logits.shape[-1], items)
-        for kind, wanted in (conditions or {}).items():
+        for kind, wanted in (condition or {}).items():
             made = self.condition(kind, output.hidden_states[-1], input_ids)
-            output.loss = output.loss + alignment_loss(made, wanted.to(made))
-            if kind in self.denoisers and latents:
-                output.loss = output.loss + self.denoisers[kind](latents[kind].to(made), made)
+            error = alignment_loss(made, wanted.to(made))
+            if latents:
+                error = error + self.denoisers[kind](latents[kind].to(made), made)
+            # of several batches that make a step, each has a share of its labels, as in the words' loss
+            share = 1 if items is None else labels.ne(IGNORED).sum() / items
+            output.loss = output.loss + error * share
         return output
 
     def condition(self, kind: str, hidden: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:

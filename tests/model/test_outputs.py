@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from onellm.errors import ModelError
+from onellm.model.config import OneLLMConfig
 from onellm.model.outputs import Grammar, find, spans, unfinished
 
 CODES = {"size": 16, "codes": 8, "dim": 4, "encoder": [8, 8], "decoder": [8, 8], "blocks": 1}  # 4 x 4 = 16 codes
@@ -120,10 +121,8 @@ def test_the_adapter_speaks_in_outputs_alone(make_model):
     [{"smell": {"type": "text"}}, {"image": {"type": "magic"}}, {"image": {}}, {"audio": {"type": "tokens"}}],
 )
 def test_unknown_outputs_are_refused_in_words(outputs):
-    from conftest import tiny_config
-
     with pytest.raises(ModelError, match="choose one of|another type"):
-        tiny_config(outputs=outputs)
+        OneLLMConfig(text_config={"model_type": "llama"}, outputs=outputs)
 
 
 def test_spans_do_not_depend_on_the_order_of_kinds():

@@ -27,6 +27,7 @@ class Row:
         word_labels: [M] places in the anchor's vocabulary, for that objective.
         instructions: for a projector that reads text, the question about each file in its tokens; for the objective
             "contrast" the answer.
+        made: what is to come of the outputs that a generator makes, `answers.Target`.
     """
 
     key: str
@@ -37,6 +38,7 @@ class Row:
     labels: list[int] | None = None
     word_labels: torch.Tensor | None = None
     instructions: list[torch.Tensor] = field(default_factory=list)
+    made: list = field(default_factory=list)
 
 
 def encode_conversation(
@@ -128,11 +130,21 @@ class Collator:
         targets: the anchor's words, for the objective "anchor".
         augment: vary pictures and spectrograms.
         apart: as for `encode_conversation`.
+        answers: completes answers that hold something other than text; None where the model only writes text.
     """
 
-    def __init__(self, processor, objective: str, limit: int, targets=None, augment: bool = False, apart: bool = False):
+    def __init__(
+        self,
+        processor,
+        objective: str,
+        limit: int,
+        targets=None,
+        augment: bool = False,
+        apart: bool = False,
+        answers=None,
+    ):
         self.processor, self.objective, self.limit = processor, objective, limit
-        self.targets, self.augment, self.apart = targets, augment, apart
+        self.targets, self.augment, self.apart, self.answers = targets, augment, apart, answers
 
     def encode(self, example: Example) -> Row:
         """Encode one example and load its files.
@@ -141,6 +153,7 @@ class Collator:
             OneLLMError: a file or the conversation cannot be used.
         """
         ids = labels = words = None
+        made: list = []
         if self.objective in ("anchor", "contrast"):
             parts = [part for message in example.messages for part in _parts(message)]
             files = [part for part in parts if part["type"] != "text"]
@@ -152,13 +165,16 @@ class Collator:
             else:
                 files = [{**files[0], "instruction": text}]
         else:
-            ids, labels, files = encode_conversation(
-                self.processor, example.messages, self.objective, self.limit, self.apart
-            )
+            messages = example.messages
+            if self.answers is not None:
+                answered = self.answers.complete(messages)
+                messages, made = answered.messages, answered.targets
+            ids, labels, files = encode_conversation(self.processor, messages, self.objective, self.limit, self.apart)
         extracted = any("features" in part for part in files)
         tensors = [(part["type"], part["features"] if extracted else self.to_tensor(part)) for part in files]
         asked = [self.processor.instruction(part) for part in files] if self.processor.reader else []
-        return Row(example.key, tuple(kind for kind, _ in tensors), tensors, extracted, ids, labels, words, asked)
+        kinds = tuple(kind for kind, _ in tensors)
+        return Row(example.key, kinds, tensors, extracted, ids, labels, words, asked, made)
 
     def to_tensor(self, part: dict) -> torch.Tensor:
         """Load a file part as the app does, varied if that is wanted."""
@@ -174,8 +190,9 @@ class Collator:
 
         Returns:
             `media` (kind -> tensors), `extracted`, `keys`, `instructions` (kind -> token ids) for a projector that
-            reads the question, and either `input_ids`, `attention_mask` and `labels` [B, L], padded on the left (the
-            labels of answers that stand apart on the right), or `word_labels` [B, M], or `texts` (token ids).
+            reads the question, `condition` and `latents` (kind -> tensors) where there are any, and either
+            `input_ids`, `attention_mask` and `labels` [B, L], padded on the left (the labels of answers that stand
+            apart on the right), or `word_labels` [B, M], or `texts` (token ids).
         """
         media: dict[str, list[torch.Tensor]] = {}
         asked: dict[str, list[torch.Tensor]] = {}
@@ -195,4 +212,11 @@ class Collator:
         labels = [torch.tensor(row.labels) for row in rows]
         side = "right" if self.apart else "left"
         labels = pad_sequence(labels, batch_first=True, padding_value=IGNORED, padding_side=side)
+        for name in ("condition", "latents"):
+            found: dict[str, list[torch.Tensor]] = {}
+            for target in [target for row in rows for target in row.made]:
+                if getattr(target, name) is not None:
+                    found.setdefault(target.kind, []).append(getattr(target, name))
+            if found:
+                batch[name] = {kind: torch.stack(values) for kind, values in found.items()}
         return {**batch, **padded, "labels": labels}

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from onellm.modalities import MODALITIES
 from train.data.example import DataError, Examples
+from train.data.requests import Requests
 
 if TYPE_CHECKING:
     from train.recipe import Source
@@ -46,8 +47,10 @@ def open_examples(source: "Source") -> Examples:
     if source.source == "webdataset":
         from train.data.shards import ShardExamples
 
-        return ShardExamples(source.path, kinds, source.prompt)
-    return _open_rows(source, kinds)
+        examples: Examples = ShardExamples(source.path, kinds, source.prompt)
+    else:
+        examples = _open_rows(source, kinds)
+    return examples if source.request is None else Requests(examples, source.request)
 
 
 def _open_rows(source: "Source", kinds: tuple[str, ...]) -> Examples:

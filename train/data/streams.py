@@ -70,11 +70,12 @@ def all_streams(
         RecipeError: the model lacks a kind.
     """
     for source in sources:
+        known = processor.modalities if source.request is None else processor.outputs
         for kind in source.kinds:
-            if kind not in processor.modalities:
+            if kind not in known:
                 raise RecipeError(
                     f"The source {source.label} is of kind {kind}, which this model lacks; it knows "
-                    f"{', '.join(processor.modalities)}."
+                    f"{', '.join(known) or 'none'}."
                 )
     streams: list[tuple[str, float, Stream]] = [
         (source.label, source.weight, files[source.label]) for source in sources if source.source not in MADE
