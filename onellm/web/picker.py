@@ -107,7 +107,8 @@ def _need(entry: "Entry", language: str) -> str:
     """Return the memory a model needs as it is taken unless somebody chooses, or how far it is from fitting."""
     best = entry.best
     if best is not None:
-        return say(language, "picker.need", needed=f"{best.memory_bytes / 1e9:.1f}")
+        slow = f", {say(language, 'picker.slow')}" if best.slow else ""
+        return say(language, "picker.need", needed=f"{best.memory_bytes / 1e9:.1f}") + slow
     short = [option for option in entry.options if option.why == "memory"]
     if not short:
         return say(language, "picker.why.device")
@@ -135,10 +136,10 @@ def _form(engine: "Engine", entry: "Entry", name: str, language: str) -> str:
     words = say(language, "picker.load", model=name)
     if not entry.installed and entry.size_bytes:
         words = say(language, "picker.download", model=name, size=f"{entry.size_bytes / 1e9:.1f}")
+    load = f'<button class="act text" data-act="switch" data-model="{html.escape(entry.name)}"{idle}>{words}</button>'
     return (  # submitting the form of this method does nothing but click the button: Enter works in it
         f'<form method="dialog" data-form><fieldset><legend>{say(language, "picker.mode")}</legend>{rows}</fieldset>'
-        f'<button class="act text" data-act="switch" data-model="{html.escape(entry.name)}"{idle}>{words}</button>'
-        "</form>"
+        f"{'' if entry.command else load}</form>"
     )
 
 
