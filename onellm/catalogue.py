@@ -1,6 +1,6 @@
 """Which models there are: those whose weights are here, those that could be had, and what each takes here."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,11 +96,11 @@ class Entry:
         return usual if usual in able else next(iter(able), None)
 
 
-def entries(*folders: str, spare_bytes: int = 0) -> list[Entry]:
+def entries(folders: Sequence[str] = (), spare_bytes: int = 0) -> list[Entry]:
     """List the models with what is known without a network.
 
     Args:
-        *folders: model folders to be listed behind `models.MODELS`.
+        folders: model folders to be listed behind `models.MODELS`.
         spare_bytes: memory that will be free besides, once the model that is loaded now goes.
     """
     device = models.device_here()

@@ -30,10 +30,10 @@ class Answer:
 
     @property
     def first_word_s(self) -> float | None:
-        """Seconds from the model's turn to its first word, reading the files included; None without one."""
+        """Seconds from the files, once they are read, to the first word; None without one."""
         if self.trace is None or not self.trace.new_tokens:
             return None
-        return self.trace.timings.first_token_s - self.trace.timings.wait_s
+        return self.trace.timings.encode_s + self.trace.timings.prefill_s
 
     @property
     def tokens_per_s(self) -> float | None:

@@ -72,8 +72,9 @@ class FileTrace:
 
     @property
     def nearest(self) -> list[str]:
-        """The nearest word of each soft word, once."""
-        return list(dict.fromkeys(words[0][0] for words in self.words if words))
+        """The nearest word of each soft word, once; marks are no words."""
+        nearest = dict.fromkeys(words[0][0] for words in self.words if words)
+        return [word for word in nearest if any(map(str.isalnum, word))]
 
     @property
     def experts(self) -> list[float]:

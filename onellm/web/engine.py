@@ -167,7 +167,7 @@ class Engine:
 
     def another(self, name: str, quantize: str) -> "Engine":
         """Return an engine for a second model whose questions wait in the same line; nothing is loaded yet."""
-        other = Engine(name, self._load, lambda *_, **__: [], quantize=quantize, **self._load_options)
+        other = Engine(name, self._load, lambda *_: [], quantize=quantize, **self._load_options)
         other.line = self.line
         return other
 
@@ -239,7 +239,7 @@ class Engine:
         choices = self._choices
         if choices is None:
             from onellm.catalogue import entries as choices
-        self.entries = choices(*self._folders, spare_bytes=spare_bytes)
+        self.entries = choices(self._folders, spare_bytes)
         self.asking = bool(self.entries)
         if self.asking:
             threading.Thread(target=self._ask_hub, args=(self.entries,), name="ask-hub", daemon=True).start()

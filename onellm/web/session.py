@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from onellm.compare import Answer
 from onellm.errors import OneLLMError
 from onellm.settings import Settings
 from onellm.trace import Trace
@@ -106,6 +107,19 @@ class Turn:
         ]
 
 
+@dataclass(eq=False)
+class Comparison:
+    """A question to two models.
+
+    Attributes:
+        turn: the question with its files; its note says how far it is, or why it ended.
+        answers: of the app's model, and of the second one.
+    """
+
+    turn: Turn
+    answers: tuple[Answer, Answer]
+
+
 class Session:
     """One visitor's page.
 
@@ -119,6 +133,7 @@ class Session:
         beside: id of the pending map whose picture is being chosen.
         editing: number of the turn whose question is in the form again; None if the form is for a new one.
         reader: reads the last answer from the model.
+        comparison: the question that went to two models last; None before the first.
     """
 
     def __init__(self):
@@ -129,6 +144,7 @@ class Session:
         self.pending: list[Pending] = []
         self.beside = ""
         self.editing: int | None = None
+        self.comparison: Comparison | None = None
         self._looks: dict[tuple, Look] = {}
         self._name()
 
