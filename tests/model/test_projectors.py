@@ -162,3 +162,25 @@ def test_unknown_names_list_the_known_ones():
 def test_a_length_that_is_not_the_models_is_told():
     with pytest.raises(ModelError, match="kind image becomes 4 soft words.*says 7.*'length' to 4"):
         small_model("linear", length=7)
+
+
+@pytest.mark.parametrize("name", PROJECTORS)
+def test_a_word_converter_goes_into_the_output(name):
+    """The merged layer is the composition, the configuration builds what it needs, and so on to a third LLM."""
+    projector, features = build(name, ("start", "end")).eval(), torch.randn(2, FEATURES, WIDTH)
+    size = sum(parameter.numel() for parameter in projector.parameters())
+    with torch.no_grad():
+        for key, parameter in projector.named_parameters():
+            if parameter.dim() == 1 and not key.startswith(("start", "end")):  # scales and shifts are to matter
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    first, second = torch.nn.Linear(WIDTH_LLM, 40), torch.nn.Linear(40, 24)
+    expected = first(projector(features, "audio"))
+    projector.convert(first)
+    assert torch.allclose(projector(features, "audio"), expected, atol=1e-5)
+    settings = {"type": name, **SETTINGS[name], "converted": WIDTH_LLM}
+    built = build_projector(["image", "audio"], WIDTH, 40, settings, ("start", "end")).eval()
+    built.load_state_dict(projector.state_dict())
+    assert torch.equal(built(features, "audio"), projector(features, "audio"))
+    assert name != "linear" or sum(p.numel() for p in built.parameters()) == size // WIDTH_LLM * 40  # one matrix
+    projector.convert(second)
+    assert torch.allclose(projector(features, "audio"), second(expected), atol=1e-5)

@@ -10,19 +10,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
 from onellm.errors import ModelError
-from onellm.model.projectors import PROJECTORS, build_projector
 from onellm.model.projectors.convert import merge
 from train.__main__ import main
 from train.engine import run
 from train.recipe import load_recipe
 from train.transfer import fit, read_words, shared_words, transfer
 
-WIDTH, OLD, NEXT = 16, 32, 40
-SETTINGS = {
-    "upm": {"experts": 2, "layers": 1, "heads": 2, "hidden": 8, "queries": 3, "router_hidden": 4},
-    "bottleneck": {"hidden": 4},
-    "merge": {"neighbours": 2},
-}
+OLD, NEXT = 32, 40
 
 
 def word_level(words, decoder=None):
@@ -85,30 +79,6 @@ def test_words_that_two_vocabularies_write_in_their_own_ways_are_found():
     pairs = shared_words(bytewise, pieces)
     assert {word: pairs[word] for word in (" dog", " cat", "dog")} == {" dog": (1, 2), " cat": (5, 3), "dog": (2, 6)}
     assert not {"\n\n", "cat", "<s>"} & set(pairs)
-
-
-@pytest.mark.parametrize("name", PROJECTORS)
-def test_the_merged_layer_is_the_composition(name):
-    torch.manual_seed(0)
-    settings, tags = {"type": name, **SETTINGS.get(name, {})}, ("start", "end")
-    projector = build_projector(["image", "audio"], WIDTH, OLD, settings, tags)
-    for parameter in projector.parameters():  # a layer norm's scale and shift are to matter
-        nn.init.normal_(parameter, std=0.3)
-    converter, features = nn.Linear(OLD, NEXT), torch.randn(2, 6, WIDTH)
-    expected = converter(projector(features, "audio"))
-    size = sum(parameter.numel() for parameter in projector.parameters())
-    projector.convert(converter)
-    assert torch.allclose(projector(features, "audio"), expected, atol=1e-5)
-    # what the configuration of the moved model builds
-    built = build_projector(["image", "audio"], WIDTH, NEXT, settings | {"converted": OLD}, tags)
-    built.load_state_dict(projector.state_dict())
-    assert torch.equal(built(features, "audio"), projector(features, "audio"))
-    if name == "linear":
-        assert sum(p.numel() for p in built.parameters()) == size // OLD * NEXT  # one matrix, as before
-    again = nn.Linear(NEXT, 24)  # and on to a third LLM
-    expected = again(expected)
-    projector.convert(again)
-    assert torch.allclose(projector(features, "audio"), expected, atol=1e-5)
 
 
 def test_a_projector_that_ends_in_something_else_is_told():
