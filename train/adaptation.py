@@ -199,26 +199,36 @@ def compare(
     """
     results: dict = json.loads(out.read_text()) if out.exists() else {}
     kinds = [kind for kind in MODALITIES if any(kind in source.kinds for source in recipe.data)]
-    base = onellm.load(str(train(NOTHING, recipe, 0, runs)), quantize="none")
+    nothing = train(NOTHING, recipe, 0, runs)
     for source in recipe.data:
         if not source.kinds and not Path(source.path).exists():
-            count = write_own_answers(base, training_questions(QUESTIONS), Path(source.path))
+            count = write_own_answers(_load(nothing), training_questions(QUESTIONS), Path(source.path))
             logger.info("%s: %d questions with the LLM's own answers", source.path, count)
-    original = Original(base, list(HELD_OUT))
-    for seed in seeds:
-        for name in names or VARIANTS:
-            done = results.setdefault(name, {})
-            if str(seed) in done or (name == NOTHING and done):  # which has no seed
-                continue
-            folder = train(name, recipe, seed, runs)
-            done[str(seed)] = measure(onellm.load(str(folder), quantize="none"), original, kinds, split, limit)
-            logger.info("%s, seed %d: %s", name, seed, done[str(seed)])
-            disk.write_json(out, results, indent=None)
-    drawn = {
-        name: [found["weights"] for found in runs.values() if "weights" in found] for name, runs in results.items()
+    wanted = [
+        (name, seed)
+        for seed in seeds
+        for name in names or VARIANTS
+        if str(seed) not in results.get(name, {}) and not (name == NOTHING and name in results)  # which has no seed
+    ]
+    folders = [train(name, recipe, seed, runs) for name, seed in wanted]  # before a second model takes memory
+    original = Original(_load(nothing), list(HELD_OUT)) if wanted else None
+    for (name, seed), folder in zip(wanted, folders, strict=True):
+        found = measure(_load(folder), original, kinds, split, limit)
+        results.setdefault(name, {})[str(seed)] = found
+        logger.info("%s, seed %d: %s", name, seed, found)
+        disk.write_json(out, results, indent=None)
+    routed = {
+        name: [found["weights"] for found in done.values()]
+        for name, done in _in_order(results)
+        if VARIANTS[name].adapter == "routed"
     }
-    disk.write(out.with_suffix(".svg"), routing({name: weights for name, weights in drawn.items() if weights}))
+    if routed:
+        disk.write(out.with_suffix(".svg"), routing(routed))
     return f"{files_table(results)}\n\n{text_table(results)}"
+
+
+def _load(folder: Path) -> onellm.Chat:
+    return onellm.load(str(folder), quantize="none")
 
 
 def _in_order(results: dict[str, dict]) -> list[tuple[str, dict]]:
