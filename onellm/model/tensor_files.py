@@ -1,5 +1,6 @@
 """Files of tensors as others publish them, mapped into memory: nothing is read before it is used, and no code runs."""
 
+import argparse
 import json
 import pickle
 import zipfile
@@ -79,7 +80,8 @@ def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
             )
         raise ModelError(f"{path} is no PyTorch checkpoint; give the file that was published.")
     try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # which trainers keep their settings in
+            content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} holds more than tensors, maybe code, and was not read; download it from where it was published."

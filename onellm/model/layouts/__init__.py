@@ -12,12 +12,27 @@ from onellm.errors import ModelError
 from onellm.model.config import OneLLMConfig
 from onellm.model.layouts.base import ZEROS, Layout, Shapes, Tensor, plan_with
 from onellm.model.layouts.blip2 import Blip2Layout
+from onellm.model.layouts.lavin import LavinLayout, LavinOnTransformersLayout
+from onellm.model.layouts.lavis import LavisLayout
 from onellm.model.layouts.llava import LlavaLayout
+from onellm.model.layouts.llava_vicuna import LlavaVicunaLayout
+from onellm.model.layouts.mplug_owl import MplugOwlLayout
 from onellm.model.layouts.onellm import OneLLMLayout
+from onellm.model.layouts.pandagpt import PandaGptLayout
 
 __all__ = ["LAYOUTS", "ZEROS", "Layout", "Shapes", "Tensor", "plan", "plan_with", "recognise"]
 
-LAYOUTS: tuple[Layout, ...] = (OneLLMLayout(), Blip2Layout(), LlavaLayout())
+LAYOUTS: tuple[Layout, ...] = (
+    OneLLMLayout(),
+    Blip2Layout(),
+    LlavaLayout(),
+    LlavaVicunaLayout(),
+    LavisLayout(),
+    MplugOwlLayout(),
+    LavinLayout(),
+    LavinOnTransformersLayout(),
+    PandaGptLayout(),
+)
 
 
 def recognise(keys: Iterable[str], preset: str | None = None) -> Layout:

@@ -4,8 +4,9 @@ Names are listed once, from our side (`Layout.rules`): a key of a checkpoint is 
 `Layout.dropped`, or refused.
 """
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from statistics import mode
@@ -18,6 +19,9 @@ from onellm.model.onellm import OneLLMForConditionalGeneration
 
 Shapes = Mapping[str, Sequence[int]]
 """Key of a checkpoint -> shape."""
+
+COMPUTED = "language_model.*.rotary_emb.inv_freq"
+"""What transformers of 2023 saved with a LLaMA although it follows from the configuration."""
 
 ZEROS = ""
 """Stands among a rule's keys for rows that the checkpoint leaves out because they are zero."""
@@ -66,6 +70,15 @@ class Layout:
     def shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape that our tensor (or its share of rows) has in the checkpoint."""
         return shape
+
+    def arrange(self, name: str, tensor: torch.Tensor, config: OneLLMConfig) -> torch.Tensor:
+        """Bring the rows of our tensor, put together as they are in the checkpoint, into our order."""
+        rotary = self.meta_rotary and re.search(r"self_attn\.([qk])_proj\.weight", name)
+        if not rotary:
+            return tensor
+        text = config.text_config
+        heads = text.num_attention_heads if rotary[1] == "q" else text.num_key_value_heads
+        return tensor.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
 
     def rename(self, key: str) -> str:
         """Return the name a key has today."""
@@ -119,12 +132,12 @@ class Tensor:
     Attributes:
         shape: what it has here.
         sources: key -> shape of the published tensors, or of `ZEROS`, whose rows it is made of.
-        rotary_heads: how many heads' rotary pairs are to be reordered; 0 for none.
+        arrange: brings the rows into our order.
     """
 
     shape: tuple[int, ...]
     sources: dict[str, tuple[int, ...]]
-    rotary_heads: int = 0
+    arrange: Callable[[torch.Tensor], torch.Tensor]
 
     @property
     def keys(self) -> list[str]:
@@ -138,11 +151,8 @@ class Tensor:
             published[key] if key != ZEROS else torch.zeros(shape, dtype=first.dtype)
             for key, shape in self.sources.items()
         ]
-        if self.rotary_heads:
-            pairs = first.view(self.rotary_heads, -1, 2, self.shape[-1])
-            return pairs.transpose(1, 2).reshape(self.shape)
         # a copy: what several tensors share would otherwise be refused when it is saved
-        return (torch.cat(parts) if len(parts) > 1 else parts[0]).reshape(self.shape).clone()
+        return self.arrange((torch.cat(parts) if len(parts) > 1 else parts[0]).reshape(self.shape)).clone()
 
 
 def plan_with(
@@ -172,15 +182,13 @@ def plan_with(
     tied = {
         name: source for name, source in model.all_tied_weights_keys.items() if _same(layout, published, name, source)
     }
-    heads = {"q": config.text_config.num_attention_heads}
-    heads["k"] = getattr(config.text_config, "num_key_value_heads", None) or heads["q"]
     tensors = {}
     for name, value in model.state_dict().items():
         if name in tied:
             continue
-        rotary = layout.meta_rotary and re.search(r"self_attn\.([qk])_proj", name)
+        arrange = functools.partial(layout.arrange, name, config=config)
         sources = _sources(layout, name, tuple(value.shape), shapes)
-        tensors[name] = Tensor(tuple(value.shape), sources, heads[rotary[1]] if rotary else 0)
+        tensors[name] = Tensor(tuple(value.shape), sources, arrange)
     expected = {key: shape for tensor in tensors.values() for key, shape in tensor.sources.items() if key != ZEROS}
     copies = {key for name in tied for key in layout.keys_of(name)}
     dropped = {

@@ -10,8 +10,8 @@ from transformers import Blip2Config, InstructBlipConfig
 from onellm.errors import ModelError
 from onellm.model.config import OneLLMConfig
 from onellm.model.layouts.base import Layout, Shapes
+from onellm.model.layouts.parts import BLOCK
 
-BLOCK = r"encoder\.transformer\.resblocks\.(\d+)"
 PRESETS = {
     ("blip-2", "opt"): "blip2-opt-2.7b",
     ("blip-2", "t5"): "blip2-flan-t5-xl",

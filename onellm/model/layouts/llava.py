@@ -9,8 +9,7 @@ from transformers import LlavaConfig
 
 from onellm.model.config import OneLLMConfig
 from onellm.model.layouts.base import Layout, Shapes
-
-BLOCK = r"encoder\.transformer\.resblocks\.(\d+)"
+from onellm.model.layouts.parts import CLIP
 
 
 class LlavaLayout(Layout):
@@ -25,16 +24,7 @@ class LlavaLayout(Layout):
         r"^lm_head\.": "language_model.lm_head.",
         r"^vision_tower\.vision_model\.": "vision_tower.",
     }
-    rules = {
-        r"tokenizers\.image\.positions": ["vision_tower.embeddings.position_embedding.weight"],
-        r"tokenizers\.image\.conv\.weight": ["vision_tower.embeddings.patch_embedding.weight"],
-        r"encoder\.class_embedding": ["vision_tower.embeddings.class_embedding"],
-        r"encoder\.ln_pre\.(.+)": [r"vision_tower.pre_layrnorm.\1"],
-        rf"{BLOCK}\.ln_(\d)\.(.+)": [r"vision_tower.encoder.layers.\1.layer_norm\2.\3"],
-        rf"{BLOCK}\.attn\.in_proj_(.+)": [rf"vision_tower.encoder.layers.\1.self_attn.{x}_proj.\2" for x in "qkv"],
-        rf"{BLOCK}\.attn\.out_proj\.(.+)": [r"vision_tower.encoder.layers.\1.self_attn.out_proj.\2"],
-        rf"{BLOCK}\.mlp\.c_fc\.(.+)": [r"vision_tower.encoder.layers.\1.mlp.fc1.\2"],
-        rf"{BLOCK}\.mlp\.c_proj\.(.+)": [r"vision_tower.encoder.layers.\1.mlp.fc2.\2"],
+    rules = CLIP | {
         r"projector\.layers\.image\.0\.(.+)": [r"multi_modal_projector.linear_1.\1"],
         r"projector\.layers\.image\.2\.(.+)": [r"multi_modal_projector.linear_2.\1"],
         r"language_model\.(.+)": [r"language_model.\1"],

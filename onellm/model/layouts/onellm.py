@@ -7,9 +7,9 @@ import math
 import re
 from collections.abc import Mapping
 
-from onellm.errors import ModelError
 from onellm.model.config import OneLLMConfig
 from onellm.model.layouts.base import Layout, Shapes
+from onellm.model.layouts.parts import heads, meta_llama, meta_llama_config
 
 PREFIX = "llma."
 
@@ -27,15 +27,6 @@ DROPPED = (
 
 # Without the prefix; see `Layout.rules`.
 RULES = {
-    r"language_model\.model\.embed_tokens\.weight": [r"tok_embeddings.weight"],
-    r"language_model\.model\.layers\.(\d+)\.self_attn\.([qkvo])_proj\.weight": [r"layers.\1.attention.w\2.weight"],
-    r"language_model\.model\.layers\.(\d+)\.mlp\.gate_proj\.weight": [r"layers.\1.feed_forward.w1.weight"],
-    r"language_model\.model\.layers\.(\d+)\.mlp\.up_proj\.weight": [r"layers.\1.feed_forward.w3.weight"],
-    r"language_model\.model\.layers\.(\d+)\.mlp\.down_proj\.weight": [r"layers.\1.feed_forward.w2.weight"],
-    r"language_model\.model\.layers\.(\d+)\.input_layernorm\.weight": [r"layers.\1.attention_norm.weight"],
-    r"language_model\.model\.layers\.(\d+)\.post_attention_layernorm\.weight": [r"layers.\1.ffn_norm.weight"],
-    r"language_model\.model\.norm\.weight": [r"norm.weight"],
-    r"language_model\.lm_head\.weight": [r"output.weight"],
     r"encoder\.(.+)": [r"clip.visual.\1"],
     r"tokenizers\.image\.positions": [r"clip.visual.positional_embedding"],
     r"tokenizers\.image\.conv\.weight": [r"clip.visual.conv1.weight"],
@@ -63,7 +54,7 @@ class OneLLMLayout(Layout):
     advice = "download consolidated.00-of-01.pth of csuhan/OneLLM-7B anew, or correct params.json if sizes differ"
     marks = (f"{PREFIX}*",)
     presets = ("onellm-7b",)
-    rules = {rule: [PREFIX + key for key in keys] for rule, keys in RULES.items()}
+    rules = meta_llama(PREFIX) | {rule: [PREFIX + key for key in keys] for rule, keys in RULES.items()}
     dropped = tuple(PREFIX + pattern for pattern in DROPPED)
     meta_rotary = True
 
@@ -100,43 +91,22 @@ class OneLLMLayout(Layout):
         def count(pattern: str) -> int:
             return self.count(shapes, PREFIX + pattern)
 
-        def heads(name: str, width: int, default: int) -> int:
-            value = params.get(name, default)
-            if type(value) is not int or value < 1 or width % value:
-                raise ModelError(
-                    f"{name} is {value!r}, which does not divide the width {width}; set it in params.json."
-                )
-            return value
-
-        def number(name: str, default: float) -> float:
-            value = params.get(name, default)
-            if type(value) not in (int, float) or value <= 0:
-                raise ModelError(f"{name} is {value!r}, which is no positive number; set it in params.json.")
-            return value
-
         config = OneLLMConfig.from_preset("onellm-7b")
         text, kinds = config.text_config, config.modalities
-        text.hidden_size = size("layers.*_norm.weight", 0)
-        text.num_hidden_layers = count("layers.#")
-        text.intermediate_size = size("layers.*.feed_forward.w1.weight", 0)
-        text.vocab_size = size("tok_embeddings.weight", 0)
-        text.num_attention_heads = heads("n_heads", text.hidden_size, max(1, text.hidden_size // 128))
-        text.head_dim = text.hidden_size // text.num_attention_heads
-        text.num_key_value_heads = max(1, size("layers.*.attention.wk.weight", 0) // text.head_dim)
-        text.rms_norm_eps = number("norm_eps", 1e-5)
-        text.rope_parameters = {"rope_type": "default", "rope_theta": number("rope_theta", 10000.0)}
+        for name, value in meta_llama_config(self, shapes, params, PREFIX).items():
+            setattr(text, name, value)
 
         width = size("clip.visual.transformer.resblocks.*.ln_?.weight", 0)
         config.encoder = {
             "width": width,
             "layers": count("clip.visual.transformer.resblocks.#"),
-            "heads": heads("encoder_heads", width, max(1, width // 64)),
+            "heads": heads(params, "encoder_heads", width, max(1, width // 64)),
             "mlp_ratio": size("clip.visual.transformer.resblocks.*.mlp.c_fc.weight", 0) / width,
         }
         config.projector |= {
             "experts": count("resample_layers.#"),
             "layers": count("resample_layers.#.#"),
-            "heads": heads("expert_heads", width, 16),
+            "heads": heads(params, "expert_heads", width, 16),
             "hidden": size("resample_layers.*.feed_forward.w1.weight", 0),
             "queries": size("resample_tokens.*", -2),
             "router_hidden": size("routers.*.fc1.weight", 0),
