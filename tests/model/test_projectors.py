@@ -24,7 +24,7 @@ POINTWISE = ["linear", "mlp", "bottleneck", "merge"]
 def build(name, tags=(), **changes):
     torch.manual_seed(0)
     settings = {"type": name, **SETTINGS[name], **changes}
-    return build_projector(["image", "audio"], WIDTH, WIDTH_LLM, settings, tags)
+    return build_projector(["image", "audio"], WIDTH, WIDTH_LLM, settings, tags).eval()
 
 
 def small_model(name, **image):
