@@ -8,9 +8,11 @@ import functools
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from published_checkpoint import train_tokenizer
 from safetensors.torch import save_file
 from torch import nn
@@ -24,6 +26,7 @@ from transformers import (
     LlamaTokenizer,
 )
 
+import onellm
 from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor
 from onellm.errors import ModelError
 from onellm.model.checkpoint import convert
@@ -307,16 +310,26 @@ def write(system, folder):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def words(tmp_path_factory):
+    """A folder with a tokenizer of LLaMA's form."""
+    folder = tmp_path_factory.mktemp("words")
+    train_tokenizer(folder / "tokenizer.model")
+    LlamaTokenizer.from_pretrained(folder, pad_token="<unk>").save_pretrained(folder / "saved")
+    return folder / "saved"
+
+
+@pytest.fixture(scope="module")
+def made(words, tmp_path_factory):
     """A system's published tensors, and the model that `convert` makes of its files."""
 
     @functools.cache
     def make(system):
         folder = tmp_path_factory.mktemp("files")
         options, published = write(system, folder)
-        out = convert(**options, out=folder / "out", progress=False)
+        out = convert(**options, out=folder / "out", tokenizer=words, progress=False)
         model, told = OneLLMForConditionalGeneration.from_pretrained(out, dtype=torch.float32, output_loading_info=True)
         assert not any(told.values())
+        model.folder = out
         return published, model.eval()
 
     return make
@@ -343,6 +356,27 @@ def test_it_answers(made, system, picture):
     assert answer.tolist() == model.generate(ids, **options, use_cache=False).tolist()
     other = model(ids, media={"image": [-picture]}).logits
     assert (other - model(ids, media=options["media"]).logits).abs().max() > 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("system", SYSTEMS[:-1])
+def test_a_person_asks(made, system, tmp_path):
+    """A picture, a second question and text alone: what is streamed is what the model makes of the prompt at once."""
+    _, model = made(system)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 60, 3), np.uint8)).save(tmp_path / "photo.png")
+    chat = onellm.load(model.folder, quantize="none")
+    processor = OneLLMProcessor.from_pretrained(model.folder)
+
+    def ask(text, **files):
+        said = "".join(chat.stream(text, **files, max_new_tokens=4))
+        inputs = processor.apply_chat_template(chat.messages[:-1])
+        whole = model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        assert said.strip() == processor.decode(whole, skip_special_tokens=True).strip()
+
+    ask("what is this", image=str(tmp_path / "photo.png"))
+    ask("what colour is this")
+    chat.clear()
+    ask("what is this")
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -565,10 +599,8 @@ PROMPTS = {
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("words")
-    train_tokenizer(folder / "tokenizer.model")
-    return LlamaTokenizer.from_pretrained(folder, add_prefix_space=False, pad_token="<unk>")
+def tokenizer(words):
+    return LlamaTokenizer.from_pretrained(words, add_prefix_space=False)
 
 
 @pytest.mark.parametrize("system", PROMPTS)
