@@ -127,8 +127,9 @@ class Recipe:
         parts: where pretrained parts of a new model come from: `language_model` (a folder or a name on the hub),
             `encoder` ("ViT-L-14-quickgelu/openai": architecture and tag or file of open_clip; or a model as for
             `init`, whose tokenizers come along), `qformer` (a model as for `init`: its projector but for the last
-            layer, which is made for the LLM; or "google-bert/bert-base-uncased", for one that reads text) and `codes`
-            (the name of the stage that trained picture codes, or its folder).
+            layer, which is made for the LLM; or a BERT for one that reads text: "google-bert/bert-base-uncased", or
+            "minilm-l6", which a Python registry has) and `codes` (the name of the stage that trained picture codes, or
+            its folder).
         config: changes to the preset or to the folder's config, such as `{projector: {experts: 5}}`.
         generators: kind -> the diffusers pipeline, a folder or a name on the hub, whose text encoder says what the
             outputs of the type "representation" are to be.
