@@ -56,6 +56,9 @@ def config_of(name: str) -> OneLLMConfig:
     else:
         config = config_of(recipe.init)
     config.adapter = recipe.adapter or config.adapter
+    for settings in config.modalities.values():
+        if settings["tokenizer"].get("nouns") == []:  # those of the corpus
+            settings["tokenizer"]["nouns"] = ["face", "cat"]
     return config
 
 
