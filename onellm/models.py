@@ -24,6 +24,7 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 
 MODELS = {
     "onellm-tiny": "trained and shipped with this package; names the main thing in a file",
+    "onellm-tiny-draw": "trained and shipped with this package; draws small pictures of things it knows by heart",
     "onellm-7b": "the published OneLLM, csuhan/OneLLM-7B",
 }
 # what runs on a CPU unless another mode is asked for: measured to answer alike, and faster (docs/performance.md)

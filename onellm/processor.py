@@ -78,7 +78,7 @@ class OneLLMProcessor(ProcessorMixin):
 
     def input_of(self, part: dict) -> dict:
         """Return the settings of `to_tensor` for a content part; a video's `frames` are its own where it names them."""
-        settings = self.modalities[part["type"]].get("input", {})
+        settings = self._settings(part["type"]).get("input", {})
         own = {key: part[key] for key in ("frames",) if part.get(key) is not None and part["type"] == "video"}
         return settings | own
 
@@ -302,7 +302,8 @@ class OneLLMProcessor(ProcessorMixin):
 
     def _settings(self, kind: str) -> dict:
         if kind not in self.modalities:
-            raise OneLLMError(f"'{kind}' is no kind of file this model knows; use one of {', '.join(self.modalities)}.")
+            known = f"use one of {', '.join(self.modalities)}" if self.modalities else "it reads text alone, leave it out"
+            raise OneLLMError(f"'{kind}' is no kind of file this model knows; {known}.")
         return self.modalities[kind]
 
     def _collect(self, rows: list[tuple], to_tensor: Callable[[dict], torch.Tensor] | None = None) -> BatchFeature:

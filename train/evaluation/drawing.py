@@ -8,7 +8,6 @@ codes, which is the most that can be had.
 import random
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
