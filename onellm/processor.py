@@ -64,13 +64,17 @@ class OneLLMProcessor(ProcessorMixin):
             kind: {key: settings[key] for key in keys if key in settings}
             for kind, settings in config.modalities.items()
         }
-        outputs = {kind: {"type": settings["type"]} for kind, settings in config.outputs.items()}
-        for kind, settings in outputs.items():
-            keys = ("start", "end", "instruction")
-            settings |= {key: config.outputs[kind][key] for key in keys if key in config.outputs[kind]}
+        outputs = cls.outputs_of(config)
+        return cls(tokenizer, modalities, config.media_length, config.media_position, outputs=outputs)
+
+    @staticmethod
+    def outputs_of(config: Any) -> dict[str, dict]:
+        """Return what the processor knows of a config's outputs."""
+        keys = ("type", "start", "end", "instruction")
+        outputs = {kind: {key: own[key] for key in keys if key in own} for kind, own in config.outputs.items()}
         for span in config.spans:
             outputs[span.kind] |= {"first": span.first, "count": span.count, "length": span.length}
-        return cls(tokenizer, modalities, config.media_length, config.media_position, outputs=outputs)
+        return outputs
 
     def to_tensor(self, part: dict) -> torch.Tensor:
         """Turn the file of one content part, or what lies in memory, into the model's tensor, see `load`."""
@@ -302,7 +306,9 @@ class OneLLMProcessor(ProcessorMixin):
 
     def _settings(self, kind: str) -> dict:
         if kind not in self.modalities:
-            known = f"use one of {', '.join(self.modalities)}" if self.modalities else "it reads text alone, leave it out"
+            known = (
+                f"use one of {', '.join(self.modalities)}" if self.modalities else "it reads text alone, leave it out"
+            )
             raise OneLLMError(f"'{kind}' is no kind of file this model knows; {known}.")
         return self.modalities[kind]
 

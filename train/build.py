@@ -12,6 +12,7 @@ from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProc
 from onellm.errors import ModelError
 from onellm.model import base_parts
 from onellm.model.config import merge
+from onellm.model.outputs import build_outputs
 from onellm.model.quantize import quantization_config
 from train.data.batches import Targets
 from train.data.items import describe, read_items, read_lines
@@ -37,7 +38,14 @@ def build_model(recipe: Recipe, runs: Path) -> tuple[OneLLMForConditionalGenerat
     model = load(recipe, folder, precision(recipe), recipe.quantize)
     count = freeze(model, recipe.train)
     logger.info("%s: %s of %s parameters train", recipe.name, f"{count:,}", f"{model.num_parameters():,}")
-    return model, OneLLMProcessor.from_pretrained(folder)
+    return model, load_processor(folder, model.config)
+
+
+def load_processor(folder: Path, config: OneLLMConfig) -> OneLLMProcessor:
+    """Load the processor of a folder, for outputs that a recipe may have added."""
+    processor = OneLLMProcessor.from_pretrained(folder)
+    processor.outputs = OneLLMProcessor.outputs_of(config)
+    return processor
 
 
 def precision(recipe: Recipe) -> torch.dtype:
@@ -124,6 +132,8 @@ def load(recipe: Recipe, folder: Path, dtype: torch.dtype, quantize: str = "none
     if report["missing_keys"] and not changes:
         missing = sorted(report["missing_keys"])[0]
         raise ModelError(f"The weights in {folder} lack {missing}; copy or convert the model again.")
+    if any(name.startswith(("rows.", "outputs.")) for name in report["missing_keys"]):
+        start_outputs(model, recipe.seed)
     if recipe.adapter and not config.adapter:
         model.insert_adapter(recipe.adapter)
     if "language_model" in recipe.train:  # what changes can't be referred to
@@ -133,6 +143,15 @@ def load(recipe: Recipe, folder: Path, dtype: torch.dtype, quantize: str = "none
     if quantize != "none":
         model._hf_peft_config_loaded = True  # the Trainer asks: what trains is not quantised
     return model
+
+
+def start_outputs(model: OneLLMForConditionalGeneration, seed: int) -> None:
+    """Give the outputs that a recipe adds to a model the weights that they start from."""
+    torch.manual_seed(seed)
+    if model.rows is not None:
+        model.rows.start(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+    fresh = build_outputs(model.config.outputs, model.config.text_config.hidden_size)
+    model.outputs.load_state_dict(fresh.state_dict())
 
 
 def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
@@ -155,12 +174,12 @@ def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
         config.projector["anchor"] = {"size": len(targets.token_ids), "scale": ANCHOR_SCALE}
     model = OneLLMForConditionalGeneration._from_config(config, dtype=getattr(torch, recipe.precision))
     model.load_base_parts()
-    if model.rows is not None:
-        model.rows.start(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
     if recipe.parts.get("codes"):
         load_codes_into(model, runs, recipe.parts["codes"])
     if source:
         load_language_model(model, source)
+    if model.rows is not None:
+        model.rows.start(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
     if recipe.parts.get("encoder"):
         load_encoder(model, recipe.parts["encoder"])
     if recipe.objective == "anchor":
@@ -230,4 +249,4 @@ def save(model_folder: Path, recipe: Recipe, start: Path, trained: dict[str, tor
         model_folder, "config.json", "model*.safetensors*", model.num_parameters() * dtype.itemsize
     ) as part:
         model.save_pretrained(part, max_shard_size="9MB" if model.config.base_parts else "5GB")
-        OneLLMProcessor.from_pretrained(start).save_pretrained(part)
+        load_processor(start, model.config).save_pretrained(part)
