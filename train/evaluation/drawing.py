@@ -6,6 +6,7 @@ codes, which is the most that can be had.
 """
 
 import random
+import textwrap
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -156,6 +157,24 @@ def _talk(chat: Chat, found: Figures, choose: random.Random) -> None:
         found.same_text += alone.strip() == answer.strip()
 
 
+def write_sheet(found: Figures, path: Path) -> None:
+    """Write one picture of all that was drawn, each with what it was asked for."""
+    from PIL import ImageDraw, ImageFont
+
+    columns, width, height = 10, 112, 140
+    rows = -(-len(found.seen) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for place, (request, file) in enumerate(found.seen.items()):
+        left, top = place % columns * width, place // columns * height
+        with Image.open(file) as picture:
+            sheet.paste(picture.resize((96, 96), Image.Resampling.BICUBIC), (left + 8, top + 4))
+        words = textwrap.wrap(request.partition(" #")[0], 19)[:2]
+        pen.multiline_text((left + 6, top + 104), "\n".join(words), "black", font, spacing=2)
+    with disk.whole(path) as part:
+        sheet.save(part, quality=60)
+
+
 def _share(found: list[str], wanted: list[str]) -> float:
     return sum(map(str.__eq__, found, wanted)) / len(wanted)
 
@@ -165,6 +184,7 @@ def evaluate(model: str, quantize: str | None, out: Path, json: Path | None) -> 
     import onellm
 
     figures = measure_drawing(onellm.load(model, quantize=quantize), out)
+    write_sheet(figures, out / "sheet.webp")
     if json:
         disk.write_json(json, asdict(figures))
     lines = [f"{'requests':34} {'n':>4} {'begun':>6} {'right':>6}   (chance {1 / figures.drawings:.4f})"]
