@@ -22,6 +22,7 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 
 MODELS = {
     "onellm-tiny": "trained and shipped with this package; names the main thing in a file",
+    "onellm-tiny-draw": "trained and shipped with this package; draws small pictures of things it knows by heart",
     "onellm-7b": "the published OneLLM, csuhan/OneLLM-7B",
     "blip2-opt-2.7b": "BLIP-2 with OPT-2.7B: short answers about pictures",
     "blip2-flan-t5-xl": "BLIP-2 with FlanT5-XL: short answers about pictures",

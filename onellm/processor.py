@@ -83,17 +83,19 @@ class OneLLMProcessor(ProcessorMixin):
             kind: {key: settings[key] for key in keys if key in settings}
             for kind, settings in config.modalities.items()
         }
-        outputs = {kind: {"type": settings["type"]} for kind, settings in config.outputs.items()}
-        for kind, settings in outputs.items():
-            keys = ("start", "end", "instruction")
-            settings |= {key: config.outputs[kind][key] for key in keys if key in config.outputs[kind]}
-        for span in config.spans:
-            outputs[span.kind] |= {"first": span.first, "count": span.count, "length": span.length}
         lengths = {kind: config.length_of(kind) for kind in config.modalities}
         length = next(iter(lengths.values())) if len(set(lengths.values())) == 1 else lengths
-        return cls(
-            tokenizer, modalities, length, config.media_position, config.chat_template, outputs, len(config.tags)
-        )
+        position, template, outputs = config.media_position, config.chat_template, cls.outputs_of(config)
+        return cls(tokenizer, modalities, length, position, template, outputs, len(config.tags))
+
+    @staticmethod
+    def outputs_of(config: Any) -> dict[str, dict]:
+        """Return what the processor knows of a config's outputs."""
+        keys = ("type", "start", "end", "instruction")
+        outputs = {kind: {key: own[key] for key in keys if key in own} for kind, own in config.outputs.items()}
+        for span in config.spans:
+            outputs[span.kind] |= {"first": span.first, "count": span.count, "length": span.length}
+        return outputs
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> "OneLLMProcessor":
@@ -143,7 +145,7 @@ class OneLLMProcessor(ProcessorMixin):
 
     def input_of(self, part: dict) -> dict:
         """Return the settings of `to_tensor` for a content part; a video's `frames` are its own where it names them."""
-        settings = self.modalities[part["type"]].get("input", {})
+        settings = self._settings(part["type"]).get("input", {})
         own = {key: part[key] for key in ("frames",) if part.get(key) is not None and part["type"] == "video"}
         return settings | own
 
@@ -393,7 +395,10 @@ class OneLLMProcessor(ProcessorMixin):
 
     def _settings(self, kind: str) -> dict:
         if kind not in self.modalities:
-            raise OneLLMError(f"'{kind}' is no kind of file this model knows; use one of {', '.join(self.modalities)}.")
+            known = (
+                f"use one of {', '.join(self.modalities)}" if self.modalities else "it reads text alone, leave it out"
+            )
+            raise OneLLMError(f"'{kind}' is no kind of file this model knows; {known}.")
         return self.modalities[kind]
 
     def _collect(self, rows: list[tuple], to_tensor: Callable[[dict], torch.Tensor] | None = None) -> BatchFeature:

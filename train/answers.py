@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from onellm.errors import ModelError
 from onellm.generators import Generators, caption_condition
 from onellm.modalities import load
+from onellm.model.outputs import find
 from train.recipe import Recipe, RecipeError
 
 SNR_MOST = 5.0  # of the weights by signal-to-noise ratio
@@ -74,6 +75,11 @@ class Answers:
                 content = [part if part["type"] == "text" else self._part(part, done) for part in content]
             done.messages.append({**message, "content": content})
         return done
+
+    def are_whole(self, ids: list[int], targets: list[Target]) -> bool:
+        """Whether tokens hold an output for each target."""
+        kinds = [span.kind for span, _ in find(ids, list(self.spans.values()))]
+        return all(kinds.count(target.kind) == sum(t.kind == target.kind for t in targets) for target in targets)
 
     def _part(self, part: dict, done: Answered) -> dict:
         if "tokens" in part:

@@ -15,6 +15,7 @@ from onellm.errors import ModelError
 from onellm.model import base_parts
 from onellm.model.checkpoint import generation_of
 from onellm.model.config import merge
+from onellm.model.outputs import build_outputs
 from onellm.model.quantize import quantization_config
 from onellm.processor import READER
 from train.data.batches import Targets
@@ -49,7 +50,14 @@ def build_model(recipe: Recipe, runs: Path) -> tuple[OneLLMForConditionalGenerat
     model = load(recipe, folder, precision(recipe), recipe.quantize)
     count = freeze(model, recipe.train)
     logger.info("%s: %s of %s parameters train", recipe.name, f"{count:,}", f"{model.num_parameters():,}")
-    return model, OneLLMProcessor.from_pretrained(folder)
+    return model, load_processor(folder, model.config)
+
+
+def load_processor(folder: Path, config: OneLLMConfig) -> OneLLMProcessor:
+    """Load the processor of a folder, for outputs that a recipe may have added."""
+    processor = OneLLMProcessor.from_pretrained(folder)
+    processor.outputs = OneLLMProcessor.outputs_of(config)
+    return processor
 
 
 def precision(recipe: Recipe) -> torch.dtype:
@@ -140,6 +148,8 @@ def load(recipe: Recipe, folder: Path, dtype: torch.dtype, quantize: str = "none
     if report["missing_keys"] and not changes:
         missing = sorted(report["missing_keys"])[0]
         raise ModelError(f"The weights in {folder} lack {missing}; copy or convert the model again.")
+    if any(name.startswith(("rows.", "outputs.")) for name in report["missing_keys"]):
+        start_outputs(model, recipe.seed)
     if left_out:
         remove_lora(model)
     if recipe.adapter and not model.config.adapter:
@@ -151,6 +161,15 @@ def load(recipe: Recipe, folder: Path, dtype: torch.dtype, quantize: str = "none
     if quantize != "none":
         model._hf_peft_config_loaded = True  # the Trainer asks: what trains is not quantised
     return model
+
+
+def start_outputs(model: OneLLMForConditionalGeneration, seed: int) -> None:
+    """Give the outputs that a recipe adds to a model the weights that they start from."""
+    torch.manual_seed(seed)
+    if model.rows is not None:
+        model.rows.start(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+    fresh = build_outputs(model.config.outputs, model.config.text_config.hidden_size)
+    model.outputs.load_state_dict(fresh.state_dict())
 
 
 def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
@@ -178,12 +197,12 @@ def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
     model = OneLLMForConditionalGeneration._from_config(config, dtype=getattr(torch, recipe.precision))
     model.generation_config = generation_of(config)
     model.load_base_parts()
-    if model.rows is not None:
-        model.rows.start(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
     if recipe.parts.get("codes"):
         load_codes_into(model, runs, recipe.parts["codes"])
     if source:
         load_language_model(model, source)
+    if model.rows is not None:
+        model.rows.start(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
     for part in ("encoder", "qformer"):
         if part in recipe.parts:
             _take(model, part, recipe, runs)
@@ -295,4 +314,4 @@ def save(model_folder: Path, recipe: Recipe, start: Path, trained: dict[str, tor
         model_folder, "config.json", "model*.safetensors*", model.num_parameters() * dtype.itemsize
     ) as part:
         model.save_pretrained(part, max_shard_size="9MB" if model.config.base_parts else "5GB")
-        OneLLMProcessor.from_pretrained(start).save_pretrained(part)
+        load_processor(start, model.config).save_pretrained(part)

@@ -158,8 +158,8 @@ def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
     checkpoint = out / "checkpoint.pt"
     if not resume:
         disk.discard(out)
-    torch.manual_seed(recipe.seed)
     model, processor = build_model(recipe, runs)
+    torch.manual_seed(recipe.seed)  # building draws numbers, or not if it was done before
     model.rows.start(model.get_input_embeddings().weight, model.get_output_embeddings().weight, apart=1.0)
     model.rows.input.requires_grad_(False)  # read by frozen layers
     upper = Upper(model)

@@ -6,7 +6,6 @@ the family are presets of the same parts.
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -22,7 +21,6 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.generation.utils import GenerateOutput
-from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import load_state_dict
 
@@ -31,15 +29,14 @@ from onellm.model import base_parts
 from onellm.model.adapters import RoutedAdapters, Up
 from onellm.model.config import OneLLMConfig, merge
 from onellm.model.encoder import UniversalEncoder
+from onellm.model.making import IGNORED, Making
 from onellm.model.merging import Merge, Windows
 from onellm.model.offload import live
-from onellm.model.outputs import Grammar, alignment_loss, build_outputs, find
+from onellm.model.outputs import Grammar
 from onellm.model.projectors import Instruction, build_projector
-from onellm.model.rows import TokenRows
 from onellm.model.stems import STEMS
 from onellm.model.tokenizers import StemTokens, build_tokenizer
 
-IGNORED = -100  # the label where there is no loss
 FRAMES_ON_CPU = 4  # at once: more would leave the caches, and take 1.4 times as long; a GPU takes all in one batch
 
 Media = dict[str, Sequence[torch.Tensor | Windows]]
@@ -53,18 +50,13 @@ def _only_rows(module: nn.Module, _: tuple, output: torch.Tensor) -> torch.Tenso
     return output if module.rows is None else output * module.rows
 
 
-def _say_rows(rows: TokenRows, _: nn.Module, inputs: tuple, logits: torch.Tensor) -> torch.Tensor:
-    """Append what the rows say to what the LLM's head does."""
-    return rows.extend(inputs[0], logits)
-
-
 def _pad(texts: Sequence[torch.Tensor]) -> Instruction:
     """Join token ids [L] of several texts, with their mask."""
     mask = pad_sequence([torch.ones_like(ids) for ids in texts], batch_first=True)
     return pad_sequence(list(texts), batch_first=True), mask
 
 
-class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
     """Assemble the parts and scatter the files' soft words into the prompt."""
 
     config_class = OneLLMConfig
@@ -111,13 +103,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         build = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         self.language_model = build.from_config(config.text_config)
         self._check_lengths()
-        spans = config.spans
-        self.rows, self._head_hook = None, None
-        if spans:
-            self.rows = TokenRows(sum(span.count for span in spans), width, spans[0].first)
-            self.extend_head()
-        self.outputs = build_outputs(config.outputs, width)
-        self.denoisers: dict[str, Callable] = {}  # kind -> loss of latents under conditions, where a trainer gives one
+        self.init_outputs(config)
         self.post_init()
         if config.adapter:  # behind the random weights, or LoRA would not start from zero
             self.insert_adapter(config.adapter)
@@ -151,13 +137,6 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                     f"A file of kind {kind} becomes {length} soft words, but the configuration says "
                     f"{self.config.length_of(kind)}; set its 'length' to {length}."
                 )
-
-    def extend_head(self) -> None:
-        """Let the LLM's head say the rows too; to be called again when the head was replaced."""
-        if self.rows is not None:
-            if self._head_hook is not None:
-                self._head_hook.remove()
-            self._head_hook = self.get_output_embeddings().register_forward_hook(partial(_say_rows, self.rows))
 
     def insert_adapter(self, settings: dict) -> None:
         """Put layers that change nothing yet into the LLM; for `settings` see `OneLLMConfig.adapter`.
@@ -357,12 +336,6 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         words = self._by_shape(kind, values, extracted, lambda features, _: self.projector.words(features, kind))
         return self.projector.anchor.loss(words, self.anchor_words(), word_labels)
 
-    def embed_tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Embed tokens, the rows of outputs among them: [B, L] to [B, L, D_llm]; a placeholder is like token 0."""
-        embedding = self.get_input_embeddings()
-        embeds = embedding(input_ids.masked_fill(input_ids >= embedding.num_embeddings, 0))
-        return embeds if self.rows is None else self.rows.embed(input_ids, embeds)
-
     def contrast_loss(self, media: Media, texts: Sequence[torch.Tensor], extracted: bool = False) -> torch.Tensor:
         """Compare files with texts, as a querying transformer learns to before any LLM; the LLM does not run.
 
@@ -504,10 +477,8 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return output
         fresh = past_key_values is None or not past_key_values.get_seq_length()
         self._switch_adapter(bool(media) if use_adapter is None else use_adapter, len(inputs_embeds), fresh)
-        if labels is not None and self.rows is not None and self.training:  # the wide logits of prompts cost most
-            first = int(labels.ne(IGNORED).any(dim=0).int().argmax())
-            logits_to_keep = labels.shape[1] - max(first - 1, 0)
-            labels = labels[:, -logits_to_keep:]
+        if labels is not None and self.rows is not None and self.training:
+            labels, logits_to_keep = self.answered(labels)
         if condition:
             kwargs["output_hidden_states"] = True
         output = self.language_model(
@@ -519,74 +490,11 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             logits_to_keep=logits_to_keep,
             **kwargs,
         )
-        items = kwargs.get("num_items_in_batch")
         if labels is not None and self.rows is not None:
-            output.loss = ForCausalLMLoss(output.logits, labels, output.logits.shape[-1], items)
-        for kind, wanted in (condition or {}).items():
-            made = self.condition(kind, output.hidden_states[-1], input_ids)
-            error = alignment_loss(made, wanted.to(made))
-            if latents:
-                error = error + self.denoisers[kind](latents[kind].to(made), made)
-            # of several batches that make a step, each has a share of its labels, as in the words' loss
-            share = 1 if items is None else labels.ne(IGNORED).sum() / items
-            output.loss = output.loss + error * share
+            output.loss = self.output_loss(
+                output, labels, input_ids, condition, latents, kwargs.get("num_items_in_batch")
+            )
         return output
-
-    def condition(self, kind: str, hidden: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
-        """Turn the signal tokens of a kind in a batch into conditions of its generator.
-
-        Args:
-            kind: of output, of the type "representation".
-            hidden: [B, L, D_llm], the LLM's last states.
-            input_ids: [B, L].
-
-        Returns:
-            [n, Q, D], one for each output in the batch, row by row.
-        """
-        (span,) = (span for span in self.config.spans if span.kind == kind)
-        states = [
-            hidden[row, place : place + span.length]
-            for row, ids in enumerate(input_ids.tolist())
-            for _, place in find(ids, [span])
-        ]
-        first = span.first - self.rows.first_id
-        return self.outputs[kind](torch.stack(states), self.rows.input[first : first + span.marks])
-
-    @torch.no_grad()
-    def make(
-        self, input_ids: torch.Tensor, prompt: int, media: Media | None = None, words: bool = False
-    ) -> list[tuple[str, list[int], torch.Tensor]]:
-        """Make what an answer holds besides text.
-
-        Args:
-            input_ids: [1, L], a prompt and its answer.
-            prompt: length of the prompt.
-            media: as for `embed`.
-            words: as for `embed`.
-
-        Returns:
-            Kind, tokens, and a picture [3, H, W] float32 in 0..1 (of codes) or a condition [Q, D] (of signals), for
-            each output in the answer, in order.
-        """
-        answer = input_ids[0, prompt:].tolist()
-        found = find(answer, self.config.spans)
-        hidden = None
-        if any(not span.codes for span, _ in found):
-            embeds = self.embed(input_ids, media, words=words)
-            places = self.adapted(input_ids) if self.config.adapter else None
-            hidden = self(inputs_embeds=embeds, use_adapter=places, output_hidden_states=True, logits_to_keep=1)
-            hidden = hidden.hidden_states[-1]
-        made = []
-        for span, place in found:
-            tokens = answer[place : place + span.length]
-            if span.codes:
-                codes = torch.tensor([span.codes_of(tokens)], device=self.device)
-                result = self.outputs[span.kind].decode(codes)
-            else:
-                here = slice(prompt + place, prompt + place + span.length)
-                result = self.condition(span.kind, hidden[:, here], input_ids[:, here])
-            made.append((span.kind, tokens, result[0]))
-        return made
 
     @torch.no_grad()
     def generate(

@@ -24,6 +24,7 @@ from onellm.model.codes import PictureCodes
 
 KINDS = ("image", "video", "audio")
 TYPES = ("text", "representation", "tokens")
+NO_SIZES = ("type", "generator", "start", "end", "instruction")  # settings that are not the output projector's
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def build_outputs(outputs: dict[str, dict], width_llm: int) -> nn.ModuleDict:
     """Build the parts behind the LLM: kind -> output projector or picture codes."""
     parts: dict[str, nn.Module] = {}
     for kind, settings in sorted(outputs.items()):
-        arguments = {key: value for key, value in settings.items() if key != "type"}
+        arguments = {key: value for key, value in settings.items() if key not in NO_SIZES}
         if settings["type"] == "representation":
             parts[kind] = OutputProjector(width_llm, **arguments)
         elif settings["type"] == "tokens":

@@ -27,7 +27,7 @@ CPU_MODES = ("none", "int8", "8bit", "4bit")
 # the answers about files, and a head in 4bit costs three more points in text; experts cost nothing beside the LLM.
 # docs/performance.md has the table.
 PRECISE = (
-    *("stems", "tokenizers", "encoder", "encoders", "adapters"),
+    *("stems", "tokenizers", "encoder", "encoders", "adapters", "outputs"),
     *("projector.routers", "projector.input_proj", "projector.output_proj"),
     *("lm_head", r".*\.lora_[AB]"),
     *("model.vision_model", "model.perceiver_resampler"),  # of models with gated layers
@@ -179,7 +179,7 @@ def estimate(
     cache = cache_bytes(text, context, dtype)
     hidden = next(getattr(text, name) for name in HIDDEN if hasattr(text, name))
     reading = context * (4 * text.hidden_size + 3 * hidden)
-    width, growth = config.encoder["width"], config.encoder.get("mlp_ratio", 4.0)
+    width, growth = config.encoder.get("width", 0), config.encoder.get("mlp_ratio", 4.0)
     seeing = 0
     for kind, settings in config.modalities.items():
         given = settings.get("input", {})

@@ -3,7 +3,10 @@
 import inspect
 import itertools
 import logging
+import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -108,6 +111,11 @@ def add(engine: Engine) -> None:
             gr.Button().click(endpoint, [message, *files], answer, api_name=endpoint.__name__, concurrency_limit=None)
 
 
+def _beside(folder: str, name: str, _: int) -> Path:
+    """Return where a file of a name goes."""
+    return Path(folder) / name
+
+
 def _answer(engine: Engine, face: str, message: str | None, *paths: str | None) -> Iterator[str]:
     """Answer one question about uploads in a conversation of its own.
 
@@ -123,7 +131,10 @@ def _answer(engine: Engine, face: str, message: str | None, *paths: str | None) 
                     raise OneLLMError(f"{name} lies beside a {kind} map, and there is none; give {kind} too.")
                 if named[name]:
                     files[kind]["picture"] = uploads.check(named[name])
-            yield from answers.stream(engine, count, message or "", **files)
+            with tempfile.TemporaryDirectory(prefix="onellm-") as folder:  # this face returns text alone
+                place = partial(_beside, folder)
+                for thing in (yield from answers.stream(engine, count, message or "", place=place, **files)):
+                    yield "\n" + (thing.get("error") or f"({thing['type']}: /v1/chat/completions returns the file)")
     except OneLLMError as error:
         raise gr.Error(str(error), print_exception=False) from error
     except Exception as error:

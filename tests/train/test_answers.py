@@ -49,7 +49,7 @@ def pictures(tmp_path):
     return folder
 
 
-def train(toy, tmp_path, pictures, kind, **changes):
+def train(toy, tmp_path, pictures, kind, start=None, **changes):
     preset = tmp_path / "outputs.json"
     preset.write_text(json.dumps(json.loads(Path(toy["preset"]).read_text()) | {"outputs": {"image": OUTPUTS[kind]}}))
     source = {"kind": "image", "source": "folder", "path": str(pictures), "request": "w9 {}"}
@@ -59,7 +59,9 @@ def train(toy, tmp_path, pictures, kind, **changes):
     recipe.check()
     folder = run(recipe, tmp_path / "runs")
     log = [line["loss"] for line in json.loads((folder / "losses.json").read_text()) if "loss" in line]
-    before, after = (load_file(path / "model.safetensors") for path in (tmp_path / "runs" / kind / "start", folder))
+    before, after = (
+        load_file(path / "model.safetensors") for path in (tmp_path / "runs" / (start or f"{kind}/start"), folder)
+    )
     moved = {name for name, tensor in after.items() if name not in before or not torch.equal(before[name], tensor)}
     return log, moved, after
 
@@ -83,6 +85,19 @@ def test_codes_and_the_adapter_are_learnt_and_nothing_else_moves(toy, tmp_path, 
     assert parts(moved) == {"rows", "language_model"}
     assert all("lora_" in name for name in moved if name.startswith("language_model"))
     assert any(name.startswith("outputs.image.codebook") for name in after)
+
+
+def test_outputs_are_added_to_a_model_that_is_there(toy, tmp_path, pictures, pipelines):
+    train(toy, tmp_path, pictures, "text", train=["language_model"], steps=1)
+    from onellm.auto import OneLLMProcessor
+
+    log, moved, after = train(
+        toy, tmp_path, pictures, "representation", train=["rows", "outputs"], preset=None, init="text", parts={},
+        config={"outputs": {"image": OUTPUTS["representation"]}}, generators=pipelines, start="text",
+    )  # fmt: skip
+    assert min(log[-5:]) < 0.8 * log[0] and parts(moved) == {"rows", "outputs"}
+    processor = OneLLMProcessor.from_pretrained(tmp_path / "runs/representation")
+    assert processor.outputs["image"]["length"] == 2
 
 
 def test_prompts_between_marks_are_learnt_by_the_llm_alone(toy, tmp_path, pictures):

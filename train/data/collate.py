@@ -170,6 +170,8 @@ class Collator:
                 answered = self.answers.complete(messages)
                 messages, made = answered.messages, answered.targets
             ids, labels, files = encode_conversation(self.processor, messages, self.objective, self.limit, self.apart)
+            if made and not self.answers.are_whole(ids, made):
+                raise OneLLMError(f"Its first {self.limit} tokens do not hold all it is to make; raise 'max_tokens'.")
         extracted = any("features" in part for part in files)
         tensors = [(part["type"], part["features"] if extracted else self.to_tensor(part)) for part in files]
         asked = [self.processor.instruction(part) for part in files] if self.processor.reader else []

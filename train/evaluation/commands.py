@@ -29,6 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     naming.add_argument(
         "--bias", action="store_true", help="instead of naming: which of two files that agree or not an answer follows"
     )
+    parser.add_argument("--drawing", action="store_true", help="what a model that draws does; pictures go to --out")
     paper = parser.add_argument_group("the paper's benchmarks")
     paper.add_argument("--benchmark", metavar="B,B", help="names, or all; see --list")
     paper.add_argument("--data", type=Path, default=Path("data"), help="folder of the benchmarks' files (data)")
@@ -61,6 +62,10 @@ def run(options: argparse.Namespace) -> int:
         print(overview(find(options.benchmark or "all"), options.data))
     elif options.benchmark:
         return _run_benchmarks(options)
+    elif options.drawing:
+        from train.evaluation.drawing import evaluate as evaluate_drawing
+
+        print(evaluate_drawing(options.model, options.quantize, options.out / "drawings", options.json))
     else:
         split = options.split or "test"
         if split not in NAMING_SPLITS:

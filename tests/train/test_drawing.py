@@ -1,0 +1,143 @@
+"""Picture codes, and an LLM that learns to draw with them, on a toy corpus."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from onellm.model.outputs import find
+from train import draw
+from train.build import build_model
+from train.codes import CodesRecipe, load_codes, measure, read_pictures
+from train.codes import run as train_codes
+from train.recipe import Recipe, RecipeError, build, load_recipe
+
+CODES = {"size": 16, "codes": 16, "dim": 4, "encoder": [16, 16], "decoder": [16, 16], "blocks": 1}
+LORA = {"r": 4, "target_modules": ["q_proj", "v_proj", "down_proj"], "layers_to_transform": [1], "on": "outputs"}
+
+
+@pytest.fixture
+def drawings(tmp_path, monkeypatch):
+    """Write a corpus of coloured squares: four with names, one of them held out, and others without."""
+    folder = tmp_path / "corpus"
+    (folder / "drawing").mkdir(parents=True)
+    monkeypatch.setenv("ONELLM_CORPUS", str(folder))
+    chance, lines = np.random.default_rng(0), []
+    for index in range(24):
+        picture = np.full((16, 16, 3), 255, np.uint8)
+        picture[4:12, 4:12] = chance.integers(0, 255, 3)
+        Image.fromarray(picture).save(folder / f"drawing/{index}.png")
+        split = "test" if index == 3 else "dev" if index > 19 else "train"
+        name = f"w{20 + index}" if index < 4 else None
+        lines.append({"id": str(index), "file": f"drawing/{index}.png", "name": name, "label": "x", "split": split})
+    (folder / "drawings.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+def recipe_of(**changes):
+    return CodesRecipe(
+        **{"name": "codes", "codes": CODES, "steps": 60, "batch": 8, "warmup": 5, "save_every": 40} | changes
+    )
+
+
+def test_codes_give_pictures_back(drawings, tmp_path):
+    before = measure(draw_codes(0), read_pictures("dev"))
+    folder = train_codes(recipe_of(learning_rate=1e-2), tmp_path / "runs")
+    after = measure(load_codes(folder), read_pictures("dev"))
+    assert after["psnr_db"] > before["psnr_db"] + 3 and after["codes"] > 1
+    assert not (folder / "checkpoint.pt").exists()
+
+
+def draw_codes(seed):
+    from onellm.model.codes import PictureCodes
+
+    torch.manual_seed(seed)
+    return PictureCodes(**CODES)
+
+
+def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(drawings, tmp_path, monkeypatch):
+    whole = load_file(train_codes(recipe_of(), tmp_path / "whole") / "codes.safetensors")
+    from train import codes
+
+    def cut(*_):
+        if (tmp_path / "cut/codes/checkpoint.pt").exists():
+            raise KeyboardInterrupt
+        return {}
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(codes, "LOG_EVERY", 1)
+        patch.setattr(codes, "measure", cut)
+        train_codes(recipe_of(), tmp_path / "cut")
+    assert (tmp_path / "cut/codes/checkpoint.pt").exists()
+    again = load_file(train_codes(recipe_of(), tmp_path / "cut") / "codes.safetensors")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
+
+
+@pytest.fixture
+def recipe(drawings, toy, tmp_path):
+    from pathlib import Path
+
+    train_codes(recipe_of(steps=20), tmp_path / "runs")
+    outputs = {"outputs": {"image": {"type": "tokens", "codes": CODES}}, "adapter": LORA}
+    preset = tmp_path / "draw.json"
+    preset.write_text(json.dumps(json.loads(Path(toy["preset"]).read_text()) | outputs))
+    values = {"name": "draw", "preset": str(preset), "parts": {**toy["parts"], "codes": "codes"}, "objective": "draw"}
+    values |= {"train": ["adapter", "rows"], "data": [{"kind": "text", "source": "drawings"}], "steps": 40, "batch": 4}
+    values |= {"learning_rate": 2e-2, "warmup": 2, "save_every": 20, "log_every": 5, "save_precision": "float32"}
+    recipe = build(Recipe, values)
+    recipe.check()
+    return recipe
+
+
+def test_the_upper_layers_alone_say_what_the_whole_model_does(recipe, tmp_path):
+    model, processor = build_model(recipe, tmp_path / "runs")
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    upper = draw.Upper(model.eval())
+    pictures = draw.encode_pictures(model, draw.named("train"))
+    asked = [draw.request_ids(processor, text) for text in ("w3", "w4 w5 w6")]
+    samples = [upper.prepare(ids, picture) for ids, picture in zip(asked, pictures.values(), strict=False)]
+    with torch.no_grad():
+        together = upper.hidden(samples)
+        for row, ids, picture in zip(together, asked, pictures.values(), strict=False):
+            whole = model(input_ids=torch.tensor([ids + picture]), output_hidden_states=True).hidden_states[-1][0]
+            assert torch.allclose(row, whole[len(ids) :], atol=0.02)
+
+
+def test_drawing_is_learnt_and_nothing_else_moves(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(draw, "TALKS", 12)
+    folder = draw.run(recipe, tmp_path / "runs")
+    log = json.loads((folder / "losses.json").read_text())
+    assert log[-2]["loss"] < 0.6 * log[0]["loss"] and "held_out" in log[3]
+    before, after = (load_file(path / "model.safetensors") for path in (tmp_path / "runs/draw/start", folder))
+    moved = {name for name, tensor in after.items() if not torch.equal(before[name], tensor)}
+    assert {name.partition(".")[0] for name in moved} == {"rows", "language_model"}
+    assert all("lora_" in name for name in moved if name.startswith("language"))
+
+    from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
+
+    model = OneLLMForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = OneLLMProcessor.from_pretrained(folder)
+    span = model.config.spans[0]
+    ids = torch.tensor([draw.request_ids(processor, draw.asked("w20", random.Random(0)))])
+    written = model.generate(ids, max_new_tokens=30, do_sample=False)[0, ids.shape[1] :].tolist()
+    pictures = draw.encode_pictures(model, draw.named("train"))
+    assert find(written, [span])[0] == (span, 0)  # the toy tokenizer tells no request from another, but a picture comes
+    assert max(sum(map(int.__eq__, written, tokens)) for tokens in pictures.values()) > span.length // 2
+
+
+def test_recipes_of_drawing_are_found_and_checked(tmp_path):
+    codes = load_recipe("train/recipes/draw-1-codes.yaml", (), CodesRecipe)
+    rows = load_recipe("train/recipes/draw-2-rows.yaml")
+    assert rows.parts["codes"] == codes.name and rows.objective == "draw"
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump({"name": "x", "steps": 0}))
+    with pytest.raises(RecipeError, match="'steps' is 0"):
+        load_recipe(tmp_path / "wrong.yaml", (), CodesRecipe)
+    with pytest.raises(RecipeError, match="no picture codes"):
+        load_codes(tmp_path)
