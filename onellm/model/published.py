@@ -62,8 +62,8 @@ def download_bytes(name: str) -> int | None:
 
     source = PUBLISHED[name]
     try:
-        urls = [hf_hub_url(source.repository, file, revision=source.revision) for file in reversed(source.files)]
-        return sum(get_hf_file_metadata(url, timeout=3).size or 0 for url in urls)
+        url = hf_hub_url(source.repository, source.checkpoint, revision=source.revision)
+        return get_hf_file_metadata(url, timeout=3).size  # beside it the other files are nothing
     except Exception:  # whatever it is, the hub has not answered
         return None
 
