@@ -179,7 +179,7 @@ def estimate(
     cache = cache_bytes(text, context, dtype)
     hidden = next(getattr(text, name) for name in HIDDEN if hasattr(text, name))
     reading = context * (4 * text.hidden_size + 3 * hidden)
-    width, growth = config.encoder["width"], config.encoder.get("mlp_ratio", 4.0)
+    width, growth = config.encoder.get("width", 0), config.encoder.get("mlp_ratio", 4.0)
     seeing = 0
     for kind, settings in config.modalities.items():
         given = settings.get("input", {})
