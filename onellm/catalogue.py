@@ -141,9 +141,8 @@ def _entry(name: str, device: str, free: int) -> Entry:
     size = sum(quantization.estimate(config, "none", stored).weights.values())
     if name in published.PUBLISHED:
         return Entry(name, options, size, source=published.PUBLISHED[name].repository)
-    return Entry(
-        name, options, size, command=f"python -m onellm convert --checkpoint FILE --out {published.place(name)}"
-    )
+    command = f"python -m onellm convert --preset {name} --checkpoint FILE --out {published.place(name)}"
+    return Entry(name, options, size, command=command)
 
 
 def _option(name: str, config: "OneLLMConfig", mode: str, device: str, free: int) -> Option:

@@ -247,7 +247,7 @@ def optimise(model: nn.Module, int8: bool = False, report: Report | None = None)
     for part in (model.tokenizers, model.encoder, model.encoders, model.projector):  # the stems are convolutions
         if part is None:
             continue
-        _replace(part, Int8ProductLinear if int8 and model.config.encoder["width"] >= WIDE else PackedLinear)
+        _replace(part, Int8ProductLinear if int8 and model.config.encoder.get("width", 0) >= WIDE else PackedLinear)
     return model.float()
 
 

@@ -113,3 +113,8 @@ def test_bitsandbytes_that_cannot_be_used_is_told(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match="pip install bitsandbytes"):
         quantize.mode_for("8bit", "cpu")
+
+
+def test_a_model_that_looks_at_no_files_is_estimated():
+    needed = quantize.estimate(OneLLMConfig.from_preset("onellm-tiny-draw"), "none", torch.float32)
+    assert 0 < sum(needed.weights.values()) < needed.total
