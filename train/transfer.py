@@ -32,7 +32,7 @@ STARTS = {
 }
 STEPS, BATCH, RATE = 1000, 1024, 3e-3
 HELD_OUT = 0.05  # share of the shared words, with all their spellings, on which the converter is measured
-# of an LLM that was not taught to chat; what it goes on with after its answer is cut off
+# of an LLM that was not taught to chat
 PLAIN_TEMPLATE = (
     "{{ bos_token or '' }}{% for message in messages %}"
     "{% if message['role'] == 'user' %}{{ 'Question: ' + message['content'] + '\n' }}"
@@ -40,7 +40,7 @@ PLAIN_TEMPLATE = (
     "{% else %}{{ message['content'] + '\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Answer:' }}{% endif %}"
 )
-PLAIN_STOP = "\nQuestion:"
+PLAIN_STOP = "\n"  # an answer is a line: such an LLM would go on with another one
 
 
 @dataclass

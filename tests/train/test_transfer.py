@@ -105,7 +105,7 @@ def test_the_command_moves_a_model_and_its_recipes_go_on(corpus, old_model, next
     assert {f"w{number}" for number in range(3, 13)} <= set(spoken)  # what the old anchor knew, and captions' words
     prompt = processor.apply_chat_template([{"role": "user", "content": "w3"}], tokenize=False)
     assert prompt.startswith("<s>Question: w3") and prompt.endswith("Answer:")
-    assert model.generation_config.stop_strings == ["\nQuestion:"]
+    assert model.generation_config.stop_strings == ["\n"]
     recipe = load_recipe("train/recipes/transfer-tiny-1-warmup.yaml", ["steps=2", "batch=4", "save_precision=float32"])
     recipe.data = [source for source in recipe.data if source.kind == "fmri"]
     warm = OneLLMForConditionalGeneration.from_pretrained(run(recipe, tmp_path / "runs"), dtype=torch.float32)
