@@ -166,7 +166,7 @@ def measure(chat: onellm.Chat, original: Original, kinds: list[str], split: str,
         chat.model(input_ids=torch.zeros(2, 1, dtype=torch.long), use_adapter=torch.tensor([False, True]))
         result["weights"] = [weights.view(2, 2).tolist() for weights in chat.model.adapters.weights]
     elif adapter:
-        chat.model.config.adapter = {**adapter, "always": True}
+        chat.model.config.adapter = {**adapter, "on": "always"}
         result["text"][ALWAYS] = asdict(original.compare(chat))
     return result
 
