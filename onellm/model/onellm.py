@@ -63,7 +63,8 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
     base_model_prefix = "language_model"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["ResidualAttentionBlock", "ExpertBlock"]  # the LLM names its own
+    # the LLM names its own
+    _no_split_modules = ["ResidualAttentionBlock", "ExpertBlock", "AbstractorLayer", "ResamplerLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
