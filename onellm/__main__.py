@@ -1,4 +1,4 @@
-"""The shell: `python -m onellm ask | chat | serve | models | convert | bench`.
+"""The shell: `python -m onellm ask | compare | chat | serve | models | convert | bench`.
 
 Exit codes: 0 answered, 1 a user-facing error (one line on standard error), 2 usage.
 """
@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "ask":
             return _ask(parser, options)
+        if options.command == "compare":
+            return _compare(parser, options)
         if options.command == "chat":
             return _chat(options)
         if options.command == "models":
@@ -55,31 +57,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     """Describe the commands."""
     from onellm.generators import add_options as add_generators
+    from onellm.model.quantize import CPU_MODES
     from onellm.models import add_options as add_model_options
     from onellm.settings import add_options as add_settings
     from onellm.web.serve import add_options
 
     parser = argparse.ArgumentParser(prog="python -m onellm", description=sys.modules["onellm"].__doc__)
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="ask | chat | serve | models | convert | bench"
+        dest="command", required=True, metavar="ask | compare | chat | serve | models | convert | bench"
     )
 
     ask = commands.add_parser("ask", help="ask one question, about files or not", description=_ask.__doc__)
-    ask.add_argument("question", nargs="?", default="", help='with files and without it: "What is this?"')
-    for kind in MODALITIES:
-        ask.add_argument(f"--{kind}", action="append", default=[], metavar="FILE", help="may be given several times")
-    for kind in WITH_PICTURE:
-        ask.add_argument(
-            f"--{kind}-picture",
-            action="append",
-            default=[],
-            metavar="FILE",
-            help=f"the picture beside the {kind} map; the first belongs to the first map",
-        )
+    _add_question(ask)
     ask.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where a picture, video or sound goes")
+    ask.add_argument("--video-sound", action="store_true", help="hear the videos too, second by second")
     add_model_options(ask)
     add_generators(ask)
     add_settings(ask)
+    compare = commands.add_parser("compare", help="ask two models the same question", description=_compare.__doc__)
+    _add_question(compare)
+    add_model_options(compare)
+    compare.add_argument("--with", dest="other", metavar="M", help="the second model; by default the first one again")
+    compare.add_argument(
+        "--with-quantize", choices=CPU_MODES, help="bits of the second model's weights, as --quantize of the first's"
+    )
+    add_settings(compare)
     chat = commands.add_parser("chat", help="chat in the terminal", description=_chat.__doc__)
     add_model_options(chat)
     add_generators(chat)
@@ -87,11 +89,20 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="start the web app, as app.py does")
     add_options(serve)
-    commands.add_parser("models", help="list the known models, and whether they can run here")
-    convert = commands.add_parser("convert", help="turn the published checkpoint into a model folder")
-    convert.add_argument("--checkpoint", type=Path, required=True, metavar="F.pth", help="consolidated.00-of-01.pth")
-    convert.add_argument("--tokenizer", type=Path, metavar="FILE", help="by default tokenizer.model beside it")
-    convert.add_argument("--params", type=Path, metavar="FILE", help="by default params.json beside it")
+    commands.add_parser("models", help="list the models that are here or could be, their size and the memory they need")
+    convert = commands.add_parser("convert", help="turn a published checkpoint into a model folder")
+    convert.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        action="append",
+        metavar="F",
+        help="a .pth, .bin or .safetensors file, or a folder of transformers; several where the parts come apart",
+    )
+    convert.add_argument("--llm", type=Path, metavar="DIR", help="a folder of transformers, if the LLM comes apart")
+    convert.add_argument("--preset", metavar="NAME", help="which model it is, where the checkpoint does not tell")
+    convert.add_argument("--tokenizer", type=Path, metavar="F", help="by default beside the LLM or the checkpoint")
+    convert.add_argument("--params", type=Path, metavar="FILE", help="by default params.json beside the checkpoint")
     convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
     convert.add_argument("--quiet", action="store_true", help="show no progress")
     bench = commands.add_parser("bench", help="measure how fast the model answers here")
@@ -106,8 +117,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    """Print the answer, and nothing else, on standard output; where what it made was saved, on standard error."""
+def _add_question(parser: argparse.ArgumentParser) -> None:
+    """Add a question and its files to a parser."""
+    parser.add_argument("question", nargs="?", default="", help='with files and without it: "What is this?"')
+    for kind in MODALITIES:
+        parser.add_argument(f"--{kind}", action="append", default=[], metavar="FILE", help="may be given several times")
+    for kind in WITH_PICTURE:
+        parser.add_argument(
+            f"--{kind}-picture",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help=f"the picture beside the {kind} map; the first belongs to the first map",
+        )
+
+
+def _files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, list]:
+    """Return the files of a question as `Chat.stream` takes them, once they look right."""
     files: dict[str, list] = {kind: [{"path": path} for path in getattr(options, kind)] for kind in MODALITIES}
     for kind in WITH_PICTURE:
         pictures = getattr(options, f"{kind}_picture")
@@ -115,11 +141,21 @@ def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             parser.error(f"--{kind}-picture needs a --{kind} it belongs to")
         for item, picture in zip(files[kind], pictures, strict=False):
             item["picture"] = picture
+    if options.video_sound and not files["video"]:
+        parser.error("--video-sound needs a --video to be heard")
+    for item in files["video"] if options.video_sound else ():
+        item["sound"] = True
     if not options.question.strip() and not any(files.values()):
-        parser.error("ask: a question or a file is needed")
+        parser.error(f"{options.command}: a question or a file is needed")
     for kind, items in files.items():
         for item in items:
             MODALITIES[kind].check(item["path"])  # before seconds go into loading the model
+    return {kind: items for kind, items in files.items() if items}
+
+
+def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Print the answer, and nothing else, on standard output; where what it made was saved, on standard error."""
+    files = _files(parser, options)
     _silence()
     from onellm.models import load
     from onellm.settings import given
@@ -132,17 +168,34 @@ def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     )
     chat.place = lambda name, _: options.out / name
     begun = False
-    for piece in chat.stream(
-        options.question,
-        **vars(given(options)),
-        **{kind: items for kind, items in files.items() if items},
-    ):
+    for piece in chat.stream(options.question, **vars(given(options)), **files):
         piece = piece if begun else piece.lstrip()
         begun = begun or bool(piece)
         print(piece, end="", flush=True)
     print(flush=True)
     for part in chat.made:
         print(part.get("error") or f"Saved {part['path']}", file=sys.stderr, flush=True)
+    return 0
+
+
+def _compare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Print the answers of two models, or of one whose weights are kept in two ways, as a table."""
+    if options.other is None and options.with_quantize is None:
+        parser.error("compare: --with MODEL or --with-quantize MODE is needed")
+    files = _files(parser, options)
+    _silence()
+    from rich.console import Console
+
+    from onellm.compare import compare
+    from onellm.screen import comparison
+    from onellm.settings import given
+
+    ways = [(options.model, options.quantize), (options.other, options.with_quantize)]
+    device_map = "auto" if options.offload else None
+    answers = list(compare(ways, options.question, given(options), files, device_map=device_map))
+    if all(answer.error for answer in answers):
+        raise OneLLMError(answers[0].error)
+    Console().print(comparison(answers))
     return 0
 
 
@@ -165,12 +218,9 @@ def _chat(options: argparse.Namespace) -> int:
 def _models() -> int:
     """List the known models."""
     _silence()
-    from onellm.models import MODELS, can_run
+    from onellm import catalogue, screen
 
-    width = max(map(len, MODELS))
-    for name, description in MODELS.items():
-        able, how = can_run(name)
-        print(f"{name:<{width}}  {'can run here   ' if able else 'cannot run here'}  {description} ({how})")
+    print(screen.catalogue(catalogue.asked(catalogue.entries())))
     return 0
 
 
@@ -179,7 +229,8 @@ def _convert(options: argparse.Namespace) -> int:
     _silence()
     from onellm.model.checkpoint import convert
 
-    print(convert(options.checkpoint, options.out, options.tokenizer, options.params, progress=not options.quiet))
+    chosen = {name: getattr(options, name) for name in ("tokenizer", "params", "llm", "preset")}
+    print(convert(options.checkpoint, options.out, **chosen, progress=not options.quiet))
     return 0
 
 

@@ -20,6 +20,7 @@ from onellm.made import Made, name_for
 from onellm.made import write as write_media
 from onellm.modalities import MODALITIES
 from onellm.settings import Settings
+from onellm.timeline import spans
 from onellm.trace import FileTrace, Timings, Trace, is_file, name_of, segments
 from onellm.writer import Encoded, Here, Past, Request, Writer
 
@@ -72,8 +73,12 @@ class Chat:
 
     @property
     def inputs(self) -> dict[str, dict]:
-        """What the model takes of a file: kind -> settings of the kind's `to_tensor`."""
-        return {kind: settings.get("input", {}) for kind, settings in self.processor.modalities.items()}
+        """What the model takes of a file: kind -> settings of the kind's `to_tensor`, and `windows` of long files."""
+        kinds = self.processor.modalities.items()
+        return {
+            kind: settings.get("input", {}) | {key: settings[key] for key in ("windows",) if key in settings}
+            for kind, settings in kinds
+        }
 
     @property
     def busy(self) -> bool:
@@ -218,9 +223,10 @@ class Chat:
             )
         if not text and not content:
             raise OneLLMError("Nothing was asked; type a question or add a file.")
-        for part in content:
-            self._read(part)  # a file that cannot be read is told before anything changes
-        content.append({"type": "text", "text": text or DEFAULT_QUESTION})
+        content = [self.processor.resolve(part) for part in content]
+        content = self.processor.instruct([*content, {"type": "text", "text": text or DEFAULT_QUESTION}])
+        for piece in (cut for part in filter(is_file, content) for cut in spans(part)):
+            self._read(piece)  # a file that cannot be read is told before anything changes
         return {"role": "user", "content": content}
 
     def _read(self, part: dict) -> str:
@@ -231,7 +237,8 @@ class Chat:
             tensor = self.processor.to_tensor(part)
             took_s = time.perf_counter() - begun_s
             self._tensors[key] = tensor
-            self._seen[key] = FileTrace(part["type"], name_of(part), list(tensor.shape), read_s=took_s)
+            windows = [(cut["start_s"], cut["stop_s"]) for cut in self.processor.windows(part)]
+            self._seen[key] = FileTrace(part["type"], name_of(part), list(tensor.shape), read_s=took_s, windows=windows)
         return key
 
     def _runs(self, messages: list[dict]) -> list[tuple[str | dict, list[int]]]:
@@ -249,6 +256,8 @@ class Chat:
     def _answer(self, settings: Settings) -> Iterator[str]:
         """Write the answer to the messages so far, append it to them, and leave a trace."""
         stop = self._stop
+        for message in self.messages:  # those that came from elsewhere
+            message["content"] = [self.processor.resolve(part) for part in message["content"]]
         text = "\n".join(filter(None, [settings.system.strip(), *self.processor.instructions]))
         messages = [{"role": "system", "content": [{"type": "text", "text": text}]}] * bool(text) + self.messages
         runs = self._runs(messages)
@@ -276,11 +285,13 @@ class Chat:
 
     def _request(self, runs: list, settings: Settings) -> Request:
         """Gather what the writer needs; files of a conversation that goes on from messages are read here."""
+        self._check_room(runs)
         files = [(piece["type"], self._read(piece)) for piece, _ in runs if is_file(piece)]
         known = {key: self._words[key] for _, key in files if key in self._words}
         tensors = {key: self._tensors[key] for _, key in files if key not in known}
         traces = {key: self._seen[key] for key in tensors}
-        return Request([token for _, ids in runs for token in ids], files, tensors, traces, known, settings)
+        asked = {_key(piece): self.processor.instruction(piece) for piece, _ in runs if is_file(piece)}
+        return Request([token for _, ids in runs for token in ids], files, tensors, traces, known, settings, asked)
 
     @property
     def made(self) -> list[dict]:
@@ -300,6 +311,20 @@ class Chat:
             made.error = str(error)
             return made.part(None)
         return made.part(path)
+
+    def _check_room(self, runs: list) -> None:
+        """Refuse files that leave too little of the LLM's context to words.
+
+        Raises:
+            OneLLMError: they take more than their share.
+        """
+        known = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        taken = sum(len(ids) for piece, ids in runs if is_file(piece))
+        if known and taken > LIMITS.context_share * known:
+            raise OneLLMError(
+                f"The files of this conversation take {taken:,} of the {known:,} positions that {self.name} knows; "
+                f"{int(LIMITS.context_share * known):,} are for files; ask about fewer, or in a new conversation."
+            )
 
     def _texts(
         self,

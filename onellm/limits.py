@@ -59,6 +59,12 @@ class Limits:
     load_memory_bytes: int = 2_000 * MEGA  # for reading one file
     readers: int = 2  # files read at once, each in a process of its own; 0: in this process, for trusted files
 
+    joint_spans: int = 16  # a video and its sound are cut into at most as many
+    window_seconds: float = 10.0  # of a long file that is read in windows
+    long_windows: int = 8  # windows of such a file
+    long_words: int = 32  # that its soft words are merged into
+    context_share: float = 0.5  # of the positions an LLM knows, for files
+
     files_per_turn: int = 8
     turn_bytes: int = 200 * MEGA  # files of one question together; also the body of one request
     import_bytes: int = 500 * MEGA  # a zip of a conversation, unpacked

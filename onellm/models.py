@@ -1,10 +1,8 @@
 """Which models there are, which one suits this machine, and how one is loaded."""
 
 import argparse
-import functools
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,7 +65,7 @@ def choose(quantize: str | None = None) -> Choice:
     Args:
         quantize: how weights are to be kept; by default 4bit for the 7B and the device's default for tiny.
     """
-    device, name, mode = _device(), "onellm-7b", quantize or "4bit"
+    device, name, mode = device_here(), "onellm-7b", quantize or "4bit"
     if device == "cpu":
         return Choice("onellm-tiny", quantize, "Using onellm-tiny: there is no CUDA GPU here.")
     try:
@@ -120,12 +118,12 @@ def load(
         choice = choose(quantize)
         print(choice.reason, file=sys.stderr, flush=True)
         name, quantize = choice.name, choice.quantize
-    name, device = ALIASES.get(str(name), str(name)), _device()
+    name, device = ALIASES.get(str(name), str(name)), device_here()
     own = device_map is None and not plain
-    mode = quantization.mode_for(quantize or (_default_mode(name, device) if own else None), device)
+    mode = quantization.mode_for(quantize or (default_mode(name, device) if own else None), device)
     if mode == "int8" and not own:
         raise ModelError("--quantize int8 works on the whole model in memory; leave --offload and --plain out.")
-    config, folder = _find(name, random_weights)
+    config, folder = find(name, random_weights)
     label = name if name in MODELS else Path(name).resolve().name
     if device_map is None:
         quantization.check_fits(label, config, mode, device)
@@ -149,7 +147,7 @@ def load(
                 from onellm.model.cpu import optimise
 
                 model = optimise(model, mode == "int8", progress)
-        processor = weights.processor(folder, random_weights)
+        processor = weights.processor(config, folder, random_weights)
     from onellm.chat import Chat
     from onellm.generators import Generators, from_environment
 
@@ -181,90 +179,10 @@ def folder_of(name: str) -> Path:
     from onellm.model import published
 
     name = ALIASES.get(str(name), str(name))
-    return _find(name, False)[1] or published.fetch(name)
+    return find(name)[1] or published.fetch(name)
 
 
-@dataclass(frozen=True)
-class Option:
-    """A model and a way to keep its weights, on this machine.
-
-    Attributes:
-        name: a name of `MODELS` or a folder.
-        quantize: how its weights are kept.
-        memory_bytes: what it needs; 0 where the way is not possible at all.
-        free_bytes: what there is for it.
-        why: why it cannot be loaded: "memory", "weights" (nowhere to be found) or "device"; empty if it can.
-        reason: the same in words.
-        slow: it works, but very slowly.
-    """
-
-    name: str
-    quantize: str
-    memory_bytes: int
-    free_bytes: int
-    why: str = ""
-    reason: str = ""
-    slow: bool = False
-
-    @property
-    def able(self) -> bool:
-        """Whether it can be loaded."""
-        return not self.why
-
-
-def choices(*folders: str) -> list[Option]:
-    """List what can be loaded on this machine and what cannot, with the memory that is free now.
-
-    Args:
-        *folders: model folders to be listed behind `MODELS`.
-    """
-    device = _device()
-    free = quantization.free_bytes(device)
-    at_hand = functools.cache(_weights_at_hand)  # asks the hub once
-    return [
-        _option(name, mode, device, free, at_hand) for name in (*MODELS, *folders) for mode in quantization.CPU_MODES
-    ]
-
-
-def _option(name: str, mode: str, device: str, free: int, at_hand: Callable[[str], bool]) -> Option:
-    """Describe one way to load a model."""
-    slow = device == "cpu" and mode in ("8bit", "4bit")
-    try:
-        config = _preset(name) if name in MODELS else _find(name, False)[0]
-        quantization.mode_for(mode, device)
-    except ModelError as error:
-        return Option(name, mode, 0, free, "device", str(error).partition(";")[0], slow)
-    needed = quantization.estimate(config, mode, quantization.dtype_for(device)).total
-    try:
-        quantization.check_fits(name, config, mode, device, free)
-    except ModelError as error:
-        reason = str(error).partition(";")[0].removeprefix(f"{name} ")
-        return Option(name, mode, needed, free, "memory", reason, slow)
-    if name in MODELS and not at_hand(name):
-        reason = "its weights are not in the cache and the hub does not answer"
-        return Option(name, mode, needed, free, "weights", reason, slow)
-    return Option(name, mode, needed, free, slow=slow)
-
-
-def can_run(name: str) -> tuple[bool, str]:
-    """Tell whether a model of `MODELS` can run here: yes or no, and how or why not, with the memory it needs."""
-    device = _device()
-    default = quantization.mode_for(_default_mode(name, device), device)
-    free = quantization.free_bytes(device)
-    modes = sorted(quantization.CPU_MODES, key=lambda mode: mode != default)
-    at_hand = functools.cache(_weights_at_hand)
-    options = [_option(name, mode, device, free, at_hand) for mode in modes]
-    best = next((option for option in options if option.able or option.why == "weights"), None)
-    if best is None:
-        return False, [option.reason for option in options if option.why == "memory"][-1]
-    how = f"{best.memory_bytes / 1e9:.1f} GB of memory"
-    how += "" if best.quantize == default else f" with --quantize {best.quantize}"
-    if not best.able:
-        return False, f"{how}; {best.reason}"
-    return True, how + (", very slowly" if best.slow else "")
-
-
-def _device() -> str:
+def device_here() -> str:
     """Return the device a model runs on."""
     gpu.prepare()
     import torch
@@ -272,7 +190,7 @@ def _device() -> str:
     return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
-def _default_mode(name: str, device: str) -> str | None:
+def default_mode(name: str, device: str) -> str | None:
     """Return how a model's weights are kept unless another way is asked for."""
     import torch
 
@@ -296,7 +214,7 @@ def _weights_at_hand(name: str) -> bool:
     return published.available(name)
 
 
-def _find(name: str, random_weights: bool) -> tuple["OneLLMConfig", Path | None]:
+def find(name: str, random_weights: bool = False) -> tuple["OneLLMConfig", Path | None]:
     """Find a model: its configuration, and its folder unless that has to be fetched or there is none.
 
     Raises:
@@ -329,20 +247,20 @@ def _find(name: str, random_weights: bool) -> tuple["OneLLMConfig", Path | None]
 
 def _read_config(file: Path) -> "OneLLMConfig":
     """Read a configuration and make sure that it describes a OneLLM."""
-    from onellm.model.config import OneLLMConfig
+    from onellm.model.config import read_config
 
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         kind = content.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{file} is no readable configuration ({error}); copy or convert the model again.") from error
-    if kind != OneLLMConfig.model_type and not (kind is None and "modalities" in content):
+    if kind not in ("onellm", "idefics") and not (kind is None and "modalities" in content):
         raise ModelError(
             f"{file} describes a model of type '{kind}', not a OneLLM; give one of {', '.join(MODELS)} or a folder "
             "that python -m onellm convert has written."
         )
     try:
-        return OneLLMConfig.from_dict(content)
+        return read_config(content)
     except OneLLMError:
         raise
     except Exception as error:  # whatever a wrong field leads to

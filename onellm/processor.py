@@ -2,26 +2,37 @@
 
 Messages are transformers' chat messages. A file is a content part `{"type": kind, "path": file, ...}`; further keys are
 options of the kind's `load` (a depth map's `picture` and `scale`, for example). What lies in memory stands under the
-kind's name, `{"type": "image", "image": pillow_image}`, with the options of `from_memory`.
+kind's name, `{"type": "image", "image": pillow_image}`, with the options of `from_memory`. Where the model's projector
+reads the question about a file, the part also has it, as `instruction`.
+
+Two options are the processor's own. A video's `sound` (True for its own track, or a sound file) has both read second by
+second, in turns. `windows` (True, a number, or False where the model does so by itself) reads a long sound or video in
+windows, whose soft words are merged into `words`.
 """
 
 import os
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
+from onellm import timeline
 from onellm.errors import OneLLMError
+from onellm.limits import LIMITS
 from onellm.modalities import MODALITIES, Sample
 from onellm.modalities import load as load_file
 from onellm.modalities.memory import from_memory
+from onellm.model.merging import Windows
 from onellm.trace import is_file
 
 # Private-use characters stand for the parts while the chat template is rendered. Text a user types is encoded apart
 # and with special tokens taken literally, so that it never becomes a placeholder or a tag.
 OPEN, CLOSE = "\ue000", "\ue001"
+
+READER = "qformer_tokenizer"  # folder of a projector's own tokenizer, as transformers calls it
 
 
 class OneLLMProcessor(ProcessorMixin):
@@ -29,26 +40,34 @@ class OneLLMProcessor(ProcessorMixin):
 
     Args:
         tokenizer: the LLM's tokenizer.
-        modalities: kind -> `token_id`, `input` (settings of `to_tensor`), `before` and `after` (text around a file).
-        media_length: placeholders a file takes.
+        modalities: kind -> `token_id`, `input` (settings of `to_tensor`), `before` and `after` (text around a file),
+            `windows` (of long files, see `OneLLMConfig`).
+        media_length: placeholders a file takes: one number, or kind -> number.
         media_position: "inline" leaves files where the message has them; "start" puts all of them behind the first
-            token of the prompt, as the published model has it.
+            token of the prompt, as the published OneLLM has it; "front" before all tokens, as BLIP-2 has it.
         chat_template: a Jinja template; by default the tokenizer's.
         outputs: kind -> of what the model makes besides text: `type` and, of its tokens, `first`, `count` and
             `length`, or `start`, `end` and `instruction`, see `model.outputs`.
+        media_tags: how many of a file's placeholders are for tags, which are not merged.
+
+    Attributes:
+        reader: the tokenizer of a projector that reads the question; None where it does not.
     """
 
     tokenizer_class = "AutoTokenizer"
+    reader: Any = None
 
     def __init__(
         self,
         tokenizer: Any,
         modalities: dict | None = None,
-        media_length: int = 0,
+        media_length: int | dict[str, int] = 0,
         media_position: str = "inline",
         chat_template: str | None = None,
         outputs: dict | None = None,
+        media_tags: int = 0,
     ):
+        self.media_tags = media_tags
         self.modalities = modalities or {}
         self.outputs = outputs or {}
         self.media_length = media_length
@@ -59,13 +78,17 @@ class OneLLMProcessor(ProcessorMixin):
     @classmethod
     def from_config(cls, tokenizer: Any, config: Any) -> "OneLLMProcessor":
         """Build the processor that fits a `OneLLMConfig`."""
-        keys = ("token_id", "input", "before", "after")
+        keys = ("token_id", "input", "before", "after", "windows")
         modalities = {
             kind: {key: settings[key] for key in keys if key in settings}
             for kind, settings in config.modalities.items()
         }
         outputs = cls.outputs_of(config)
-        return cls(tokenizer, modalities, config.media_length, config.media_position, outputs=outputs)
+        lengths = {kind: config.length_of(kind) for kind in config.modalities}
+        length = next(iter(lengths.values())) if len(set(lengths.values())) == 1 else lengths
+        return cls(
+            tokenizer, modalities, length, config.media_position, config.chat_template, outputs, len(config.tags)
+        )
 
     @staticmethod
     def outputs_of(config: Any) -> dict[str, dict]:
@@ -76,8 +99,50 @@ class OneLLMProcessor(ProcessorMixin):
             outputs[span.kind] |= {"first": span.first, "count": span.count, "length": span.length}
         return outputs
 
-    def to_tensor(self, part: dict) -> torch.Tensor:
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> "OneLLMProcessor":
+        """Load the processor of a model folder."""
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        reader = Path(pretrained_model_name_or_path) / READER
+        if reader.is_dir():
+            from transformers import AutoTokenizer
+
+            processor.reader = AutoTokenizer.from_pretrained(reader)
+        return processor
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> list[str]:
+        """Save everything into a model folder."""
+        saved = super().save_pretrained(save_directory, *args, **kwargs)
+        if self.reader is not None:
+            saved += self.reader.save_pretrained(Path(save_directory) / READER)
+        return saved
+
+    def instruct(self, content: list[dict]) -> list[dict]:
+        """Give the files of a message its question, where the projector reads it; a part that has one keeps it."""
+        if self.reader is None:
+            return content
+        question = " ".join(part["text"] for part in content if part["type"] == "text").strip()
+        return [part if part["type"] == "text" else {"instruction": question, **part} for part in content]
+
+    def instruction(self, part: dict) -> torch.Tensor | None:
+        """Return the token ids [L] of the question about a file, for the projector; None where it reads none."""
+        if self.reader is None:
+            return None
+        text = part.get("instruction", "")
+        return torch.tensor(self.reader(text, truncation=True)["input_ids"], dtype=torch.long)
+
+    def resolve(self, part: dict) -> dict:
+        """Note in a content part how long its file lasts, where its layout depends on it, see `timeline.resolve`."""
+        return timeline.resolve(part, self.modalities.get(part["type"], {}), self.load)
+
+    def windows(self, part: dict) -> list[dict]:
+        """Return the windows that a content part's file is read in; none for one that is not long."""
+        return timeline.windows(part, self.modalities[part["type"]])
+
+    def to_tensor(self, part: dict) -> torch.Tensor | Windows:
         """Turn the file of one content part, or what lies in memory, into the model's tensor, see `load`."""
+        if windows := self.windows(part):
+            return Windows(tuple(map(self.to_tensor, windows)), self.positions(part) - self.media_tags)
         return MODALITIES[part["type"]].to_tensor(self.load(part), **self.input_of(part))
 
     def input_of(self, part: dict) -> dict:
@@ -85,6 +150,18 @@ class OneLLMProcessor(ProcessorMixin):
         settings = self._settings(part["type"]).get("input", {})
         own = {key: part[key] for key in ("frames",) if part.get(key) is not None and part["type"] == "video"}
         return settings | own
+
+    def length_of(self, kind: str) -> int:
+        """Placeholders that a file of a kind takes."""
+        return self.media_length[kind] if isinstance(self.media_length, dict) else self.media_length
+
+    def positions(self, part: dict) -> int:
+        """Placeholders that the file of a content part takes."""
+        one, count = self.length_of(part["type"]), len(self.windows(part))
+        if not count:
+            return one
+        words = part.get("words") or self.modalities[part["type"]].get("windows", {}).get("words", LIMITS.long_words)
+        return min(count * (one - self.media_tags), words) + self.media_tags
 
     @staticmethod
     def load(part: dict) -> Sample:
@@ -101,7 +178,7 @@ class OneLLMProcessor(ProcessorMixin):
                 f"A content part of type {kind} holds {', '.join(set(part) - {'type'}) or 'nothing'}; expected 'path' "
                 f"(a file) or '{kind}' (data in memory); add one of them."
             )
-        options = {key: part[key] for key in part if key not in ("type", "path", kind)}
+        options = {key: part[key] for key in timeline.plain(part) if key not in ("type", "path", "instruction", kind)}
         return (load_file if isinstance(value, str | os.PathLike) else from_memory)(kind, value, **options)
 
     def apply_chat_template(
@@ -129,7 +206,8 @@ class OneLLMProcessor(ProcessorMixin):
 
         Returns:
             `input_ids` and `attention_mask` [B, L] int64, padded on the left, and `media`: kind -> tensors in the
-            order of their placeholders.
+            order of their placeholders. Where the projector reads the question also `instructions`, its token ids for
+            each of these.
         """
         for ignored in ("return_tensors", "padding", "processor_kwargs"):
             kwargs.pop(ignored, None)
@@ -220,12 +298,14 @@ class OneLLMProcessor(ProcessorMixin):
                 content = [{"type": "text", "text": content}]
             if message["role"] == "assistant":
                 content = [part for part in content if part["type"] == "text" or self.wrote(part)]
+            else:
+                content = self.instruct(content)
             marks = "".join(f"{OPEN}{len(parts) + index}{CLOSE}" for index in range(len(content)))
             parts += content
             rendered.append({**message, "content": marks})
         kwargs["chat_template"] = kwargs.get("chat_template") or self.chat_template
         text = self.tokenizer.apply_chat_template(
-            rendered, **{"add_generation_prompt": True, "tokenize": False} | kwargs
+            rendered, **{"add_generation_prompt": True, "tokenize": False, "files": sum(map(is_file, parts))} | kwargs
         )
         for piece in text.split(OPEN):
             mark, _, template = piece.rpartition(CLOSE)
@@ -259,7 +339,8 @@ class OneLLMProcessor(ProcessorMixin):
             elif (part := next(queues.get(piece, iter([])), None)) is None:
                 raise OneLLMError(f"There are more marks <{piece}> than files; give a file for each.")
             else:
-                yield part
+                question = {"type": "text", "text": " ".join(pieces[::2])}
+                yield self.instruct([part, question])[0]
 
     def lay_out(self, pieces: Iterable[str | dict]) -> tuple[list[int], list[dict]]:
         """Turn template text and content parts into token ids with placeholders, and the file parts in their order."""
@@ -270,12 +351,14 @@ class OneLLMProcessor(ProcessorMixin):
     def runs(self, pieces: Iterable[str | dict]) -> list[tuple[str | dict, list[int]]]:
         """Turn template text and content parts into token ids: each piece with its ids, in the order of the prompt."""
         runs: list[tuple[str | dict, list[int]]] = []
+        files: list[tuple[str | dict, list[int]]] = []  # that do not stay where they are
         space = ""  # one that ends template text belongs to the word that follows it
-        for piece in pieces:
+        for piece in (cut for whole in pieces for cut in self._cut(whole)):
             if isinstance(piece, str):
                 text = space + piece
                 bare = text.removesuffix(" ")
-                runs.append((piece, self._tokenize(bare)))
+                if bare:
+                    runs.append((piece, self._tokenize(bare)))
                 space = text[len(bare) :]
             elif piece["type"] == "text":
                 runs.append((piece, self._tokenize(space + piece["text"], literal=True)))
@@ -285,24 +368,32 @@ class OneLLMProcessor(ProcessorMixin):
                 space = ""
             else:
                 settings = self._settings(piece["type"])
-                placeholders = (piece, [settings["token_id"]] * self.media_length)
-                if self.media_position == "start":
-                    runs.append(placeholders)
-                else:
-                    before, after = settings.get("before", ""), settings.get("after", "")
-                    runs += [(before, self._tokenize(space + before)), placeholders, (after, self._tokenize(after))]
-                    space = ""
+                inline = self.media_position == "inline"
+                before, after = settings.get("before", ""), settings.get("after", "")
+                if inline and before and runs and runs[-1][0] == before:  # what ends a file begins the next one
+                    before = space = ""
+                bare = after.removesuffix(" ")
+                placeholders = (piece, [settings["token_id"]] * self.positions(piece))
+                opening = self._tokenize(space * inline + before)
+                (runs if inline else files).extend([(before, opening), placeholders, (bare, self._tokenize(bare))])
+                if inline:
+                    space = after[len(bare) :]
         runs.append(("", self._tokenize(space)))
-        return self._files_first(runs) if self.media_position == "start" else runs
+        return [*files, *runs] if self.media_position == "front" else self._behind_first(runs, files)
+
+    def _cut(self, piece: str | dict) -> list[str | dict]:
+        """Cut a video that is read with its sound into what it stands for."""
+        if not is_file(piece) or "tokens" in piece:
+            return [piece]
+        self._settings(piece["type"])
+        return timeline.spans(timeline.resolve(piece, {}, self.load))
 
     @staticmethod
-    def _files_first(runs: list) -> list:
+    def _behind_first(runs: list, files: list) -> list:
         """Put the files behind the first token of a prompt."""
-        files = [run for run in runs if is_file(run[0])]
-        others = [run for run in runs if not is_file(run[0])]
-        first = next((index for index, (_, ids) in enumerate(others) if ids), 0)
-        piece, ids = others[first]
-        return [*others[:first], (piece, ids[:1]), *files, (piece, ids[1:]), *others[first + 1 :]]
+        first = next((index for index, (_, ids) in enumerate(runs) if ids), 0)
+        piece, ids = runs[first]
+        return [*runs[:first], (piece, ids[:1]), *files, (piece, ids[1:]), *runs[first + 1 :]] if files else runs
 
     def _settings(self, kind: str) -> dict:
         if kind not in self.modalities:
@@ -315,10 +406,13 @@ class OneLLMProcessor(ProcessorMixin):
     def _collect(self, rows: list[tuple], to_tensor: Callable[[dict], torch.Tensor] | None = None) -> BatchFeature:
         """Pad encoded rows and load their files."""
         media: dict[str, list[torch.Tensor]] = {}
+        asked: dict[str, list[torch.Tensor]] = {}
         for _, files in rows:
             for part in files:
                 media.setdefault(part["type"], []).append((to_tensor or self.to_tensor)(part))
-        return BatchFeature({**self.pad([ids for ids, _ in rows]), "media": media})
+                asked.setdefault(part["type"], []).append(self.instruction(part))
+        instructions = {} if self.reader is None else {"instructions": asked}
+        return BatchFeature({**self.pad([ids for ids, _ in rows]), "media": media, **instructions})
 
     def _tokenize(self, text: str, literal: bool = False) -> list[int]:
         if not text:

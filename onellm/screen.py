@@ -1,7 +1,8 @@
-"""What the terminal chat shows: how far loading is, and what the model did."""
+"""What a terminal shows: how far loading is, what a model did, two answers side by side, which models there are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,10 +12,18 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from onellm.catalogue import Entry
+from onellm.compare import Answer
+from onellm.model.quantize import CPU_MODES
 from onellm.progress import Progress
-from onellm.trace import FileTrace, Trace
+from onellm.trace import Trace
 
 BAR_CHARACTERS = 20
+_MARKS = {
+    "!": "! more memory than the {free:.1f} GB that are free",
+    "*": "* very slow on a CPU",
+    "-": "- not possible on this machine",
+}
 
 
 @contextmanager
@@ -45,13 +54,46 @@ def inside(trace: Trace) -> Table:
                 "", Text.assemble(f"expert {number} ", (f"{bar:<{BAR_CHARACTERS}}", "cyan"), f" {weight:.2f}")
             )
         if file.words:
-            table.add_row("", Text(f"nearest words: {_nearest(file)}"))
+            table.add_row("", Text(f"nearest words: {', '.join(file.nearest)}"))
     spent = {name.removesuffix("_s"): seconds for name, seconds in vars(trace.timings).items()}
     table.add_row("seconds", ", ".join(f"{name} {seconds:.2f}" for name, seconds in spent.items()))
     table.add_row("answer", f"{trace.new_tokens} tokens, {trace.tokens_per_s:.0f} a second")
     return table
 
 
-def _nearest(file: FileTrace) -> str:
-    """Return the nearest word of each soft word, once."""
-    return ", ".join(dict.fromkeys(words[0][0] for words in file.words if words))
+def comparison(answers: Iterable[Answer]) -> Table:
+    """Show answers of two models side by side."""
+    answers = list(answers)
+    table = Table("", *(escape(Path(answer.model).name) for answer in answers), show_lines=True)
+    table.add_row("weights", *(answer.quantize for answer in answers))
+    table.add_row("answer", *(Text(answer.text or answer.error) for answer in answers))
+    table.add_row("first word", *(_figure(answer.first_word_s, "{:.2f} s") for answer in answers))
+    table.add_row("tokens a second", *(_figure(answer.tokens_per_s, "{:.0f}") for answer in answers))
+    if any(answer.nearest for answer in answers):
+        nearest = ("; ".join(f"{name}: {', '.join(words)}" for name, words in answer.nearest) for answer in answers)
+        table.add_row("soft words are near", *map(Text, nearest))
+    return table
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def catalogue(entries: Iterable[Entry]) -> str:
+    """List models as plain columns, what cannot be had or does not fit marked and explained below."""
+    rows = [("model", "state", "size", *CPU_MODES, "where")]
+    marks: dict[str, str] = {}
+    for entry in entries:
+        cells = []
+        for option in entry.options:
+            mark = {"memory": "!", "device": "-"}.get(option.why, "*" if option.slow else "")
+            marks |= {mark: _MARKS[mark].format(free=option.free_bytes / 1e9)} if mark else {}
+            cells.append(f"{option.memory_bytes / 1e9:.1f} GB{mark}" if option.memory_bytes else mark)
+        state = "installed" if entry.installed else "by hand" if entry.command else "available"
+        about = "" if entry.installed or entry.told else "about "
+        size = f"{about}{entry.size_bytes / 1e9:.1f} GB" if entry.size_bytes else ""
+        where = str(entry.folder or entry.command or entry.source)
+        rows.append((entry.name, state, size, *cells, where + (" (no answer)" if entry.why == "hub" else "")))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([*lines, *([""] if marks else []), *marks.values()])

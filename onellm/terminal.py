@@ -178,6 +178,15 @@ class Terminal:
         """Take the files for the next question out again."""
         self.files = []
 
+    def do_sound(self, rest: str) -> None:
+        """Hear the last video's sound too, second by second, or no longer."""
+        video = next((part for part in reversed(self.files) if part["type"] == "video"), None)
+        if video is None:
+            raise OneLLMError("There is no video to be heard; type /video FILE first.")
+        video["sound"] = not video.get("sound")
+        told = "its sound is heard too" if video["sound"] else "its sound is not heard"
+        self.errors.print(Text(f"  {Path(video['path']).name}: {told}", style="dim"))
+
     def do_retry(self, rest: str) -> None:
         """Answer the last question again."""
         self.say(self.chat.retry(**vars(self.settings)))

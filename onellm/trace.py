@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from onellm.errors import OneLLMError
@@ -52,6 +53,8 @@ class FileTrace:
         read_s: seconds to read and prepare the file.
         encode_s: seconds in tokenizer and encoder.
         project_s: seconds in the projection.
+        windows: start and end, in seconds, of each window that a long file was read in; empty for others.
+        sizes: for each soft word of such a file, how many it was merged of; `router` and `words` are of the merged.
     """
 
     kind: str
@@ -64,6 +67,14 @@ class FileTrace:
     read_s: float = 0.0
     encode_s: float = 0.0
     project_s: float = 0.0
+    windows: list[tuple[float, float]] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+
+    @property
+    def nearest(self) -> list[str]:
+        """The nearest word of each soft word, once; marks are no words."""
+        nearest = dict.fromkeys(words[0][0] for words in self.words if words)
+        return [word for word in nearest if any(map(str.isalnum, word))]
 
     @property
     def experts(self) -> list[float]:
@@ -206,8 +217,9 @@ def is_file(piece: str | dict) -> bool:
 
 
 def name_of(part: dict) -> str:
-    """Return the name of a content part's file."""
-    return os.path.basename(os.fspath(part["path"])) if "path" in part else part["type"]
+    """Return the name of a content part's file, and which seconds of it are meant where it is cut out."""
+    name = os.path.basename(os.fspath(part["path"])) if "path" in part else part["type"]
+    return f"{name} {part['start_s']:g}–{part['stop_s']:g} s" if "start_s" in part else name
 
 
 def shorten(text: str) -> str:
@@ -234,23 +246,37 @@ def watch(model: Any, tokenizer: Any, trace: FileTrace) -> Iterator[None]:
     def projecting(*_: Any) -> None:
         trace.encode_s = _now_s(model) - begun_s
 
-    def routed(module: Any, _: Any, weights: Any) -> None:  # [1, M, K]
-        trace.router = weights[0].float().tolist()
+    # of a file that is read in windows, each of these sees one window or several, in their order
 
-    def anchored(module: Any, _: Any, weights: Any) -> None:  # [1, M, size]
-        best = weights[0].float().topk(min(NEAREST, weights.shape[-1]))
+    def routed(module: Any, _: Any, weights: Any) -> None:  # [W, M, K]
+        trace.router += weights.flatten(0, 1).float().tolist()
+
+    def anchored(module: Any, _: Any, weights: Any) -> None:  # [W, M, size]
+        best = weights.flatten(0, 1).float().topk(min(NEAREST, weights.shape[-1]))
         ids = projector.anchor.token_ids[best.indices].tolist()
-        trace.words = [
+        trace.words += [
             [(tokenizer.decode([token]).strip(), weight) for token, weight in zip(*row, strict=True)]
             for row in zip(ids, best.values.tolist(), strict=True)
         ]
 
+    def merged(module: Any, _: Any, made: Any) -> None:
+        trace.sizes = made[1]
+        if trace.router:  # a router that does not see its input says the same of every window, once
+            rows = trace.router * (sum(trace.sizes) // len(trace.router))
+            trace.router = [
+                [sum(weights) / len(run) for weights in zip(*run, strict=True)] for run in _runs(rows, trace.sizes)
+            ]
+        if trace.words:  # neighbours that were merged are alike
+            trace.words = [run[0] for run in _runs(trace.words, trace.sizes)]
+
     hooks = [
+        model.merging.register_forward_hook(merged),
         model.tokenizer_for(kind).register_forward_hook(tokenized),
         projector.register_forward_pre_hook(projecting),
-        projector.routers[kind].register_forward_hook(routed),
     ]
-    if projector.anchor is not None:
+    if hasattr(projector, "routers"):
+        hooks.append(projector.routers[kind].register_forward_hook(routed))
+    if getattr(projector, "anchor", None) is not None:
         hooks.append(projector.anchor.softmax.register_forward_hook(anchored))
     try:
         yield
@@ -258,6 +284,12 @@ def watch(model: Any, tokenizer: Any, trace: FileTrace) -> Iterator[None]:
         for hook in hooks:
             hook.remove()
     trace.project_s = _now_s(model) - begun_s - trace.encode_s
+
+
+def _runs(rows: list, sizes: list[int]) -> list[list]:
+    """Cut a list into runs of the given sizes."""
+    ends = list(accumulate(sizes))
+    return [rows[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
 def _now_s(model: Any) -> float:

@@ -44,7 +44,7 @@ def build(
     import torch
     from safetensors import SafetensorError
 
-    from onellm.auto import OneLLMForConditionalGeneration
+    from onellm.auto import model_class
     from onellm.model.random_weights import random_state
 
     dtype, offload = quantization.dtype_for(device), tempfile.TemporaryDirectory(prefix="onellm-")
@@ -61,7 +61,7 @@ def build(
         _refuse_pickles(folder)
     try:
         with reading(progress, functools.partial(_source, _shards(folder), config.base_parts)):
-            model, found = OneLLMForConditionalGeneration.from_pretrained(
+            model, found = model_class(config).from_pretrained(
                 **weights,
                 config=config,
                 dtype=dtype,
@@ -124,7 +124,7 @@ def _source(shards: dict[str, str], parts: dict[str, str], tensor: str) -> str:
     return shards.get(tensor) or next((part for name, part in parts.items() if tensor.startswith(f"{name}.")), "")
 
 
-def processor(folder: Path | None, random_weights: bool) -> Any:
+def processor(config: "OneLLMConfig", folder: Path | None, random_weights: bool) -> Any:
     """Load the processor of a model folder; a model with random weights may have none.
 
     Raises:
@@ -134,6 +134,10 @@ def processor(folder: Path | None, random_weights: bool) -> Any:
 
     if random_weights and (folder is None or not (folder / "tokenizer_config.json").exists()):
         return None
+    if config.model_type != "onellm":  # a folder of transformers, whose own processor is another one
+        from onellm.model.base_tokenizer import load_tokenizer
+
+        return OneLLMProcessor.from_config(load_tokenizer(folder, config), config)
     try:
         return OneLLMProcessor.from_pretrained(folder)
     except (OSError, ValueError) as error:

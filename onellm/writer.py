@@ -34,6 +34,7 @@ class Request:
         traces: key -> the beginning of such a file's trace.
         words: key -> soft words [M + 2, D_llm] of a file that is.
         settings: how to answer.
+        instructions: key -> token ids of the question about a file, for a projector that reads it; None for others.
     """
 
     ids: list[int]
@@ -42,6 +43,7 @@ class Request:
     traces: dict[str, FileTrace]
     words: dict[str, Any]
     settings: Settings
+    instructions: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -92,7 +94,7 @@ class Encoded:
 
 @dataclass
 class Piece:
-    """Said of every token, and of the rest at the end: text that is certain now, when it was, and tokens: 1 or 0."""
+    """Said of every token, and of the rest at the end: text that is certain now, when it was, and how many tokens."""
 
     text: str
     at_s: float
@@ -125,7 +127,7 @@ class Writer:
         self.closed = self.broken = False
         self._recent: list[weakref.ref[Past]] = []  # whose caches are kept; the one answered last stands last
         self.description = model.config.description
-        self.stop_strings = model.generation_config.stop_strings or []
+        self.stop_strings = model.generation_config.stop_strings or model.config.stop_strings or []
         self.here = not is_zero()
         self.stream = on_gpu(self.write)
 
@@ -216,7 +218,7 @@ class Writer:
         if settings.seed is not None:
             set_seed(settings.seed)
         words = self._encode(request)
-        prompt = self._prompt(request)
+        prompt = self._prompt(request, words)
         tokens, cache = past.tokens, past.cache
         past.forget()  # until this answer has come
         cache, cached = self._cut(tokens, cache, prompt, bool(request.files))
@@ -227,22 +229,29 @@ class Writer:
         for kind, key in request.files:
             media.setdefault(kind, []).append(words[key])
         drawing = {"temperature": settings.temperature, "top_p": settings.top_p} if settings.temperature > 0 else {}
+        beams = 1 if drawing else model.generation_config.num_beams or 1
+        streamer = Pieces(tokenizer, skip_prompt=True, skip_special_tokens=True) if beams == 1 else None
         output = model.generate(
             **{name: value.to(model.device) for name, value in self.processor.pad([request.ids]).items()},
             media=media,
             words=True,
             past_key_values=cache,
             max_new_tokens=settings.max_new_tokens,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=self._ends(),
             pad_token_id=tokenizer.pad_token_id,
             tokenizer=tokenizer,  # for stop strings
-            streamer=Pieces(tokenizer, skip_prompt=True, skip_special_tokens=True),
+            streamer=streamer,
+            num_beams=beams,
             stopping_criteria=StoppingCriteriaList([Stopped()]),
             logits_processor=LogitsProcessorList([Numbers()]),
             do_sample=bool(drawing),
             **drawing,
         )
-        answered = prompt + output[0, len(prompt) :].tolist()
+        new = output[0, len(prompt) :].tolist()
+        if beams > 1:  # of which the best is known at the end; the cache holds all of them
+            said.put(Piece(tokenizer.decode(new, skip_special_tokens=True), time.perf_counter(), len(new)))
+            return
+        answered = prompt + new
         past.tokens, past.cache = answered[: cache.get_seq_length()], cache
         self._keep_caches(LIMITS.caches, past)
         for made in self._make(output, len(prompt), media, marks, settings.seed, stops):
@@ -290,6 +299,12 @@ class Writer:
                     made.error = str(error)
             yield made
 
+    def _ends(self) -> list[int]:
+        """Return the tokens that end an answer: the tokenizer's, and those the model was published with."""
+        own = self.model.generation_config.eos_token_id
+        ends = {self.processor.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
+        return sorted(end for end in ends if end is not None)
+
     def _keep_caches(self, count: int, latest: Past | None = None) -> None:
         """Keep the caches of the conversations that were answered last; the lock is held."""
         alive = [past for past in (known() for known in self._recent) if past is not None and past is not latest]
@@ -306,19 +321,17 @@ class Writer:
         words = dict(request.words)
         for kind, key in request.files:
             if key not in words:
+                question = request.instructions.get(key)
+                asked = {} if question is None else {"instructions": [question]}
                 with torch.no_grad(), watch(self.model, self.processor.tokenizer, request.traces[key]):
-                    words[key] = self.model.soft_words(kind, [request.tensors[key]])[0]
+                    words[key] = self.model.file_words(kind, [request.tensors[key]], **asked)[0]
         return words
 
-    def _prompt(self, request: Request) -> list:
+    def _prompt(self, request: Request, words: dict[str, Any]) -> list:
         """Return the prompt with the files' keys in place of their placeholders, which all look alike."""
-        config = self.model.config
-        prompt: list = list(request.ids)
-        placeholders = {settings["token_id"] for settings in config.modalities.values()}
-        starts = [place for place, token in enumerate(prompt) if token in placeholders][:: config.media_length]
-        for start, (_, key) in zip(starts, request.files, strict=True):
-            prompt[start : start + config.media_length] = [key] * config.media_length
-        return prompt
+        placeholders = {settings["token_id"] for settings in self.model.config.modalities.values()}
+        keys = iter([key for _, key in request.files for _ in range(len(words[key]))])
+        return [next(keys) if token in placeholders else token for token in request.ids]
 
     @staticmethod
     def _cut(known: list, cache: Any, prompt: list, files: bool) -> tuple[Any, int]:
@@ -364,13 +377,17 @@ class Writer:
         """Whether the model makes numbers of one token, and of empty files like those of a request."""
         import torch
 
+        from onellm.model.merging import Windows
+
         try:
             with torch.no_grad():
                 start = self.processor.pad([[self.processor.tokenizer.bos_token_id or 0]])["input_ids"]
                 made = [self.model(input_ids=start.to(self.model.device)).logits]
                 for kind, key in request.files:
                     if key in request.tensors:
-                        made.append(self.model.soft_words(kind, [torch.zeros_like(request.tensors[key])]))
+                        value = request.tensors[key]
+                        zeros = value.map(torch.zeros_like) if isinstance(value, Windows) else torch.zeros_like(value)
+                        made += self.model.file_words(kind, [zeros])
                 return all(bool(torch.isfinite(values).all()) for values in made)
         except Exception as error:  # whatever a broken model leads to; a lack of memory says nothing about it
             return memory.ran_out(error)

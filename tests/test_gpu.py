@@ -128,7 +128,7 @@ def test_the_files_words_come_back(spaces, open_chat, picture):
     chat = open_chat()
     chat.ask("w3", image=picture, max_new_tokens=2)
     (words,) = chat._words.values()
-    assert words.shape == (chat.model.config.media_length, 32) and not chat._tensors
+    assert words.shape == (chat.model.config.length_of("image"), 32) and not chat._tensors
     expected = chat.model.soft_words("image", [chat.processor.to_tensor(chat.messages[0]["content"][0])])[0]
     assert torch.allclose(words, expected, atol=1e-6)
 

@@ -10,7 +10,7 @@ import onellm
 from onellm import models
 from onellm.errors import ModelError
 from onellm.model import quantize
-from onellm.models import Choice, can_run, choices, choose, load
+from onellm.models import Choice, choose, load
 from onellm.progress import Cancelled
 
 WIDE = {  # on a CPU 4bit wants widths that 64 divides
@@ -40,7 +40,7 @@ def folder(model, processor, tmp_path):
 def gpu(monkeypatch):
     """Let the choice see a GPU with 24 GB and weights at hand; nothing is loaded on it."""
     seen = {"free": 24_000_000_000, "available": True}
-    monkeypatch.setattr(models, "_device", lambda: "cuda:0")
+    monkeypatch.setattr(models, "device_here", lambda: "cuda:0")
     monkeypatch.setattr(models, "_weights_at_hand", lambda name: seen["available"])
     monkeypatch.setattr(quantize, "dtype_for", lambda device: torch.bfloat16)
     monkeypatch.setattr(quantize, "free_bytes", lambda device: seen["free"])
@@ -72,7 +72,7 @@ def test_offloaded_parts_answer_alike(folder, model, tensors, where):
     loaded = load(str(folder), device_map=device_map, max_memory=max_memory).model
     assert any(parameter.is_meta for parameter in loaded.parameters())
     assert not all(parameter.is_meta for parameter in loaded.parameters())
-    token, length = model.config.modalities["image"]["token_id"], model.config.media_length
+    token, length = model.config.modalities["image"]["token_id"], model.config.length_of("image")
     ids = torch.tensor([[1, 3, *[token] * length, 7]])
     media = {"image": [tensors["image"]]}
     assert torch.equal(loaded.generate(ids, media=media, **SETTINGS), model.generate(ids, media=media, **SETTINGS))
@@ -191,39 +191,6 @@ def test_the_choice_with_a_gpu(gpu):
     assert choose().name == "onellm-tiny" and "hub does not answer" in choose().reason
     gpu["free"] = 4_000_000_000
     assert choose().name == "onellm-tiny" and "the GPU has 4.0 GB free." in choose().reason
-
-
-def test_what_can_run(gpu):
-    assert can_run("onellm-7b") == (True, "16.4 GB of memory")
-    gpu["free"] = 8_000_000_000
-    assert can_run("onellm-7b") == (True, "6.4 GB of memory with --quantize 4bit")
-    gpu["available"] = False
-    assert can_run("onellm-7b")[0] is False
-    gpu["free"] = 4_000_000_000
-    able, why = can_run("onellm-7b")
-    assert not able and "but the GPU has 4.0 GB free" in why
-
-
-def test_what_can_be_loaded_and_why_not(gpu, folder):
-    table = {(option.name, option.quantize): option for option in choices(str(folder))}
-    assert len(table) == 3 * len(quantize.CPU_MODES)
-    assert table["onellm-7b", "4bit"].able and table["onellm-7b", "4bit"].memory_bytes == pytest.approx(6.4e9, rel=0.01)
-    assert table["onellm-tiny", "none"].able and table[str(folder), "none"].able
-    int8 = table["onellm-7b", "int8"]
-    assert (int8.able, int8.why) == (False, "device") and "cannot be quantised as 'int8' on a GPU" in int8.reason
-    gpu["free"], gpu["available"] = 8_000_000_000, False
-    table = {(option.name, option.quantize): option for option in choices()}
-    none, four = table["onellm-7b", "none"], table["onellm-7b", "4bit"]
-    assert (none.why, none.free_bytes) == ("memory", 8_000_000_000)
-    assert none.reason == "with --quantize none needs 16.4 GB, but the GPU has 8.0 GB free"
-    assert (four.why, four.memory_bytes > 6e9) == ("weights", True) and "hub does not answer" in four.reason
-
-
-def test_on_a_cpu_bitsandbytes_is_slow(monkeypatch):
-    monkeypatch.setattr(models, "_device", lambda: "cpu")
-    monkeypatch.setattr(models, "_weights_at_hand", lambda name: True)
-    slow = {option.quantize: option.slow for option in choices() if option.name == "onellm-tiny"}
-    assert slow == {"none": False, "int8": False, "8bit": True, "4bit": True}
 
 
 def test_loading_is_told_step_by_step(folder, capfd):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,16 @@ def test_the_answer_and_nothing_else(files):
 def test_models_are_listed():
     done = shell("models")
     assert done.returncode == 0
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["onellm-tiny", "onellm-7b"]
+    head, *rows = [line.split() for line in done.stdout.partition("\n\n")[0].splitlines()]
+    assert head == ["model", "state", "size", "none", "int8", "8bit", "4bit", "where"]
+    assert [row[:2] for row in rows] == [["onellm-tiny", "installed"], ["onellm-7b", "available"]]
+
+
+def test_two_ways_are_compared(files):
+    arguments = ["--image", files["image"], "--max-new-tokens", 2]
+    done = shell("compare", "--model", MODEL, "--with-quantize", "none", *arguments, "?")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"weights +│ int8 +│ none", done.stdout) and re.search(r"first word +│ [\d.]+ s", done.stdout)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +74,8 @@ def test_an_error_is_one_line(arguments, words):
         [],
         ["frobnicate"],
         ["ask"],
+        ["compare", "--with", "onellm-7b"],
+        ["compare", "Hello"],
         ["ask", "--tune", "x", "Hello"],
         ["ask", "--temperature", "-1", "Hello"],
         ["ask", "--max-new-tokens", "100000", "Hello"],

@@ -41,7 +41,7 @@ def test_the_segments_are_the_prompt(chat, picture):
     chat.ask("w3 w4", image=picture, max_new_tokens=3)
     ids, _ = chat.processor.encode(chat.messages[:1])
     assert chat.trace.prompt_tokens == len(ids)
-    length = chat.model.config.media_length
+    length = chat.model.config.length_of("image")
     found = [(segment.kind, segment.text, segment.tokens, segment.file) for segment in chat.trace.segments]
     assert ("image", "dot.png", length, 0) in found and ("question", "w3 w4", 2, None) in found
     assert [kind for kind, *_ in found] == ["template", "image", "template", "question", "template"]

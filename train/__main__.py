@@ -37,6 +37,38 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     ablate.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one run each (default: 0 1)")
     ablate.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="folder of the models")
     ablate.add_argument("--variants", nargs="+", help="only these")
+    adapt = commands.add_parser("adapt", help="the LLM left alone, with LoRA and with routed adapters, as tables")
+    adapt.add_argument("--recipe", type=Path, help="of the routed adapters (default: tiny-4-routed.yaml)")
+    adapt.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change keys of the recipe: steps=50")
+    adapt.add_argument("--out", type=Path, default=Path("runs/adaptation.json"), help="results; those in it are kept")
+    adapt.add_argument("--runs", type=Path, default=Path("runs/adaptation"), help="folder of the models")
+    adapt.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one run each (default: 0 1)")
+    adapt.add_argument("--split", choices=("dev", "test"), default="test", help="dev while tuning (default: test)")
+    adapt.add_argument("--limit", type=int, default=40, help="at most this many items a kind (default: 40)")
+    adapt.add_argument("--variants", nargs="+", help="only these")
+    move = commands.add_parser("transfer", help="move a model's projector to another LLM")
+    move.add_argument("--from", dest="source", metavar="MODEL", required=True, help="name or model folder")
+    move.add_argument(
+        "--to", metavar="LLM", required=True, help="gemma-3-270m or another base part, a folder, a hub name"
+    )
+    move.add_argument("--out", type=Path, default=Path("runs/transfer"), help="model folder (default: runs/transfer)")
+    move.add_argument("--start", choices=("converted", "random", "new"), default="converted",
+                      help="random or new: without what the old projector learnt, to compare with")  # fmt: skip
+    move.add_argument("--seed", type=int, default=0, help="of what is drawn at random (default: 0)")
+    compare = commands.add_parser("transfer-steps", help="onellm-tiny moved to another LLM: accuracy by steps, a table")
+    compare.add_argument(
+        "--out", type=Path, default=Path("runs/transfer-steps.json"), help="results; those in it are kept"
+    )
+    compare.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one run each (default: 0 1)")
+    compare.add_argument("--runs", type=Path, default=Path("runs/transfer-steps"), help="folder of the models")
+    compare.add_argument("--variants", nargs="+", help="only these")
+    forget = commands.add_parser("forget", help="add a kind to a model and see what it forgets, as a table")
+    forget.add_argument("--add", nargs="+", choices=("imu", "fmri"), default=["imu"], help="new kinds (default: imu)")
+    forget.add_argument("--out", type=Path, default=Path("runs/forgetting.json"), help="results; those in it are kept")
+    forget.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one model each (default: 0 1)")
+    forget.add_argument("--runs", type=Path, default=Path("runs/forgetting"), help="folder of the models")
+    forget.add_argument("--split", choices=("dev", "test"), default="dev", help="what is measured (default: dev)")
+    forget.add_argument("--scale", type=float, default=1.0, help="share of all steps (default: 1)")
     evaluation.add_options(commands.add_parser("evaluate", help="measure answers on held-out files, or a benchmark"))
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         arguments = ["run", *arguments]
@@ -71,6 +103,30 @@ def main(arguments: list[str]) -> int:
             from train.ablations import ablate
 
             print(ablate(options.out, options.scale, options.seeds, options.runs, options.variants))
+            return 0
+        if options.command == "adapt":
+            from train.adaptation import RECIPE, compare
+            from train.recipe import load_recipe
+
+            recipe = load_recipe(options.recipe or RECIPE, options.set)
+            names = options.variants
+            print(compare(recipe, options.out, options.runs, options.seeds, options.split, options.limit, names))
+            return 0
+        if options.command == "transfer":
+            from train.transfer import transfer
+
+            found = transfer(options.source, options.to, options.out, options.start, options.seed)
+            print(f"{found}\n" * (found is not None) + f"saved {options.out}; go on with train/recipes/transfer-*.yaml")
+            return 0
+        if options.command == "transfer-steps":
+            from train.transfer_steps import compare
+
+            print(compare(options.out, options.seeds, options.runs, options.variants))
+            return 0
+        if options.command == "forget":
+            from train.forgetting import forget
+
+            print(forget(options.out, options.add, options.seeds, options.runs, options.split, options.scale))
             return 0
         return (data if options.command == "data" else evaluation).run(options)
     except OneLLMError as error:

@@ -117,10 +117,11 @@ def table(accuracy: dict[str, dict[str, dict[str, float]]]) -> str:
     for variant, seeds in accuracy.items():
         columns = [[found[kind] for found in seeds.values()] for kind in KINDS]
         columns.append([mean(found[kind] for kind in KINDS) for found in seeds.values()])
-        rows.append(f"| {variant} | {' | '.join(map(_cell, columns))} |")
+        rows.append(f"| {variant} | {' | '.join(map(cell, columns))} |")
     return "\n".join(rows)
 
 
-def _cell(values: list[float]) -> str:
+def cell(values: list[float]) -> str:
+    """Write a mean and, of several values, their standard deviation."""
     spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
     return f"{mean(values):.2f}{spread}"

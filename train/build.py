@@ -1,7 +1,9 @@
 """The model a recipe trains: a new one or one that exists, its frozen parts, its adapter."""
 
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -11,13 +13,23 @@ from onellm import disk, models
 from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor
 from onellm.errors import ModelError
 from onellm.model import base_parts
+from onellm.model.checkpoint import generation_of
 from onellm.model.config import merge
 from onellm.model.outputs import build_outputs
 from onellm.model.quantize import quantization_config
+from onellm.processor import READER
 from train.data.batches import Targets
 from train.data.items import describe, read_items, read_lines
 from train.data.nouns import noun_vocabulary
-from train.parts import copy_from_image, freeze, load_encoder, load_language_model
+from train.parts import (
+    copy_from_image,
+    copy_part,
+    freeze,
+    load_encoder,
+    load_language_model,
+    load_qformer,
+    remove_lora,
+)
 from train.recipe import Recipe, RecipeError
 
 logger = logging.getLogger(__name__)
@@ -59,7 +71,7 @@ def precision(recipe: Recipe) -> torch.dtype:
 def start_folder(recipe: Recipe, runs: Path) -> Path:
     """Return the model folder that the recipe starts from; that of a new model is made, once, by one process."""
     if recipe.init is not None:
-        return _existing_folder(recipe, runs)
+        return _existing_folder(recipe, recipe.init, runs)
     folder = runs / recipe.name / "start"
     with PartialState().main_process_first():
         if not (folder / "config.json").exists():
@@ -75,7 +87,7 @@ def start_config(recipe: Recipe, runs: Path) -> OneLLMConfig:
 
     if recipe.init in PRESETS and not (models.PRETRAINED / recipe.init).exists():
         return OneLLMConfig.from_preset(recipe.init)  # what is not here yet need not be fetched to be looked at
-    return OneLLMConfig.from_pretrained(_existing_folder(recipe, runs))
+    return OneLLMConfig.from_pretrained(_existing_folder(recipe, recipe.init, runs))
 
 
 def new_config(recipe: Recipe) -> OneLLMConfig:
@@ -92,16 +104,16 @@ def new_config(recipe: Recipe) -> OneLLMConfig:
     return config
 
 
-def _existing_folder(recipe: Recipe, runs: Path) -> Path:
-    """Return the model folder that `init` names: an earlier stage's, or any."""
-    folder = runs / recipe.init
+def _existing_folder(recipe: Recipe, name: str, runs: Path) -> Path:
+    """Return the model folder that a recipe names: an earlier stage's, or any."""
+    folder = runs / name
     if (folder / "config.json").exists():
         return folder
     try:
-        return models.folder_of(recipe.init)
+        return models.folder_of(name)
     except ModelError as error:
         raise RecipeError(
-            f"The stage {recipe.name} goes on from '{recipe.init}', which is no finished stage in {runs}, and no "
+            f"The stage {recipe.name} goes on from '{name}', which is no finished stage in {runs}, and no "
             f"model: {error}"
         ) from error
 
@@ -117,8 +129,12 @@ def load(recipe: Recipe, folder: Path, dtype: torch.dtype, quantize: str = "none
     """
     config = OneLLMConfig.from_pretrained(folder)
     changes = recipe.config if recipe.preset is None else {}
+    own = config.adapter
     config = OneLLMConfig(**merge(config.to_dict(), changes))
-    if recipe.adapter and config.adapter and recipe.adapter != config.adapter:
+    left_out = own is not None and config.adapter is None
+    if left_out:
+        config.adapter = own  # until the weights below it are loaded
+    elif recipe.adapter and config.adapter and recipe.adapter != config.adapter:
         raise RecipeError(f"The model {folder} has another adapter already ({config.adapter}); leave 'adapter' out.")
     device = "cpu" if not torch.cuda.is_available() else f"cuda:{PartialState().local_process_index}"
     model, report = OneLLMForConditionalGeneration.from_pretrained(
@@ -134,7 +150,9 @@ def load(recipe: Recipe, folder: Path, dtype: torch.dtype, quantize: str = "none
         raise ModelError(f"The weights in {folder} lack {missing}; copy or convert the model again.")
     if any(name.startswith(("rows.", "outputs.")) for name in report["missing_keys"]):
         start_outputs(model, recipe.seed)
-    if recipe.adapter and not config.adapter:
+    if left_out:
+        remove_lora(model)
+    if recipe.adapter and not model.config.adapter:
         model.insert_adapter(recipe.adapter)
     if "language_model" in recipe.train:  # what changes can't be referred to
         model.config.base_parts.pop("language_model", None)
@@ -169,10 +187,15 @@ def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
             f"The LLM '{source}' has no tokenizer that loads; give a model folder or a hub name."
         ) from error
     processor = OneLLMProcessor.from_config(tokenizer, config)
+    if config.instructed:
+        processor.reader = _reader(recipe, runs)
     if recipe.objective == "anchor":
+        if "queries" not in config.projector:
+            raise RecipeError("The objective 'anchor' needs a projector with queries, such as onellm-tiny's.")
         targets = Targets(tokenizer, config.projector["queries"], caption_texts())
         config.projector["anchor"] = {"size": len(targets.token_ids), "scale": ANCHOR_SCALE}
     model = OneLLMForConditionalGeneration._from_config(config, dtype=getattr(torch, recipe.precision))
+    model.generation_config = generation_of(config)
     model.load_base_parts()
     if recipe.parts.get("codes"):
         load_codes_into(model, runs, recipe.parts["codes"])
@@ -180,13 +203,23 @@ def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
         load_language_model(model, source)
     if model.rows is not None:
         model.rows.start(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
-    if recipe.parts.get("encoder"):
-        load_encoder(model, recipe.parts["encoder"])
+    for part in ("encoder", "qformer"):
+        if part in recipe.parts:
+            _take(model, part, recipe, runs)
     if recipe.objective == "anchor":
-        _prepare_anchor(model, processor, targets)
+        prepare_anchor(model, processor.tokenizer, targets.token_ids)
     with disk.whole(folder, model.num_parameters() * model.dtype.itemsize) as part:
         model.save_pretrained(part)
         processor.save_pretrained(part)
+
+
+def _take(model: OneLLMForConditionalGeneration, part: str, recipe: Recipe, runs: Path) -> None:
+    """Take the encoder or the Q-Former of a recipe's new model from another model, from open_clip or a BERT."""
+    source = recipe.parts[part]
+    if _is_foreign(source):
+        {"encoder": load_encoder, "qformer": load_qformer}[part](model, source)
+    else:
+        copy_part(model, part, _existing_folder(recipe, source, runs))
 
 
 def load_codes_into(model: OneLLMForConditionalGeneration, runs: Path, source: str) -> None:
@@ -207,13 +240,38 @@ def load_codes_into(model: OneLLMForConditionalGeneration, runs: Path, source: s
         ) from error
 
 
+def _is_foreign(source: str) -> bool:
+    """Tell a name or a folder of somewhere else from a stage, a model and a model folder."""
+    try:
+        settings = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "/" in source
+    return settings.get("model_type") != OneLLMConfig.model_type
+
+
+def _reader(recipe: Recipe, runs: Path) -> Any:
+    """Return the tokenizer of a projector that reads text, from where its weights come."""
+    source = recipe.parts.get("qformer")
+    if source is None:
+        raise RecipeError("The projector reads the question; name a BERT or a model: 'parts: {qformer: NAME}'.")
+    if not _is_foreign(source):
+        return AutoTokenizer.from_pretrained(_existing_folder(recipe, source, runs) / READER, trust_remote_code=False)
+    try:
+        reader = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"The BERT '{source}' has no tokenizer that loads; give a folder or a hub name.") from error
+    reader.add_special_tokens({"bos_token": "[DEC]"})
+    return reader
+
+
 @torch.no_grad()
-def _prepare_anchor(model: OneLLMForConditionalGeneration, processor: OneLLMProcessor, targets: Targets) -> None:
+def prepare_anchor(model: OneLLMForConditionalGeneration, tokenizer: Any, token_ids: list[int]) -> None:
     """Give the anchor its vocabulary, and files quotes around their words, which the LLM knows how to read."""
-    model.projector.anchor.token_ids.copy_(torch.tensor(targets.token_ids))
-    quote = model.get_input_embeddings().weight[processor.tokenizer.convert_tokens_to_ids('"')]
-    for tag in [*model.projector.start_tags.values(), *model.projector.end_tags.values()]:
-        tag.copy_(quote)
+    model.projector.anchor.token_ids.copy_(torch.tensor(token_ids))
+    quote = model.get_input_embeddings()(torch.tensor(tokenizer.convert_tokens_to_ids('"')))
+    for name in model.projector.tags:
+        for tag in getattr(model.projector, f"{name}_tags").values():
+            tag.copy_(quote)
 
 
 def caption_texts() -> list[str]:

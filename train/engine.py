@@ -21,7 +21,7 @@ from train.data.batches import Targets
 from train.data.collate import Collator
 from train.data.mixture import Mixture
 from train.data.streams import all_streams, file_streams
-from train.parts import SOLVED, matches
+from train.parts import PARTS, SOLVED, matches
 from train.recipe import Recipe, RecipeError, Source
 from train.watch import Watch, forget_skipped
 
@@ -51,6 +51,17 @@ class StageTrainer(Trainer):
             from transformers.integrations import TensorBoardCallback
 
             self.add_callback(TensorBoardCallback(SummaryWriter(watch.out / "logs", purge_step=done + 1)))
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Let the parts that have a learning rate of their own learn at it."""
+        optimizer = super().create_optimizer(model)
+        names = {value: name for name, value in (self.model if model is None else model).named_parameters()}
+        for group in list(optimizer.param_groups):
+            for part, rate in self.recipe.learning_rates.items():
+                own = {value for value in group["params"] if matches(names[value], PARTS[part])}
+                group["params"] = [value for value in group["params"] if value not in own]
+                optimizer.add_param_group({**group, "params": [p for p in names if p in own], "lr": rate})
+        return optimizer
 
     def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         """Return the loss of a batch, and note what it was of."""
@@ -219,7 +230,7 @@ def _run(recipe: Recipe, runs: Path, out: Path, resume: bool) -> Path:
     looks = recipe.evaluation_batches * arguments.world_size
     trainer = StageTrainer(
         recipe,
-        Watch(recipe, processor, out),
+        Watch(recipe, processor, out, model.config.is_encoder_decoder),
         done,
         model=model,
         args=arguments,
@@ -250,12 +261,18 @@ def _run(recipe: Recipe, runs: Path, out: Path, resume: bool) -> Path:
 
 def _collator(recipe: Recipe, processor, model, augment: bool, answers: Answers | None) -> Collator:
     targets = None
+    if recipe.objective == "contrast" and getattr(model.projector, "contrast", None) is None:
+        raise RecipeError(
+            "The objective 'contrast' needs a Q-Former with 'contrast' in its settings: config: {projector: "
+            "{vocabulary: 30523, contrast: {}}}."
+        )
     if recipe.objective == "anchor":
         if model.projector.anchor is None:
             raise RecipeError("The objective 'anchor' needs a model with an anchor, such as the preset onellm-tiny.")
         token_ids = model.projector.anchor.token_ids.tolist()
         targets = Targets(processor.tokenizer, model.config.projector["queries"], token_ids=token_ids)
-    return Collator(processor, recipe.objective, recipe.max_tokens, targets, augment, answers)
+    apart = model.config.is_encoder_decoder
+    return Collator(processor, recipe.objective, recipe.max_tokens, targets, augment, apart, answers)
 
 
 def split_batch(recipe: Recipe, processes: int) -> tuple[int, int]:

@@ -1,27 +1,40 @@
 """The parts of a model by name: what a recipe may train, where a new model's pretrained parts come from."""
 
 import fnmatch
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from onellm.errors import ModelError
+from onellm.modalities import MODALITIES
 
 # name in a recipe -> patterns of parameter names
 PARTS = {
     "tokenizers": ["tokenizers.*"],
-    "encoder": ["encoder.*"],
+    "encoder": ["encoder.*", "encoders.*"],
     "projector": ["projector.*"],
     "experts": ["projector.experts.*"],
     "routers": ["projector.routers.*"],
-    "queries": ["projector.queries.*"],
+    "queries": ["projector.queries", "projector.queries.*"],
     "projections": ["projector.input_proj.*", "projector.output_proj.*"],
+    "output": ["projector.output_proj.*", "projector.projection.*", "projector.layers.[!0-9]*"],  # onto the LLM's width
+    "qformer": ["projector.qformer.*"],
+    "contrast": ["projector.contrast.*"],
+    "abstractor": ["projector.layers.[0-9]*"],
     "tags": ["projector.start_tags.*", "projector.end_tags.*"],
     "language_model": ["language_model.*"],
-    "adapter": ["language_model.*lora_*"],
+    "adapter": ["language_model.*lora_*", "adapters.*"],
+    "encoder_adapters": ["encoder.adapters.*", "encoders.*.adapters.*"],
     "rows": ["rows.*"],
     "outputs": ["outputs.*"],
+}
+# a kind's name stands for what belongs to that kind alone
+PARTS |= {
+    kind: [f"tokenizers.{kind}.*", f"encoders.{kind}.*", f"projector.*.{kind}", f"projector.*.{kind}.*"]
+    for kind in MODALITIES
 }
 # solved in closed form when the data is opened, not trained step by step
 SOLVED = ["tokenizers.*.nouns.classifier.*"]
@@ -69,8 +82,56 @@ def copy_from_image(model: nn.Module, kind: str) -> None:
         parameters[kind].copy_(parameters["image"])
 
 
+# parts that a new model may take from another one -> what of it
+TAKEN = {"encoder": ["tokenizers.*", "encoder.*", "encoders.*"], "qformer": ["projector.*"]}
+NEW = [*PARTS["encoder_adapters"], *PARTS["output"], *PARTS["tags"]]  # these always start anew
+
+
+@torch.no_grad()
+def copy_part(model: nn.Module, part: str, folder: Path) -> None:
+    """Copy a part from a model folder; only its tensors are read.
+
+    Args:
+        model: a OneLLM.
+        part: "encoder" (with the tokenizers) or "qformer" (the projector without its last layer, which is the LLM's).
+        folder: of another OneLLM.
+
+    Raises:
+        ModelError: it lacks a tensor, or has one of another size.
+    """
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            names = [name for name in tensors.keys() if matches(name, TAKEN[part])]
+            found |= {name: tensors.get_tensor(name) for name in names}
+    if "projector.qformer.layernorm.weight" in model.state_dict():  # one that reads no text has its norm elsewhere
+        found = {name.replace("qformer.embeddings.layernorm", "qformer.layernorm"): found[name] for name in found}
+    wanted = {
+        name: value
+        for name, value in model.state_dict(keep_vars=True).items()
+        if matches(name, TAKEN[part]) and not matches(name, NEW)
+    }
+    _copy(wanted, found, f"the model {folder}")
+
+
+def remove_lora(model: nn.Module) -> None:
+    """Take LoRA off the LLM, which is then what it was before.
+
+    Raises:
+        ModelError: the adapter is of another type.
+    """
+    if model.config.adapter.get("type", "lora") != "lora":
+        raise ModelError("Only LoRA can be left out of a model; start from the model without its adapter.")
+    llm = model.language_model
+    for name, module in list(llm.named_modules()):
+        if hasattr(module, "lora_A"):
+            llm.set_submodule(name, module.base_layer)
+    del llm.peft_config  # PEFT's note that it was here
+    model.config.adapter = None
+
+
 def load_language_model(model: nn.Module, source: str) -> None:
-    """Copy a pretrained causal LLM's weights into a model.
+    """Copy a pretrained LLM's weights into a model.
 
     Args:
         model: a OneLLM whose `text_config` fits.
@@ -79,17 +140,30 @@ def load_language_model(model: nn.Module, source: str) -> None:
     Raises:
         ModelError: it cannot be had, or is of another size.
     """
-    from transformers import AutoModelForCausalLM
+    found = read_language_model(source, model.dtype).state_dict()
+    _copy(model.language_model.state_dict(keep_vars=True), found, f"the LLM '{source}'")
+
+
+def read_language_model(source: str, dtype: torch.dtype | str) -> nn.Module:
+    """Load a pretrained LLM, causal or with an encoder.
+
+    Args:
+        source: a folder, or a name on the hub.
+        dtype: of its weights; "auto" for that of the file.
+
+    Raises:
+        ModelError: it cannot be had.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     try:
-        found = AutoModelForCausalLM.from_pretrained(
-            source, dtype=model.dtype, trust_remote_code=False, use_safetensors=True
-        )
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        build = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        return build.from_pretrained(source, dtype=dtype, trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"The LLM '{source}' cannot be loaded ({_first_line(error)}); give a model folder with safetensors."
         ) from error
-    _copy(model.language_model, found.state_dict(), f"the LLM '{source}'")
 
 
 def load_encoder(model: nn.Module, source: str) -> None:
@@ -117,8 +191,37 @@ def load_encoder(model: nn.Module, source: str) -> None:
     found = dict(visual.state_dict())
     tokenizer = model.tokenizer_for("image")
     positions = {"conv.weight": found.pop("conv1.weight"), "positions": found.pop("positional_embedding")}
-    _copy(tokenizer, positions, f"the encoder '{source}'")
-    _copy(model.encoder, found, f"the encoder '{source}'")
+    _copy(tokenizer.state_dict(keep_vars=True), positions, f"the encoder '{source}'")
+    _copy(model.encoder.state_dict(keep_vars=True), found, f"the encoder '{source}'")
+
+
+def load_qformer(model: nn.Module, source: str) -> None:
+    """Start a querying transformer that reads text as a BERT; what looks at the features stays random.
+
+    Args:
+        model: a OneLLM with such a projector; its vocabulary has one word more, which begins a text to be written.
+        source: a folder, or a name on the hub.
+
+    Raises:
+        ModelError: it cannot be had, or is of another size.
+    """
+    from transformers import BertModel
+
+    try:
+        bert = BertModel.from_pretrained(source, trust_remote_code=False, use_safetensors=True).state_dict()
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"The BERT '{source}' cannot be loaded ({_first_line(error)}); give a model folder with safetensors."
+        ) from error
+    wanted = model.projector.qformer.state_dict(keep_vars=True)
+    words = bert["embeddings.word_embeddings.weight"]
+    more = wanted["embeddings.word_embeddings.weight"][len(words) :].to(words)
+    found = {"embeddings.word_embeddings.weight": torch.cat([words, more])}
+    for name in wanted.keys() - found:
+        theirs = name.replace("_query.", ".").replace("attention.attention.", "attention.self.")
+        theirs = theirs.replace("embeddings.layernorm.", "embeddings.LayerNorm.")
+        found[name] = wanted[name] if "crossattention" in name else bert.get(theirs)
+    _copy(wanted, {name: tensor for name, tensor in found.items() if tensor is not None}, f"the BERT '{source}'")
 
 
 def _first_line(error: Exception) -> str:
@@ -126,10 +229,10 @@ def _first_line(error: Exception) -> str:
 
 
 @torch.no_grad()
-def _copy(module: nn.Module, found: dict[str, Any], what: str) -> None:
-    """Copy every tensor of a module from where it is found; linear weights that are joined here are joined."""
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if "lora_" in name:
+def _copy(wanted: dict[str, torch.Tensor], found: dict[str, Any], what: str) -> None:
+    """Fill every wanted tensor, but those of adapters, with the one of its name."""
+    for name, tensor in wanted.items():
+        if "lora_" in name or name.startswith("adapters."):
             continue
         name = name.replace(".base_layer", "")
         if name not in found and name.endswith("lm_head.weight"):

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration
+from onellm.model.config import merge
 from onellm.model.quantize import mode_for
 from train.build import start_config
 from train.data.streams import file_streams
@@ -72,19 +73,19 @@ def plan(recipe: Recipe, config: OneLLMConfig, micro_batch: int) -> Plan:
         for name, p in frozen.items()
     )
     text, tokens = config.text_config, recipe.max_tokens
-    llm, experts = _count(model.language_model), _count(getattr(model.projector, "experts", None))
+    llm, projector = _count(model.language_model), _count(getattr(model.projector, "experts", model.projector))
     llm_trains = bool({"language_model", "adapter"} & set(recipe.train))
     sizes = {kind: model.tokenizer_for(kind).count + 1 for kind in config.modalities}
     views = {kind: s.get("input", {}).get("frames", 1) * s.get("input", {}).get("crops", 1)
              for kind, s in config.modalities.items()}  # fmt: skip
     share = sum(source.weight for source in recipe.data)
     mix = [(source.weight / share, kind) for source in recipe.data for kind in source.kinds]
-    longest = max((sizes[kind] for _, kind in mix), default=0) + config.media_length
+    longest = max((sizes[kind] + config.length_of(kind) for _, kind in mix), default=0)
     encoded = sum(weight * sizes[kind] * views[kind] for weight, kind in mix)
-    projected = sum(weight * (sizes[kind] + config.media_length) for weight, kind in mix)
-    reads_llm = recipe.objective != "anchor"
-    depth = config.projector.get("layers", 0) * config.projector.get("experts", 0)
-    kept = _activations(longest, config.encoder.get("width", 0), depth)
+    projected = sum(weight * (sizes[kind] + config.length_of(kind)) for weight, kind in mix)
+    reads_llm = recipe.objective not in ("anchor", "contrast")
+    layers = config.projector.get("layers", 1) * config.projector.get("experts", 1)
+    kept = _activations(longest, config.encoder.get("width", 0), layers)
     if reads_llm:
         width = text.hidden_size
         if recipe.gradient_checkpointing:
@@ -95,7 +96,7 @@ def plan(recipe: Recipe, config: OneLLMConfig, micro_batch: int) -> Plan:
     projector_trains = any(name.startswith("projector") for name, p in model.named_parameters() if p.requires_grad)
     whole = "language_model" in recipe.train
     per_token = 2 + 2 * (llm_trains or projector_trains) + 2 * whole + 2 * recipe.gradient_checkpointing
-    work = 2 * _count(model.encoder) * encoded + (6 if projector_trains else 2) * experts * projected
+    work = 2 * _count(model.encoder) * encoded + (6 if projector_trains else 2) * projector * projected
     work += per_token * llm * tokens * reads_llm
     return Plan(
         trained=trained,
@@ -122,6 +123,8 @@ def check(recipes: list[Recipe], runs: Path) -> list[str]:
     for recipe in recipes:
         file_streams([*recipe.data, *recipe.evaluation], recipe.seed)
         config = copy.deepcopy(configs.get(recipe.init)) or start_config(recipe, runs)
+        if recipe.init:
+            config = OneLLMConfig(**merge(config.to_dict(), recipe.config))
         config.adapter = config.adapter or recipe.adapter
         configs[recipe.name] = config
         lines.append(describe(recipe, plan(recipe, config, recipe.micro_batch or recipe.batch)))

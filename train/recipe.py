@@ -13,7 +13,7 @@ from onellm.modalities import MODALITIES
 from onellm.model.outputs import KINDS as OUTPUTS
 from train.parts import PARTS
 
-OBJECTIVES = ("anchor", "caption", "chat", "draw")
+OBJECTIVES = ("anchor", "contrast", "caption", "chat", "draw")
 PRECISIONS = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "8bit", "4bit")
 SCHEDULES = ("cosine", "linear", "constant")
@@ -112,19 +112,23 @@ class Recipe:
 
     Attributes:
         name: of the stage; its checkpoints and result go to `<runs>/<name>`.
-        objective: "anchor" (soft words against the words of the name, without the LLM), "caption" (the caption through
-            the LLM, right behind the file, as in alignment), "chat" (the answers of a conversation) or "draw" (the
-            small corpus's drawings in codes, see `train.draw`).
+        objective: "anchor" (soft words against the words of the name, without the LLM), "contrast" (a Q-Former that
+            reads captions against files, without the LLM), "caption" (the caption through the LLM, right behind the
+            file, as in alignment), "chat" (the answers of a conversation) or "draw" (the small corpus's drawings in
+            codes, see `train.draw`).
         train: names of the parts that train, keys of `train.parts.PARTS`.
         data: the mix; one batch is of one source.
         steps: optimiser steps.
         batch: samples an optimiser step, over all processes.
         learning_rate: peak; warm-up over `warmup` steps, then `schedule` down to `min_learning_rate`.
+        learning_rates: of parts that learn at another rate than the rest: `{projector: 2.0e-5}`.
         preset: a new model of this preset (or of its JSON file), or
         init: the model to go on from: an earlier stage's name, a model folder or a model's name.
         parts: where pretrained parts of a new model come from: `language_model` (a folder or a name on the hub),
-            `encoder` ("ViT-L-14-quickgelu/openai": architecture and tag or file of open_clip) and `codes` (the name
-            of the stage that trained picture codes, or its folder).
+            `encoder` ("ViT-L-14-quickgelu/openai": architecture and tag or file of open_clip; or a model as for
+            `init`, whose tokenizers come along), `qformer` (a model as for `init`: its projector but for the last
+            layer, which is made for the LLM; or "google-bert/bert-base-uncased", for one that reads text) and `codes`
+            (the name of the stage that trained picture codes, or its folder).
         config: changes to the preset or to the folder's config, such as `{projector: {experts: 5}}`.
         generators: kind -> the diffusers pipeline, a folder or a name on the hub, whose text encoder says what the
             outputs of the type "representation" are to be.
@@ -164,6 +168,7 @@ class Recipe:
     adapter: dict | None = None
     quantize: str = "none"
     micro_batch: int | None = None
+    learning_rates: dict = field(default_factory=dict)
     warmup: int = 50
     schedule: str = "cosine"
     min_learning_rate: float = 0.0
@@ -202,7 +207,8 @@ class Recipe:
         _one_of("schedule", self.schedule, SCHEDULES)
         for key, values, valid in (
             ("train", self.train, PARTS),
-            ("parts", self.parts, ("language_model", "encoder", "codes")),
+            ("part", self.learning_rates, PARTS),
+            ("parts", self.parts, ("language_model", "encoder", "qformer", "codes")),
             ("from_image", self.from_image, MODALITIES),
             ("generators", self.generators, OUTPUTS),
             ("report", self.report, REPORTS),

@@ -25,10 +25,16 @@ class Watch(TrainerCallback):
     """Collect figures between two log lines; write bad examples and answers into the stage's folder.
 
     Figures are the main process's own; what they are of is the same on all.
+
+    Args:
+        recipe: what is trained.
+        processor: of the model.
+        out: the stage's folder.
+        apart: labels are the answer's tokens alone, see `data.collate.encode_conversation`.
     """
 
-    def __init__(self, recipe: Recipe, processor, out: Path):
-        self.recipe, self.processor, self.out = recipe, processor, out
+    def __init__(self, recipe: Recipe, processor, out: Path, apart: bool = False):
+        self.recipe, self.processor, self.out, self.apart = recipe, processor, out, apart
         self.losses: dict[str, list[torch.Tensor]] = defaultdict(list)
         self.routers: dict[str, list[torch.Tensor]] = defaultdict(list)
         self.examples, self.since, self.skipped = 0, time.perf_counter(), Counter()
@@ -46,7 +52,8 @@ class Watch(TrainerCallback):
         """
         loss = loss.detach()
         if items is not None and "labels" in inputs:
-            loss = loss * items / inputs["labels"][:, 1:].ne(-100).sum()
+            labels = inputs["labels"] if self.apart else inputs["labels"][:, 1:]
+            loss = loss * items / labels.ne(-100).sum()
         self.losses[source].append(loss)
         self.examples += examples
 
@@ -108,7 +115,7 @@ class Watch(TrainerCallback):
         samples = self.recipe.samples
         if samples is None or not samples.ask or state.global_step % samples.every:
             return
-        answers = [answer(model, self.processor, asked, samples.tokens) for asked in samples.ask]
+        answers = [answer(model, self.processor, asked, samples.tokens, self.apart) for asked in samples.ask]
         if state.is_world_process_zero:
             self._write_answers(state.global_step, answers)
 
@@ -153,7 +160,7 @@ def question_of(processor, asked: dict) -> list[dict]:
 
 
 @torch.no_grad()
-def answer(model: nn.Module, processor, asked: dict, tokens: int) -> str:
+def answer(model: nn.Module, processor, asked: dict, tokens: int, apart: bool = False) -> str:
     """Answer greedily by whole forward passes, which run as in training however the model is spread.
 
     Args:
@@ -161,19 +168,26 @@ def answer(model: nn.Module, processor, asked: dict, tokens: int) -> str:
         processor: its processor.
         asked: {kind: file, ..., "question": text}.
         tokens: longest answer.
+        apart: as for `Watch`.
     """
     inputs = processor.apply_chat_template(question_of(processor, asked))
     device = next(model.parameters()).device
     ids = inputs["input_ids"].to(device)
     media = {kind: [value.to(device) for value in values] for kind, values in inputs["media"].items()}
-    start, training = ids.shape[1], model.training
+    written, training = ids, model.training
+    if apart:
+        first = getattr(model, "module", model).config.text_config.decoder_start_token_id
+        written = ids.new_tensor([[first]])
+    start = written.shape[1]
     model.eval()
     for _ in range(tokens):  # every process takes as many steps
-        mask = torch.ones_like(ids)
-        logits = model(input_ids=ids, attention_mask=mask, media=media, logits_to_keep=1, use_cache=False).logits
-        ids = torch.cat([ids, logits[:, -1:].argmax(dim=-1)], dim=1)
+        given = {"input_ids": ids, "decoder_input_ids": written} if apart else {"input_ids": written}
+        mask = torch.ones_like(given["input_ids"])
+        options = {"instructions": inputs.get("instructions"), "logits_to_keep": 1, "use_cache": False}
+        logits = model(**given, attention_mask=mask, media=media, **options).logits
+        written = torch.cat([written, logits[:, -1:].argmax(dim=-1)], dim=1)
     model.train(training)
-    text = processor.tokenizer.decode(ids[0, start:])
+    text = processor.tokenizer.decode(written[0, start:])
     return text.partition(processor.tokenizer.eos_token or "\0")[0].strip()
 
 

@@ -37,7 +37,7 @@ def counted(face: str) -> Iterator[Count]:
     """Count the question that is answered within.
 
     Args:
-        face: who asks: page, ask, ask_stream or openai.
+        face: who asks: page, compare, ask, ask_stream or openai.
 
     Yields:
         Where the trace is put, and the outcome if an error does not say it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 
 from onellm.limits import LIMITS
 from onellm.modalities import mel, sound
-from onellm.modalities.base import Damaged, Modality, Preview, Sample, Seen, megabytes, refuse
+from onellm.modalities.base import Damaged, Modality, Preview, Sample, Seen, check_times, megabytes, refuse
 from onellm.modalities.plots import COLOURS, spread, style, veil
 from onellm.modalities.sound import Track
 
@@ -41,17 +42,24 @@ class Audio(Modality):
     suffixes = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".webm")
     expects = f"a sound (wav, flac, mp3, ogg, m4a or webm) of up to {megabytes(LIMITS.audio_bytes)}"
 
-    def read(self, path: Path) -> Sample:
+    def load(self, path: str | os.PathLike, track: bool = False, **options) -> Sample:
+        """Read a sound file or, with `track`, the sound track of a video; for the rest see `Modality.load`."""
+        return Soundtrack().load(path, **options) if track else super().load(path, **options)
+
+    def read(self, path: Path, start_s: float | None = None, stop_s: float | None = None) -> Sample:
         """Read a sound of any rate and channel count.
 
         Args:
             path: the file.
+            start_s: where to begin, in seconds from the start.
+            stop_s: where to end.
 
         Returns:
             A sample whose array is [S] float32 at 16 kHz, the first 60 s.
         """
+        check_times(path, start_s, stop_s)
         _check_whole(path, self.expects)
-        return self.sample(path, self._decode(path))
+        return self.sample(path, self._decode(path, start_s, stop_s))
 
     def sample(self, path: Path, track: Track) -> Sample:
         """Check a decoded track, bring it to 16 kHz and describe it.
@@ -93,25 +101,32 @@ class Audio(Modality):
         array = samples.astype(np.float32)
         return Sample(self.name, path.name, array, summary, float(RATE_HZ), notes=notes, duration_s=duration_s)
 
-    def _decode(self, path: Path) -> Track:
+    def _decode(self, path: Path, start_s: float | None, stop_s: float | None) -> Track:
         """Decode at most the longest sound allowed, at its own rate."""
         import soundfile
 
         try:
             info = soundfile.info(str(path))
         except soundfile.LibsndfileError:
-            return sound.decode(path, RATE_HZ, self.expects)
+            return sound.decode(path, RATE_HZ, self.expects, start_s, stop_s)
         sound.check_rate(path, info.samplerate, info.channels)
         # not librosa.load: it looks for other programs that might read the file, and starts them
+        begin_s = min(start_s or 0, info.duration)
+        longest_s = LIMITS.audio_seconds if stop_s is None else min(LIMITS.audio_seconds, stop_s - begin_s)
         channels, rate_hz = soundfile.read(
-            path, frames=int(LIMITS.audio_seconds * info.samplerate), dtype="float32", always_2d=True
+            path,
+            frames=max(0, round(longest_s * info.samplerate)),
+            start=round(begin_s * info.samplerate),
+            dtype="float32",
+            always_2d=True,
         )
         samples = channels.mean(axis=1)
-        wanted_s = min(info.duration, LIMITS.audio_seconds)
+        wanted_s = min(info.duration - begin_s, longest_s)
         if len(samples) / rate_hz < 0.98 * wanted_s - 0.1:
             found = f"the sound ends after {len(samples) / rate_hz:.1f} s of {info.duration:.1f} s"
             raise refuse(path, found, self.expects, "the file is cut short, so save or download it again")
-        return Track(samples, int(rate_hz), info.duration, info.samplerate, info.channels)
+        duration_s = info.duration if start_s is None and stop_s is None else len(samples) / rate_hz
+        return Track(samples, int(rate_hz), duration_s, info.samplerate, info.channels)
 
     def to_tensor(
         self,
@@ -122,6 +137,8 @@ class Audio(Modality):
         frames: int = FBANK_FRAMES,
         level: float | None = None,
         delays_s: tuple[float, ...] = (0.0,),
+        clips: int = 1,
+        clip_s: float | None = None,
     ) -> torch.Tensor:
         """Turn a sound into a spectrogram.
 
@@ -134,14 +151,19 @@ class Audio(Modality):
             level: yamnet: root mean square the sound is brought to, peaks beyond 1 cut; as it is if None.
             delays_s: yamnet: silences of this length, in seconds, go before the sound, and the patches of all are
                 joined, since what YAMNet says of a short sound depends on where it lies in a patch.
+            clips: fbank: how many pieces of the sound, evenly spread over it.
+            clip_s: fbank: length of a piece in seconds; the whole sound if None.
 
         Returns:
-            fbank: [1, 128, frames] float32. yamnet: [N, 1, 96, 64] float32, one patch each 0.48 s.
+            fbank: [1, 128, frames] float32, or [clips, 1, 128, frames] where there are several. yamnet:
+            [N, 1, 96, 64] float32, one patch each 0.48 s.
         """
         import torch
 
         if features == "fbank":
-            return torch.from_numpy(_fbank(sample.array, frames))
+            pieces = _pieces(len(sample.array), clips, clip_s)
+            banks = [_fbank(sample.array[start:stop], frames) for start, stop in pieces]
+            return torch.from_numpy(np.stack(banks) if clips > 1 else banks[0])
         if features == "yamnet":
             waveform = sample.array if level is None else _levelled(sample.array, level)
             silences = [np.zeros(round(delay * RATE_HZ), np.float32) for delay in delays_s]
@@ -160,6 +182,8 @@ class Audio(Modality):
         patches: int | None = None,
         frames: int = FBANK_FRAMES,
         delays_s: tuple[float, ...] = (0.0,),
+        clips: int = 1,
+        clip_s: float | None = None,
         **settings,
     ) -> list[tuple[float, float]]:
         """List which parts of a sound `to_tensor` takes.
@@ -170,6 +194,8 @@ class Audio(Modality):
             patches: see `to_tensor`.
             frames: see `to_tensor`.
             delays_s: see `to_tensor`.
+            clips: see `to_tensor`.
+            clip_s: see `to_tensor`.
             **settings: do not matter here.
 
         Returns:
@@ -177,7 +203,10 @@ class Audio(Modality):
         """
         length = len(sample.array)
         if features == "fbank":
-            windows = [(0, 0, min(frames, mel.count_steps(max(length, mel.FRAME))))]
+            windows = [
+                (0, start // mel.HOP, min(frames, mel.count_steps(max(stop - start, mel.FRAME))))
+                for start, stop in _pieces(length, clips, clip_s)
+            ]
         else:
             delays = [round(delay * RATE_HZ) for delay in delays_s]
             windows = [(d, start, PATCH_FRAMES) for d in delays for start in _patch_starts(d + length, patches)]
@@ -231,11 +260,33 @@ class Audio(Modality):
         return Preview("plot", figure, f"{sample.name}: {sample.summary}", veiled=veiled)
 
 
+class Soundtrack(Audio):
+    """Reads the sound tracks of videos."""
+
+    suffixes = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".gif")
+    expects = "a video with a sound track"
+    limit_bytes = LIMITS.video_bytes
+
+    def read(self, path: Path, start_s: float | None = None, stop_s: float | None = None) -> Sample:
+        """Decode the sound track."""
+        check_times(path, start_s, stop_s)
+        if sound.container_of(path) not in sound.VIDEOS:
+            raise Damaged("not a video in these formats")
+        return self.sample(path, sound.decode(path, RATE_HZ, self.expects, start_s, stop_s))
+
+
 def _fbank(waveform: np.ndarray, frames: int) -> np.ndarray:
     """Return [1, 128, frames] float32, normalised; padding is the value 0 before normalising."""
     bank = mel.fbank(_at_least(waveform, mel.FRAME, "pad"))[:frames]
     bank = np.pad(bank, ((0, frames - len(bank)), (0, 0)))
     return ((bank - FBANK_MEAN) / (2 * FBANK_STD)).T[None].astype(np.float32)
+
+
+def _pieces(length: int, clips: int, clip_s: float | None) -> list[tuple[int, int]]:
+    """Spread pieces evenly over `length` samples: first and last sample of each; where they are long they overlap."""
+    size = length if clip_s is None else min(length, round(clip_s * RATE_HZ))
+    starts = [round((length - size) * index / max(1, clips - 1)) for index in range(clips)]
+    return [(start, start + size) for start in starts]
 
 
 def _levelled(waveform: np.ndarray, level: float) -> np.ndarray:

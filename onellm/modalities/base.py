@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import re
 import stat
@@ -20,7 +21,7 @@ from onellm.limits import LIMITS
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Damaged", "Modality", "Preview", "Sample", "Seen", "check_file", "megabytes", "refuse"]
+__all__ = ["Damaged", "Modality", "Preview", "Sample", "Seen", "check_file", "check_times", "megabytes", "refuse"]
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Sample:
         duration_s: how long a sound or video lasts, with what lies beyond the array's end; None if that is all.
         times_s: [T] when a video's frames are shown; None if that is unknown.
         size: width and height of a picture in its file, in pixels; None if they are the array's.
+        sound: whether a video's file has a sound track.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class Sample:
     duration_s: float | None = None
     times_s: np.ndarray | None = None
     size: tuple[int, int] | None = None
+    sound: bool = False
 
     @property
     def seconds(self) -> float:
@@ -240,6 +243,17 @@ def check_file(path: str | os.PathLike, expects: str) -> tuple[Path, int]:
     if not os.access(path, os.R_OK):
         raise refuse(path, "it may not be opened", expects, "change who may read it")
     return path, status.st_size
+
+
+def check_times(path: Path, start_s: float | None, stop_s: float | None) -> None:
+    """Check the part of a file that is to be read.
+
+    Raises:
+        FileError: the part ends before it begins.
+    """
+    if not 0 <= (start_s or 0) < (math.inf if stop_s is None else stop_s):
+        found = f"the part from {start_s or 0:g} s to {'the end' if stop_s is None else f'{stop_s:g} s'}"
+        raise refuse(path, found, "0 <= start_s < stop_s", "choose other times")
 
 
 def refuse(path: str | os.PathLike, found: str, expected: str, advice: str) -> FileError:

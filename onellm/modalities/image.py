@@ -10,6 +10,7 @@ from onellm.modalities.base import Modality, Preview, Sample, Seen, megabytes
 from onellm.modalities.pictures import (
     CLIP_MEAN,
     CLIP_STD,
+    fitted,
     framed,
     millions,
     read_picture,
@@ -58,6 +59,7 @@ class Image(Modality):
         mean: tuple[float, ...] = CLIP_MEAN,
         std: tuple[float, ...] = CLIP_STD,
         whole: bool = False,
+        fit: str = "cut",
     ) -> torch.Tensor:
         """Resize the shorter side, cut the centre and normalise.
 
@@ -68,13 +70,14 @@ class Image(Modality):
             mean: mean a channel, in 0..1.
             std: standard deviation a channel, in 0..1.
             whole: add a second view, the whole picture in a frame and mirrored, so that nothing is cut off.
+            fit: what is done before, so that the centre is all: "squeeze" or "pad", see `fitted`.
 
         Returns:
             [3, size, size] float32, or [2, 3, size, size].
         """
         if whole:
             return to_pixels([sample.array, framed(sample.array)[:, ::-1]], size, resize, mean, std)
-        return to_pixels([sample.array], size, resize, mean, std)[0]
+        return to_pixels([fitted(sample.array, fit, size, mean)], size, resize, mean, std)[0]
 
     def seen(self, sample: Sample, **settings) -> Seen:
         """Say how many of its pixels the model takes."""

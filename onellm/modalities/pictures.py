@@ -18,6 +18,7 @@ __all__ = [
     "CLIP_MEAN",
     "CLIP_STD",
     "beside",
+    "fitted",
     "framed",
     "millions",
     "open_image",
@@ -33,6 +34,7 @@ __all__ = [
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+FITS = ("cut", "squeeze", "pad")
 _LONGEST_RATIO = 4  # longer strips lose their ends before they are resized
 
 
@@ -177,10 +179,7 @@ def _squares(picture: np.ndarray, size: int, resize: int, crops: int) -> list[np
         raise ValueError(f"crops is {crops}; expected 1 or 3")
     if resize < size:
         raise ValueError(f"resize is {resize}; expected at least size, {size}")
-    height, width = picture.shape[:2]
-    longest = _LONGEST_RATIO * min(height, width)
-    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
-    picture = picture[top : top + longest, left : left + longest]
+    picture = _without_ends(picture)
     height, width = picture.shape[:2]
     scale = resize / min(height, width)
     # torchvision's rule: the longer side is rounded down.
@@ -201,7 +200,53 @@ def _squares(picture: np.ndarray, size: int, resize: int, crops: int) -> list[np
     return squares
 
 
-def seen_pixels(sample: Sample, size: int = 224, resize: int | None = None, whole: bool = False, **settings) -> Seen:
+def _without_ends(picture: np.ndarray) -> np.ndarray:
+    """Return the middle of a strip."""
+    height, width = picture.shape[:2]
+    longest = _LONGEST_RATIO * min(height, width)
+    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+    return picture[top : top + longest, left : left + longest]
+
+
+def fitted(picture: np.ndarray, fit: str, size: int, mean: tuple[float, ...]) -> np.ndarray:
+    """Bring a picture into the form of a square.
+
+    Args:
+        picture: [H, W, 3] uint8.
+        fit: one of `FITS`: "cut" leaves it as it is (`to_pixels` takes the middle), "squeeze" gives it other
+            proportions, "pad" sets it on a square of the colour `mean`.
+        size: side of the square to squeeze into, in pixels.
+        mean: a channel, in 0..1.
+
+    Returns:
+        [H', W', 3] uint8.
+    """
+    from PIL import Image
+
+    if fit not in FITS:
+        raise ValueError(f"fit is {fit!r}; expected one of {', '.join(FITS)}")
+    if fit == "cut":
+        return picture
+    picture = _without_ends(picture)
+    if fit == "squeeze":
+        return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize((size, size), Image.Resampling.BICUBIC))
+    height, width = picture.shape[:2]
+    side = max(height, width)
+    square = np.empty((side, side, 3), np.uint8)
+    square[:] = [int(255 * value) for value in mean]
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = picture
+    return square
+
+
+def seen_pixels(
+    sample: Sample,
+    size: int = 224,
+    resize: int | None = None,
+    whole: bool = False,
+    fit: str = "cut",
+    **settings,
+) -> Seen:
     """Say how many pixels of a picture or a map `to_pixels` keeps.
 
     Args:
@@ -209,6 +254,7 @@ def seen_pixels(sample: Sample, size: int = 224, resize: int | None = None, whol
         size: see `to_pixels`.
         resize: see `to_pixels`.
         whole: a second view shows all of the picture.
+        fit: see `fitted`.
         **settings: do not matter here.
 
     Returns:
@@ -216,7 +262,7 @@ def seen_pixels(sample: Sample, size: int = 224, resize: int | None = None, whol
     """
     height, width = sample.array.shape[:2]
     cut = min(height, width) * size // (resize or size)
-    used = [min(size, side) for side in ((width, height) if whole else (cut, cut))]
+    used = [min(size, side) for side in ((width, height) if whole or fit != "cut" else (cut, cut))]
     return Seen("{:,} × {:,}".format(*used), "{:,} × {:,}".format(*(sample.size or (width, height))), "pixels")
 
 

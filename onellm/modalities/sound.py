@@ -10,7 +10,7 @@ import numpy as np
 from onellm.limits import LIMITS
 from onellm.modalities.base import Damaged, refuse
 
-__all__ = ["CONTAINERS", "Track", "check_rate", "container_of", "decode"]
+__all__ = ["CONTAINERS", "VIDEOS", "Track", "check_rate", "container_of", "decode"]
 
 # First bytes (at an offset) of the containers that are opened, and libavformat's reader for each. The reader
 # is always named: left to guess, libavformat also reads playlists, which fetch other files.
@@ -34,6 +34,7 @@ CONTAINERS = (
     (0, b"\xff\xf3", "mp3"),
     (0, b"\xff\xf2", "mp3"),
 )
+VIDEOS = ("mov", "matroska", "avi", "gif")  # readers of containers that hold pictures
 _LEAST_HZ = 100
 
 
@@ -79,13 +80,15 @@ def check_rate(path: Path, rate_hz: int, channels: int) -> None:
         raise refuse(path, found, "a usual rate and channel count", "save it as 48,000 Hz stereo")
 
 
-def decode(path: Path, rate_hz: int, expects: str) -> Track:
-    """Decode a file's first sound track to mono.
+def decode(path: Path, rate_hz: int, expects: str, start_s: float | None = None, stop_s: float | None = None) -> Track:
+    """Decode a file's first sound track, or the part of it between two times, to mono.
 
     Args:
         path: the file.
         rate_hz: sample rate to resample to.
         expects: what is expected, for the error.
+        start_s: where the part begins; with it or `stop_s`, the part is the track.
+        stop_s: where it ends.
 
     Returns:
         The track, its samples at `rate_hz`.
@@ -98,8 +101,11 @@ def decode(path: Path, rate_hz: int, expects: str) -> Track:
     reader = container_of(path)
     if reader is None:
         raise Damaged("not a sound in these formats")
-    limit = int(LIMITS.audio_seconds * rate_hz)
-    pieces, count = [], 0
+    first = round((start_s or 0) * rate_hz)
+    limit = first + int(LIMITS.audio_seconds * rate_hz)
+    if stop_s is not None:
+        limit = min(limit, round(stop_s * rate_hz))
+    pieces, count, skipped = [], 0, 0
     with av.open(str(path), format=reader) as container:
         if not container.streams.audio:
             raise refuse(path, "there is no sound in it", expects, "choose a file with sound")
@@ -115,12 +121,16 @@ def decode(path: Path, rate_hz: int, expects: str) -> Track:
             for part in resampler.resample(frame):
                 pieces.append(part.to_ndarray()[0])
                 count += len(pieces[-1])
+                if count <= first:
+                    skipped += len(pieces.pop())
             if count >= limit:
                 break
         else:
             pieces += [part.to_ndarray()[0] for part in resampler.resample(None)]
-    samples = np.concatenate(pieces)[:limit] if pieces else np.zeros(0, np.float32)
-    if len(samples) / rate_hz < 0.9 * min(duration_s, LIMITS.audio_seconds) - 0.2:
-        found = f"the sound ends after {len(samples) / rate_hz:.1f} s of {duration_s:.1f} s"
+    samples = np.concatenate(pieces)[first - skipped : limit - skipped] if pieces else np.zeros(0, np.float32)
+    if (skipped + sum(map(len, pieces))) / rate_hz < 0.9 * min(duration_s, limit / rate_hz) - 0.2:
+        found = f"the sound ends after {(skipped + len(samples)) / rate_hz:.1f} s of {duration_s:.1f} s"
         raise refuse(path, found, expects, "the file is cut short, so save or download it again")
+    if start_s is not None or stop_s is not None:
+        duration_s = len(samples) / rate_hz
     return Track(samples, rate_hz, duration_s, source_rate_hz, channels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +11,15 @@ import numpy as np
 
 from onellm.limits import LIMITS
 from onellm.modalities import sound
-from onellm.modalities.audio import RATE_HZ, Audio
-from onellm.modalities.base import Damaged, Modality, Preview, Sample, Seen, megabytes, refuse
+from onellm.modalities.audio import Soundtrack
+from onellm.modalities.base import Damaged, Modality, Preview, Sample, Seen, check_times, megabytes, refuse
 from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, millions, size_text, to_pixels
 from onellm.modalities.plots import spread
 
 if TYPE_CHECKING:
     import torch
 
-READERS = ("mov", "matroska", "avi", "gif")
+SILENT = "the sound track is not part of what is seen; choose to have it heard, or add it as audio"
 # the largest picture of 16:9 within the limit; codecs fill sides up to a multiple of 8 or 16
 _HEIGHT = int((LIMITS.video_pixels * 9 / 16) ** 0.5) // 8 * 8
 _WIDTH = _HEIGHT * 16 // 9
@@ -27,12 +27,29 @@ _WIDTH = _HEIGHT * 16 // 9
 
 @dataclass
 class _Index:
-    """Where a video's frames are: times in order, and the times of key frames, in stream units."""
+    """Where the frames of a video, or of a part of it, are.
+
+    Attributes:
+        times: of the frames, in order, in stream units.
+        keys: times of the video's key frames.
+        origin: time of the video's first frame.
+        seconds_per_unit: of the stream.
+        length_s: how long it lasts.
+    """
 
     times: np.ndarray
     keys: np.ndarray
+    origin: int
     seconds_per_unit: float
-    end_s: float
+    length_s: float
+
+    def between(self, start_s: float, stop_s: float) -> _Index:
+        """Return the frames of a part; where none is in it, the one that is still shown."""
+        first, last = (self.origin + time_s / self.seconds_per_unit for time_s in (start_s, stop_s))
+        inside = self.times[(self.times >= first) & (self.times < last)]
+        if not len(inside):
+            inside = self.times[self.times < last][-1:]
+        return replace(self, times=inside, length_s=max(0.0, min(stop_s, self.length_s) - start_s))
 
 
 class Video(Modality):
@@ -46,18 +63,20 @@ class Video(Modality):
     title = "Video"
     icon = "🎬"
     libraries = ("av", "av.subtitles.stream")
-    suffixes = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".gif")
+    suffixes = Soundtrack.suffixes
     expects = (
         f"a video (mp4, mov, webm, mkv, avi or gif) of up to {megabytes(LIMITS.video_bytes)} "
         f"and {_WIDTH} × {_HEIGHT} pixels"
     )
 
-    def read(self, path: Path, frames: int = 16) -> Sample:
+    def read(self, path: Path, frames: int = 16, start_s: float | None = None, stop_s: float | None = None) -> Sample:
         """Read evenly spread frames.
 
         Args:
             path: the file.
             frames: how many frames to keep, 1 to 64.
+            start_s: where to begin, in seconds from the first frame.
+            stop_s: where to end.
 
         Returns:
             A sample whose array is [T, H, W, 3] uint8 and whose rate_hz is the video's frames a second.
@@ -67,8 +86,9 @@ class Video(Modality):
         if not 1 <= frames <= LIMITS.video_sampled_frames:
             expected = f"1 to {LIMITS.video_sampled_frames}"
             raise refuse(path, f"the option frames is {frames}", expected, "choose another number")
+        check_times(path, start_s, stop_s)
         reader = sound.container_of(path)
-        if reader not in READERS:
+        if reader not in sound.VIDEOS:
             raise Damaged("not a video in these formats")
         with av.open(str(path), format=reader) as container:
             if not container.streams.video:
@@ -83,7 +103,7 @@ class Video(Modality):
             else:
                 declared_s = (container.duration or 0) / av.time_base
             index = self._index(path, container, stream)
-            duration_s = index.end_s
+            duration_s = index.length_s
             if duration_s < 0.9 * min(declared_s, 1e5) - 1 / max(float(stream.average_rate or 1), 1):
                 found = f"the video ends after {duration_s:.1f} s of {declared_s:.1f} s"
                 raise refuse(path, found, self.expects, "the file is cut short, so save or download it again")
@@ -97,17 +117,20 @@ class Video(Modality):
                 )
             stream.thread_type = "AUTO"
             stream.codec_context.options = {"max_pixels": str(LIMITS.video_pixels)}  # frames may be larger than that
+            if start_s is not None or stop_s is not None:
+                index = index.between(start_s or 0, duration_s if stop_s is None else stop_s)
             wanted = self._choose(index, frames, width * height, reader == "gif")
             pictures, times_s = self._decode(path, container, stream, wanted, index)
             rotation = self._pictures_turn(pictures)
             has_sound = bool(container.streams.audio)
         array = np.stack([_to_array(picture, rotation) for picture in pictures])
+        whole, duration_s = duration_s == index.length_s, index.length_s
         rate_hz = len(index.times) / duration_s if duration_s > 0 else 1.0
         notes = []
-        if duration_s > LIMITS.video_seconds:
+        if whole and duration_s > LIMITS.video_seconds:
             notes.append(f"cut to the first {LIMITS.video_seconds:g} s")
         if has_sound:
-            notes.append("the sound track is not part of what is seen; add it as audio to have it heard")
+            notes.append(SILENT)
         summary = f"{duration_s:.1f} s, {size_text(array.shape[2], array.shape[1])}, {rate_hz:.3g} frames/s"
         return Sample(
             self.name,
@@ -118,6 +141,7 @@ class Video(Modality):
             notes=notes,
             duration_s=duration_s,
             times_s=times_s,
+            sound=has_sound,
         )
 
     def _index(self, path: Path, container: Any, stream: Any) -> _Index:
@@ -141,7 +165,7 @@ class Video(Modality):
         unit = float(stream.time_base)
         ordered = np.sort(np.asarray(times))
         container.seek(int(ordered[0]), stream=stream)
-        return _Index(ordered, np.sort(np.asarray(keys)), unit, float((end - ordered[0]) * unit))
+        return _Index(ordered, np.sort(np.asarray(keys)), ordered[0], unit, float((end - ordered[0]) * unit))
 
     @staticmethod
     def _choose(index: _Index, frames: int, pixels: int, from_start: bool) -> np.ndarray:
@@ -168,7 +192,7 @@ class Video(Modality):
             The frames, and their times [T] in seconds from the first.
         """
         deadline = time.monotonic() + LIMITS.load_seconds
-        pictures, shown, position, last = [], [], index.times[0], None
+        pictures, shown, position, last = [], [], index.origin, None
         decoder = container.decode(stream)
         for moment in wanted:
             key = index.keys[index.keys <= moment]
@@ -188,7 +212,7 @@ class Video(Modality):
         if len(pictures) < max(1, 0.75 * len(wanted)):
             found = f"only {len(pictures)} of {len(wanted)} frames could be decoded"
             raise refuse(path, found, self.expects, "the file is damaged, so save or download it again")
-        return pictures, (np.array(shown) - index.times[0]) * index.seconds_per_unit
+        return pictures, (np.array(shown) - index.origin) * index.seconds_per_unit
 
     @staticmethod
     def _pictures_turn(pictures: list[Any]) -> int:
@@ -207,7 +231,7 @@ class Video(Modality):
         Raises:
             FileError: if the file is not a video or has no sound.
         """
-        return _Soundtrack().load(path)
+        return Soundtrack().load(path)
 
     def to_tensor(
         self,
@@ -252,20 +276,6 @@ class Video(Modality):
             image.thumbnail((320, 320))
         labels = () if sample.times_s is None else tuple(f"{sample.times_s[i]:.1f} s" for i in shown)
         return Preview("gallery", images, f"{sample.name}: {sample.summary}", labels)
-
-
-class _Soundtrack(Audio):
-    """Reads video files as sounds."""
-
-    suffixes = Video.suffixes
-    expects = "a video with a sound track"
-    limit_bytes = LIMITS.video_bytes
-
-    def read(self, path: Path) -> Sample:
-        """Decode the sound track."""
-        if sound.container_of(path) not in READERS:
-            raise Damaged("not a video in these formats")
-        return self.sample(path, sound.decode(path, RATE_HZ, self.expects))
 
 
 def _pick(count: int, frames: int) -> np.ndarray:

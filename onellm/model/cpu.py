@@ -23,6 +23,8 @@ WIDE = 512  # width of an encoder from which 8-bit products pay
 class PackedLinear(nn.Module):
     """A float32 linear layer whose weight lies in oneDNN's order."""
 
+    weight = None  # some of transformers' layers look at the type of their linears' weights
+
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None):
         super().__init__()
         self.out_features, self.in_features = weight.shape
@@ -42,6 +44,8 @@ class Int8Linear(nn.Module):
     answer in ten (docs/performance.md).
     """
 
+    weight = None
+
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None):
         super().__init__()
         self.out_features, self.in_features = weight.shape
@@ -60,6 +64,8 @@ class Int8Linear(nn.Module):
 
 class Int8ProductLinear(nn.Module):
     """A large linear layer of the encoder: weights and activations in 8 bits, a scale a row and a scale a token."""
+
+    weight = None
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None):
         super().__init__()
@@ -91,6 +97,7 @@ class PackedAttention(Attention):
     def __init__(self, attention: Attention, linear: type[nn.Module]):
         nn.Module.__init__(self)  # none of torch's parameters
         self.num_heads = attention.num_heads
+        self.bias_k, self.bias_v = attention.bias_k, attention.bias_v
         self.qkv = linear(attention.in_proj_weight, attention.in_proj_bias)
         self.out_proj = linear(attention.out_proj.weight, attention.out_proj.bias)
 
@@ -163,6 +170,7 @@ class DecoderLayer(nn.Module):
             if part is not base(part):
                 part.base_layer = None  # the switch outlives the weights
         self.attention_norm = layer.input_layernorm.weight
+        self.routed = layer.input_layernorm if layer.input_layernorm._forward_hooks else None  # by `RoutedAdapters`
         self.ffn_norm = layer.post_attention_layernorm.weight
         self.eps = layer.input_layernorm.variance_epsilon
 
@@ -180,7 +188,10 @@ class DecoderLayer(nn.Module):
     ) -> torch.Tensor:
         """Map [B, L, D] to [B, L, D]."""
         batch, length, width = hidden_states.shape
-        x = F.rms_norm(hidden_states, (width,), self.attention_norm, self.eps)
+        if self.routed is None:
+            x = F.rms_norm(hidden_states, (width,), self.attention_norm, self.eps)
+        else:
+            x = self.routed(hidden_states)
         qkv = self.qkv_lora.add(self.qkv(x), x).view(batch, length, -1, self.head_dim)
         turned = self.heads + self.heads_kv
         pairs = torch.view_as_complex(qkv[:, :, :turned].unflatten(-1, (-1, 2)))
@@ -217,10 +228,13 @@ def optimise(model: nn.Module, int8: bool = False, report: Report | None = None)
         The same model, for inference only.
     """
     model.requires_grad_(False)
+    linear = Int8Linear if int8 else PackedLinear
+    if not hasattr(model, "language_model"):  # its layers are not told apart
+        _replace(model, linear)
+        return model.float()
     if model.projector is not None:
         model.projector.fold()
     llm = model.language_model
-    linear = Int8Linear if int8 else PackedLinear
     if _plain_llama(llm.config):
         count = len(llm.model.layers)
         for index, layer in enumerate(llm.model.layers):
@@ -230,7 +244,7 @@ def optimise(model: nn.Module, int8: bool = False, report: Report | None = None)
         llm.model.rotary_emb = Rotary(llm.model.rotary_emb)
     _replace(llm, linear)
     model.extend_head()  # which is another layer now
-    for part in (model.tokenizers, model.encoder, model.projector):  # the stems are convolutions
+    for part in (model.tokenizers, model.encoder, model.encoders, model.projector):  # the stems are convolutions
         if part is None:
             continue
         _replace(part, Int8ProductLinear if int8 and model.config.encoder["width"] >= WIDE else PackedLinear)

@@ -1,38 +1,59 @@
-"""OneLLM: eight kinds of file, one encoder, one projection module, one LLM.
+"""The model: kinds of file, encoder, projector, LLM, put together as a configuration says.
 
-Source: OneLLM: One Framework to Align All Modalities with Language (CVPR 2024, arXiv:2312.03700).
+Sources: OneLLM: One Framework to Align All Modalities with Language (CVPR 2024, arXiv:2312.03700); the other systems of
+the family are presets of the same parts.
 """
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, Cache, GenerationMixin, LogitsProcessorList, PreTrainedModel
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    Cache,
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedModel,
+)
 from transformers.generation.utils import GenerateOutput
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import load_state_dict
 
+from onellm.errors import ModelError
 from onellm.model import base_parts
-from onellm.model.config import OneLLMConfig
+from onellm.model.adapters import RoutedAdapters, Up
+from onellm.model.config import OneLLMConfig, merge
 from onellm.model.encoder import UniversalEncoder
-from onellm.model.making import Making
+from onellm.model.making import IGNORED, Making
+from onellm.model.merging import Merge, Windows
 from onellm.model.offload import live
 from onellm.model.outputs import Grammar
-from onellm.model.projectors import UniversalProjection
+from onellm.model.projectors import Instruction, build_projector
 from onellm.model.stems import STEMS
-from onellm.model.tokenizers import build_tokenizer
+from onellm.model.tokenizers import StemTokens, build_tokenizer
 
 FRAMES_ON_CPU = 4  # at once: more would leave the caches, and take 1.4 times as long; a GPU takes all in one batch
 
-Media = dict[str, Sequence[torch.Tensor]]
-"""kind -> one tensor a file, in the order in which their placeholders stand in `input_ids`."""
+Media = dict[str, Sequence[torch.Tensor | Windows]]
+"""kind -> one tensor a file, or those of its windows, in the order in which their placeholders stand in `input_ids`."""
+
+LORA_SWITCH = ("type", "on")  # of an adapter's settings; the others are PEFT's
 
 
 def _only_rows(module: nn.Module, _: tuple, output: torch.Tensor) -> torch.Tensor:
     """Silence a LoRA layer in the rows of a batch where it is not to speak."""
     return output if module.rows is None else output * module.rows
+
+
+def _pad(texts: Sequence[torch.Tensor]) -> Instruction:
+    """Join token ids [L] of several texts, with their mask."""
+    mask = pad_sequence([torch.ones_like(ids) for ids in texts], batch_first=True)
+    return pad_sequence(list(texts), batch_first=True), mask
 
 
 class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
@@ -50,39 +71,92 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: OneLLMConfig):
         super().__init__(config)
-        kinds, width = list(config.modalities), config.encoder.get("width", 0)
+        kinds = list(config.modalities)
         stems = {
             settings["tokenizer"]["stem"] for settings in config.modalities.values() if "stem" in settings["tokenizer"]
         }
         self.stems = nn.ModuleDict({name: STEMS[name]() for name in sorted(stems)}).requires_grad_(False)
         self.tokenizers = nn.ModuleDict(
             {
-                kind: build_tokenizer(width, settings["tokenizer"], self.stems)
+                kind: build_tokenizer(
+                    settings.get("encoder", {}).get("width", config.encoder["width"]), settings["tokenizer"], self.stems
+                )
                 for kind, settings in config.modalities.items()
                 if "share" not in settings["tokenizer"]
             }
         )
         self.encoder = UniversalEncoder(**config.encoder) if config.encoder else None
+        self.encoders = nn.ModuleDict(
+            {
+                kind: UniversalEncoder(**merge(config.encoder, settings["encoder"]))
+                for kind, settings in config.modalities.items()
+                if "encoder" in settings
+            }
+        )
+        width = config.text_config.hidden_size
         self.projector = (
-            UniversalProjection(kinds, width, config.text_config.hidden_size, **config.projector)
+            build_projector(kinds, self.encoder.features, width, config.projector, config.tags)
             if config.projector
             else None
         )
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.merging = Merge()
+        build = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        self.language_model = build.from_config(config.text_config)
+        self._check_lengths()
         self.init_outputs(config)
-        if config.adapter:
-            self.insert_adapter(config.adapter)
         self.post_init()
+        if config.adapter:  # behind the random weights, or LoRA would not start from zero
+            self.insert_adapter(config.adapter)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, Up):  # of the encoder's adapters
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
+
+    def _check_lengths(self) -> None:
+        """Make sure that a prompt gets as many placeholders as there will be soft words.
+
+        Raises:
+            ModelError: the configuration says another number.
+        """
+        for kind in self.config.modalities:
+            if isinstance(self.tokenizer_for(kind), StemTokens):  # which makes a few tokens of any number of frames
+                continue
+            frames = self.config.modalities[kind].get("input", {}).get("frames", 1)
+            encoder = self.encoder_for(kind)
+            if encoder.features != self.encoder.features:
+                raise ModelError(
+                    f"The encoder of kind {kind} gives features {encoder.features} wide and that of the others "
+                    f"{self.encoder.features}; set its 'output' so that they are the same."
+                )
+            features = encoder.count(self.tokenizer_for(kind).count, frames)
+            length = self.projector.count(features) + len(self.config.tags)
+            if self.config.length_of(kind) != length:
+                raise ModelError(
+                    f"A file of kind {kind} becomes {length} soft words, but the configuration says "
+                    f"{self.config.length_of(kind)}; set its 'length' to {length}."
+                )
 
     def insert_adapter(self, settings: dict) -> None:
-        """Put LoRA layers that change nothing yet into the LLM; `settings` are PEFT's."""
+        """Put layers that change nothing yet into the LLM; for `settings` see `OneLLMConfig.adapter`.
+
+        Raises:
+            ModelError: the type of adapter is unknown, or the LLM has no place for it.
+        """
         self.config.adapter = settings
+        options = {key: value for key, value in settings.items() if key not in LORA_SWITCH}
+        name = settings.get("type", "lora")
+        if name == "routed":
+            self.adapters = RoutedAdapters(self.language_model, options)
+            return
+        if name != "lora":
+            raise ModelError(f"The adapter '{name}' is not known; choose one of lora, routed.")
         # peft imports bitsandbytes, which warns of a 4-bit kernel that nothing here uses
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         from peft import LoraConfig, inject_adapter_in_model
 
-        lora = {key: value for key, value in settings.items() if key != "on"}
-        inject_adapter_in_model(LoraConfig(**lora), self.language_model)
+        inject_adapter_in_model(LoraConfig(**options), self.language_model)
         # kept in a list, so that layers that are fused later on can still be switched
         self._adapter_active: bool | torch.Tensor | None = None  # not yet told to the layers
         self._tuners = [module for module in self.language_model.modules() if hasattr(module, "lora_A")]
@@ -91,15 +165,24 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
                 down.rows = None
                 down.register_forward_hook(_only_rows)
 
-    def _switch_adapter(self, active: bool | torch.Tensor) -> None:
-        """Let the LoRA layers of the LLM speak, everywhere, or in rows [B] or at places [B, L] of a batch.
+    def _switch_adapter(self, active: bool | torch.Tensor, batch: int, fresh: bool) -> None:
+        """Tell the LLM's adapter which rows of a batch hold files, or which places outputs.
 
-        In training they speak everywhere, unless they are for the tokens of outputs alone.
+        LoRA speaks there alone, but in training and where it always does everywhere, unless it is for outputs; a
+        routed adapter is weighed by the rows, once a prompt.
+
+        Args:
+            active: whether all rows do, or [B] or [B, L] bool.
+            batch: B.
+            fresh: whether a prompt begins here.
         """
         if not self.config.adapter:
             return
-        if not self.config.adapter_on_outputs:
-            active = self.training or active
+        if self.config.adapter.get("type") == "routed":
+            self.adapters.route(self.language_model, active, batch, fresh)
+            return
+        if self.config.adapter_on != "outputs":
+            active = self.training or self.config.adapter_on == "always" or active
         if active is self._adapter_active:  # which spares every token a walk over the layers
             return
         self._adapter_active = active
@@ -117,7 +200,7 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
 
     def adapted(self, input_ids: torch.Tensor) -> bool | torch.Tensor:
         """Tell where in a batch [B, L] the LLM's adapter speaks: everywhere, nowhere, in rows [B], at places [B, L]."""
-        if not self.config.adapter_on_outputs:
+        if self.config.adapter_on != "outputs":
             return self.rows_with_files(input_ids)
         own = self.rows.own(input_ids)
         return bool(own[0, 0]) if bool((own == own[0, 0]).all()) else own
@@ -128,6 +211,11 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
         """Return the tokenizer of a kind, its own or the one it shares."""
         return self.tokenizers[self.config.modalities[kind]["tokenizer"].get("share", kind)]
 
+    def encoder_for(self, kind: str) -> UniversalEncoder:
+        """Return the encoder of a kind: its own, that of the kind whose tokenizer it shares, or the common one."""
+        shared = self.config.modalities[kind]["tokenizer"].get("share", kind)
+        return self.encoders[shared] if shared in self.encoders else self.encoder
+
     def encode(self, kind: str, extracted: torch.Tensor) -> torch.Tensor:
         """Encode one kind's batch.
 
@@ -136,39 +224,57 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
             extracted: [B, ...], what the kind's tokenizer extracted from the files' tensors.
 
         Returns:
-            [B, N, D] features, averaged over the frames where the tokenizer keeps them apart.
+            [B, N, D] features; those of frames that the tokenizer keeps apart are joined.
         """
-        tokenizer = self.tokenizer_for(kind)
+        tokenizer, encoder = self.tokenizer_for(kind), self.encoder_for(kind)
         tokens, positions = tokenizer(self._to_encoder(extracted)), live(tokenizer, "positions")
         if tokens.dim() == 3:
-            return self.encoder(tokens, positions)
+            return encoder(tokens, positions)
         frames = tokens.flatten(0, 1)
         groups = frames.split(FRAMES_ON_CPU) if frames.is_cpu else [frames]
-        features = torch.cat([self.encoder(group, positions) for group in groups])
-        return features.unflatten(0, tokens.shape[:2]).mean(dim=1)
+        features = torch.cat([encoder(group, positions) for group in groups])
+        return encoder.join(features.unflatten(0, tokens.shape[:2]))
 
-    def project(self, kind: str, features: torch.Tensor) -> torch.Tensor:
-        """Project [B, N, D] features to [B, M + 2, D_llm]: start tag, soft words, end tag."""
-        embedding = live(self.get_input_embeddings(), "weight") if self.projector.anchor is not None else None
-        return self.projector(features, kind, embedding)
+    def project(self, kind: str, features: torch.Tensor, instruction: Instruction | None = None) -> torch.Tensor:
+        """Project [B, N, D] features to [B, length, D_llm]: soft words, and the tags around them."""
+        return self.projector(features, kind, self.anchor_words(), instruction)
+
+    def anchor_words(self) -> torch.Tensor | None:
+        """Return [size, D_llm], what the LLM reads for the words of the anchor's vocabulary; None without an anchor."""
+        anchor = self.projector.anchor
+        return None if anchor is None else self.get_input_embeddings()(anchor.token_ids)
 
     def _to_encoder(self, values: torch.Tensor) -> torch.Tensor:
         """Bring values to the encoder's precision and, unless it is offloaded, its device."""
         like = self.encoder.class_embedding
         return values.to(like.dtype) if like.is_meta else values.to(like)
 
-    def soft_words(self, kind: str, values: Sequence[torch.Tensor], extracted: bool = False) -> torch.Tensor:
+    def soft_words(
+        self,
+        kind: str,
+        values: Sequence[torch.Tensor],
+        extracted: bool = False,
+        instructions: Sequence[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """Turn files into what the LLM reads.
 
         Args:
             kind: the kind of all of them.
             values: one tensor a file; tensors of one shape run as one batch.
             extracted: the tensors are what the kind's tokenizer extracted (training keeps these).
+            instructions: for a projector that reads the question, its token ids [L] for each file.
 
         Returns:
-            [files, M + 2, D_llm].
+            [files, length, D_llm].
         """
-        return self._by_shape(kind, values, extracted, self.project)
+
+        def project(features: torch.Tensor, indices: list[int]) -> torch.Tensor:
+            asked = None
+            if instructions is not None:
+                asked = _pad([instructions[index].to(features.device) for index in indices])
+            return self.project(kind, features, asked)
+
+        return self._by_shape(kind, values, extracted, project)
 
     def _by_shape(self, kind: str, values: Sequence[torch.Tensor], extracted: bool, project: Callable) -> torch.Tensor:
         """Encode and project files of one kind; those whose tensors are of one shape run as one batch."""
@@ -180,9 +286,40 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
             batch = self._to_encoder(torch.stack([values[index] for index in indices]))
             if not extracted:
                 batch = self.tokenizer_for(kind).extract(batch)
-            for index, word in zip(indices, project(kind, self.encode(kind, batch)), strict=True):
+            for index, word in zip(indices, project(self.encode(kind, batch), indices), strict=True):
                 words[index] = word
         return torch.stack(words)
+
+    def file_words(
+        self,
+        kind: str,
+        values: Sequence[torch.Tensor | Windows],
+        extracted: bool = False,
+        instructions: Sequence[torch.Tensor] | None = None,
+    ) -> list[torch.Tensor]:
+        """Turn files into what the LLM reads, each of its own length; for the arguments see `soft_words`.
+
+        Returns:
+            [length, D_llm] for each file; the words of one that is read in windows are merged, between one pair of
+            tags.
+        """
+        if not any(isinstance(value, Windows) for value in values):
+            return list(self.soft_words(kind, values, extracted, instructions))
+        made: list[torch.Tensor] = []
+        for index, value in enumerate(values):
+            asked = None if instructions is None else instructions[index : index + 1]
+            if not isinstance(value, Windows):
+                made += self.soft_words(kind, [value], extracted, asked)
+                continue
+            read: list[torch.Tensor] = []
+            for _, alike in groupby(value.tensors, key=lambda tensor: tensor.shape):
+                batch = list(alike)
+                read += self.soft_words(kind, batch, extracted, None if asked is None else [*asked] * len(batch))
+            start, end = (tag in self.projector.tags for tag in ("start", "end"))
+            inner = torch.cat([words[start : len(words) - end] for words in read])
+            merged, _ = self.merging(inner, value.words)
+            made.append(torch.cat([read[0][:start], merged, read[0][len(read[0]) - end :]]))
+        return made
 
     def anchor_loss(self, media: Media, word_labels: torch.Tensor, extracted: bool = False) -> torch.Tensor:
         """Compare the soft words of files with the words of their names; the LLM does not run.
@@ -196,8 +333,23 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
             The mean cross-entropy, a scalar.
         """
         ((kind, values),) = media.items()
-        words = self._by_shape(kind, values, extracted, lambda kind, features: self.projector.words(features, kind))
-        return self.projector.anchor.loss(words, self.get_input_embeddings().weight, word_labels)
+        words = self._by_shape(kind, values, extracted, lambda features, _: self.projector.words(features, kind))
+        return self.projector.anchor.loss(words, self.anchor_words(), word_labels)
+
+    def contrast_loss(self, media: Media, texts: Sequence[torch.Tensor], extracted: bool = False) -> torch.Tensor:
+        """Compare files with texts, as a querying transformer learns to before any LLM; the LLM does not run.
+
+        Args:
+            media: files of one kind.
+            texts: token ids [L] of the projector's own tokenizer, one text a file.
+            extracted: as for `soft_words`.
+
+        Returns:
+            The loss, a scalar, see `projectors.contrast.Contrast`.
+        """
+        ((kind, values),) = media.items()
+        features = self._by_shape(kind, values, extracted, lambda features, _: features)
+        return self.projector.contrast_loss(features, kind, _pad(texts))
 
     def embed(
         self,
@@ -206,15 +358,17 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
         extracted: bool = False,
         known: int = 0,
         words: bool = False,
+        instructions: Media | None = None,
     ) -> torch.Tensor:
         """Embed a prompt and put the files' soft words in their places.
 
         Args:
-            input_ids: [B, L]; a file of a kind is `config.media_length` placeholders of the kind's `token_id`.
+            input_ids: [B, L]; a file of a kind is `config.length_of(kind)` placeholders of the kind's `token_id`.
             media: the files' tensors.
             extracted: as for `soft_words`.
             known: positions at the start whose embeddings nobody will read; files that lie there are not encoded.
-            words: the tensors are soft words already, one [M + 2, D_llm] of `soft_words` a file.
+            words: the tensors are soft words already, one [length, D_llm] of `soft_words` a file.
+            instructions: kind -> token ids [L] of the question about each file, see `soft_words`.
 
         Returns:
             [B, L, D_llm].
@@ -227,20 +381,32 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
             places = input_ids == settings["token_id"]
             values = (media or {}).get(kind)
             values = [] if values is None else values
-            wanted = len(values) * self.config.media_length
-            if int(places.sum()) != wanted:
+            one = self.config.length_of(kind)
+            tags = len(self.config.tags)
+            lengths = torch.tensor(
+                [
+                    len(value) if words else value.words + tags if isinstance(value, Windows) else one
+                    for value in values
+                ],
+                dtype=torch.long,
+            )
+            if int(places.sum()) != int(lengths.sum()):
                 raise ValueError(
                     f"The prompt holds {int(places.sum())} placeholders of kind {kind}, but {len(values)} file(s) "
-                    f"of it need {wanted}; build both with OneLLMProcessor."
+                    f"of it need {int(lengths.sum())}; build both with OneLLMProcessor."
                 )
+            asked = (instructions or {}).get(kind)
             if known and len(values):
-                last = places.nonzero()[:: self.config.media_length, 1] + self.config.media_length - 1
+                last = places.nonzero()[lengths.cumsum(0).to(places.device) - 1, 1]
                 fresh = last >= known
-                places[places.clone()] = fresh.repeat_interleave(self.config.media_length)
-                values = [value for value, wanted in zip(values, fresh.tolist(), strict=True) if wanted]
+                places[places.clone()] = fresh.repeat_interleave(lengths.to(places.device))
+                wanted = fresh.nonzero()[:, 0].tolist()
+                values = [values[index] for index in wanted]
+                asked = asked and [asked[index] for index in wanted]
             if len(values):
-                scattered = torch.stack(list(values)) if words else self.soft_words(kind, values, extracted)
-                embeds = embeds.masked_scatter(places.unsqueeze(-1).to(embeds.device), scattered.to(embeds))
+                made = values if words else self.file_words(kind, values, extracted, asked)
+                scattered = torch.cat(list(made)).to(embeds)
+                embeds = embeds.masked_scatter(places.unsqueeze(-1).to(embeds.device), scattered)
         return embeds
 
     # ---- the causal language model ----------------------------------------------------------------------------
@@ -251,8 +417,10 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         media: Media | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        instructions: Media | None = None,
         labels: torch.Tensor | None = None,
         word_labels: torch.Tensor | None = None,
+        texts: Sequence[torch.Tensor] | None = None,
         use_adapter: bool | torch.Tensor | None = None,
         extracted: bool = False,
         position_ids: torch.Tensor | None = None,
@@ -269,8 +437,10 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
             attention_mask: [B, L], 0 where padded.
             media: the files' tensors, kind by kind.
             inputs_embeds: [B, L, D_llm], instead of `input_ids` and `media`.
-            labels: [B, L], -100 where there is no loss.
+            instructions: as for `embed`.
+            labels: [B, L], -100 where there is no loss; for an encoder-decoder LLM [B, L'], the answer alone.
             word_labels: [B, M], for a loss on the soft words of `media` alone, see `anchor_loss`.
+            texts: one a file, for the loss of `media` against texts alone, see `contrast_loss`.
             use_adapter: whether the LLM's adapter is on, for all, for each row [B] or place [B, L]; by default as
                 `adapted` has it (a step that continues a cache holds no files: say it there).
             extracted: as for `soft_words`.
@@ -287,11 +457,26 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
         """
         if word_labels is not None:
             return CausalLMOutputWithPast(loss=self.anchor_loss(media, word_labels, extracted))
+        if texts is not None:
+            return CausalLMOutputWithPast(loss=self.contrast_loss(media, texts, extracted))
         if inputs_embeds is None:
-            inputs_embeds = self.embed(input_ids, media, extracted)
+            inputs_embeds = self.embed(input_ids, media, extracted, instructions=instructions)
             if use_adapter is None and self.config.adapter:
-                use_adapter = (bool(media) or self.config.adapter_on_outputs) and self.adapted(input_ids)
-        self._switch_adapter(bool(media) if use_adapter is None else use_adapter)
+                use_adapter = (bool(media) or self.config.adapter_on == "outputs") and self.adapted(input_ids)
+        if self.config.is_encoder_decoder:
+            self._switch_adapter(bool(media) if use_adapter is None else use_adapter, 0, False)
+            if labels is None and "decoder_input_ids" not in kwargs:  # then what begins the answer
+                start = self.config.text_config.decoder_start_token_id
+                kwargs["decoder_input_ids"] = torch.full((len(inputs_embeds), 1), start, device=inputs_embeds.device)
+            whole = kwargs.pop("num_items_in_batch", None)  # labels of all batches of a step, as causal LLMs take it
+            output = self.language_model(
+                inputs_embeds=inputs_embeds, attention_mask=attention_mask, labels=labels, **kwargs
+            )
+            if whole is not None and labels is not None:
+                output.loss = output.loss * labels.ne(IGNORED).sum() / whole
+            return output
+        fresh = past_key_values is None or not past_key_values.get_seq_length()
+        self._switch_adapter(bool(media) if use_adapter is None else use_adapter, len(inputs_embeds), fresh)
         if labels is not None and self.rows is not None and self.training:
             labels, logits_to_keep = self.answered(labels)
         if condition:
@@ -317,6 +502,7 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
         input_ids: torch.Tensor | None = None,
         media: Media | list[Media] | None = None,
         words: bool = False,
+        instructions: Media | None = None,
         **kwargs: Any,
     ) -> torch.Tensor | GenerateOutput:
         """Generate as transformers does; the files are encoded once, before the first token.
@@ -329,6 +515,7 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
             input_ids: [B, L] with placeholders.
             media: the files' tensors; a list of these, one a row, is joined.
             words: as for `embed`.
+            instructions: as for `embed`.
             **kwargs: as for `GenerationMixin.generate`.
 
         Returns:
@@ -346,14 +533,16 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
         kwargs.setdefault("use_adapter", self.adapted(input_ids))
         cache = kwargs.get("past_key_values")
         known = 0 if cache is None else int(cache.get_seq_length())
-        if known and self.config.adapter and not self.config.adapter_on_outputs:
+        if known and self.config.adapter_on == "files":
             before = torch.as_tensor(self.rows_with_files(input_ids[:, :known]))
             if (before != torch.as_tensor(kwargs["use_adapter"])).any():
                 cache.reset()
                 known = 0
-        kwargs["inputs_embeds"] = self.embed(input_ids, media, known=known, words=words)
+        kwargs["inputs_embeds"] = self.embed(input_ids, media, known=known, words=words, instructions=instructions)
         mask = kwargs.get("attention_mask")  # without one, transformers would guess it from the 0 that stands for files
         kwargs["attention_mask"] = torch.ones_like(input_ids) if mask is None else mask.to(input_ids.device)
+        if self.config.is_encoder_decoder:
+            return self._generate_apart(input_ids, **kwargs)
         if self.rows is not None:
             grammar = Grammar(self.config.spans, input_ids.shape[1])
             kwargs["logits_processor"] = LogitsProcessorList([grammar, *(kwargs.get("logits_processor") or [])])
@@ -361,6 +550,21 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
         output = super().generate(plain, **kwargs)
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
         sequences[:, : plain.shape[1]] = input_ids.repeat_interleave(len(sequences) // len(input_ids), dim=0)
+        return output
+
+    def _generate_apart(self, input_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor | GenerateOutput:
+        """Let an encoder-decoder LLM read the prompt and write the answer, and put the prompt before it."""
+        self._switch_adapter(kwargs.pop("use_adapter"), 0, False)
+        kwargs.pop("past_key_values", None)
+        kwargs.setdefault("generation_config", self.generation_config)  # the LLM's own knows nothing of the preset
+        kwargs.setdefault("decoder_start_token_id", self.config.text_config.decoder_start_token_id)
+        output = self.language_model.generate(**kwargs)
+        answers = output if isinstance(output, torch.Tensor) else output.sequences
+        prompts = input_ids.repeat_interleave(len(answers) // len(input_ids), dim=0)
+        sequences = torch.cat([prompts, answers[:, 1:]], dim=1)  # without the token that starts a decoder
+        if isinstance(output, torch.Tensor):
+            return sequences
+        output.sequences = sequences
         return output
 
     def prepare_inputs_for_generation(
@@ -389,7 +593,7 @@ class OneLLMForConditionalGeneration(Making, PreTrainedModel, GenerationMixin):
         ids = inputs.pop("input_ids", None)
         if ids is not None:
             inputs["inputs_embeds"] = self.embed_tokens(ids)
-        if self.config.adapter_on_outputs:
+        if self.config.adapter_on == "outputs":
             places = kwargs.get("use_adapter")
             if ids is not None:
                 inputs["use_adapter"] = self.adapted(ids)

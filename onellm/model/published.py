@@ -38,24 +38,39 @@ class Published:
 PUBLISHED = {"onellm-7b": Published("csuhan/OneLLM-7B", "consolidated.00-of-01.pth")}
 
 
+def place(name: str) -> Path:
+    """Return where the converted model lies in the cache, or would lie."""
+    return cache_folder() / "models" / name
+
+
 def folder(name: str) -> Path | None:
     """Return the converted model's folder in the cache, or None where there is none."""
-    path = cache_folder() / "models" / name
-    return path if (path / "config.json").exists() else None
+    return place(name) if (place(name) / "config.json").exists() else None
+
+
+def here(name: str) -> Path | None:
+    """Return where a model's weights are without a download: its folder, or the files in a cache; None if nowhere."""
+    if (found := folder(name)) or name not in PUBLISHED:
+        return found
+    files = [_cached(name, file) for file in PUBLISHED[name].files]
+    return files[-1].parent if all(files) else None
+
+
+def download_bytes(name: str) -> int | None:
+    """Ask the hub how much `fetch` would download; None where it does not answer within seconds."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    source = PUBLISHED[name]
+    try:
+        urls = [hf_hub_url(source.repository, file, revision=source.revision) for file in reversed(source.files)]
+        return sum(get_hf_file_metadata(url, timeout=3).size or 0 for url in urls)
+    except Exception:  # whatever it is, the hub has not answered
+        return None
 
 
 def available(name: str) -> bool:
     """Tell within seconds whether `fetch` has a chance: the model is in a cache, or the hub answers."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    source = PUBLISHED.get(name)
-    if source is None or folder(name) or all(_cached(name, file) for file in source.files):
-        return source is not None
-    try:
-        url = hf_hub_url(source.repository, source.checkpoint, revision=source.revision)
-        return get_hf_file_metadata(url, timeout=3).etag is not None
-    except Exception:  # whatever it is, the hub has not answered
-        return False
+    return here(name) is not None or name in PUBLISHED and download_bytes(name) is not None
 
 
 def fetch(name: str, report: Report | None = None) -> Path:
@@ -109,7 +124,7 @@ def _convert(name: str, report: Report | None, params: Path, tokenizer: Path, ch
     """Convert the files, then remove what was downloaded here (what lies in the hub's own cache is not ours)."""
     from onellm.model.checkpoint import convert
 
-    out = convert(checkpoint, cache_folder() / "models" / name, tokenizer, params, report=report)
+    out = convert(checkpoint, place(name), tokenizer, params, report=report)
     shutil.rmtree(cache_folder() / "downloads" / name, ignore_errors=True)
     return out
 

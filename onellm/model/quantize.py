@@ -27,10 +27,14 @@ CPU_MODES = ("none", "int8", "8bit", "4bit")
 # the answers about files, and a head in 4bit costs three more points in text; experts cost nothing beside the LLM.
 # docs/performance.md has the table.
 PRECISE = (
-    *("stems", "tokenizers", "encoder", "outputs"),
+    *("stems", "tokenizers", "encoder", "encoders", "adapters", "outputs"),
     *("projector.routers", "projector.input_proj", "projector.output_proj"),
     *("lm_head", r".*\.lora_[AB]"),
+    *("model.vision_model", "model.perceiver_resampler"),  # of models with gated layers
 )
+
+# what LLMs call the hidden width of their feed-forward layers
+HIDDEN = ("intermediate_size", "ffn_dim", "d_ff", "n_inner")
 
 BLOCK, NESTED_BLOCK = 64, 256  # bitsandbytes: weights a scale in 4bit, scales a scale of scales
 
@@ -83,6 +87,13 @@ def dtype_for(device: str) -> "torch.dtype":
     if device == "cpu":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def stored_dtype(config: "OneLLMConfig") -> "torch.dtype":
+    """Return the type that a model's weights have in its files."""
+    import torch
+
+    return torch.float32 if config.base_parts else getattr(config, "dtype", None) or torch.bfloat16
 
 
 def quantization_config(mode: str | None, device: str) -> Any:
@@ -166,7 +177,8 @@ def estimate(
     text = config.text_config
     context = min(context, getattr(text, "max_position_embeddings", context))
     cache = cache_bytes(text, context, dtype)
-    reading = context * (4 * text.hidden_size + 3 * text.intermediate_size)
+    hidden = next(getattr(text, name) for name in HIDDEN if hasattr(text, name))
+    reading = context * (4 * text.hidden_size + 3 * hidden)
     width, growth = config.encoder.get("width", 0), config.encoder.get("mlp_ratio", 4.0)
     seeing = 0
     for kind, settings in config.modalities.items():
@@ -177,8 +189,11 @@ def estimate(
     head = model.get_output_embeddings().weight
     if dtype == torch.float32 and head is model.get_input_embeddings().weight:  # the CPU packs a copy of a tied head
         working += head.numel() * (1 if quantize == "int8" else 4)
-    stored = torch.float32 if config.base_parts else getattr(config, "dtype", None) or torch.bfloat16
-    loading = stored.itemsize * sum(tensor.numel() for tensor in model.parameters()) if quantize == "int8" else 0
+    loading = (
+        stored_dtype(config).itemsize * sum(tensor.numel() for tensor in model.parameters())
+        if quantize == "int8"
+        else 0
+    )
     return Estimate(weights, cache, int(working), loading)
 
 
@@ -187,17 +202,23 @@ def _without_weights(config: str) -> Any:
     """Build a model that has shapes alone from its configuration in JSON."""
     import torch
 
-    from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration
+    from onellm.auto import model_class
+    from onellm.model.config import read_config
 
+    built = read_config(json.loads(config))
     with torch.device("meta"):
-        return OneLLMForConditionalGeneration(OneLLMConfig.from_dict(json.loads(config)))
+        return model_class(built)(built)
 
 
 def cache_bytes(text: Any, context: int, dtype: "torch.dtype") -> int:
-    """Return the bytes of an LLM's keys and values of `context` positions; `text` is its configuration."""
+    """Return the bytes of an LLM's keys and values of `context` positions; `text` is its configuration.
+
+    The decoder of an encoder-decoder LLM keeps those of the prompt beside its own.
+    """
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return 2 * text.num_hidden_layers * heads * head_dim * context * dtype.itemsize
+    times = 4 if getattr(text, "is_encoder_decoder", False) else 2
+    return times * text.num_hidden_layers * heads * head_dim * context * dtype.itemsize
 
 
 def _quantised(name: str, module: Any, mode: str) -> bool:

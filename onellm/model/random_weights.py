@@ -33,8 +33,8 @@ def random_state(config: OneLLMConfig, dtype: torch.dtype, device: str) -> dict[
         dtype: of its floating-point tensors.
         device: where they are drawn.
     """
-    from onellm.auto import OneLLMForConditionalGeneration
+    from onellm.auto import model_class
 
     with torch.device("meta"):
-        shapes = OneLLMForConditionalGeneration(config).state_dict()
+        shapes = model_class(config)(config).state_dict()
     return {name: RandomTensor(name, shape, dtype, device) for name, shape in shapes.items()}

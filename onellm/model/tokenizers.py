@@ -30,9 +30,9 @@ class Tokenizer(nn.Module):
 class ImagePatches(Tokenizer):
     """CLIP's patch layer, for everything that is a picture or several."""
 
-    def __init__(self, width: int, size: int = 224, patch: int = 14):
+    def __init__(self, width: int, size: int = 224, patch: int = 14, bias: bool = False):
         super().__init__(width, (size // patch) ** 2)
-        self.conv = nn.Conv2d(3, width, patch, patch, bias=False)
+        self.conv = nn.Conv2d(3, width, patch, patch, bias=bias)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Cut [B, 3, H, W] into [B, N, D], or [B, T, 3, H, W] into [B, T, N, D]."""
@@ -40,16 +40,56 @@ class ImagePatches(Tokenizer):
         return tokens.unflatten(0, pictures.shape[:-3])
 
 
+class VideoPatches(Tokenizer):
+    """Patches in space and time: each reaches over `moments` frames; a single picture stands still for as long.
+
+    Source: ImageBind (arXiv:2305.05665), section 3.2.
+    """
+
+    def __init__(self, width: int, size: int = 224, patch: int = 14, moments: int = 2):
+        super().__init__(width, (size // patch) ** 2)
+        self.moments = moments
+        self.conv = nn.Conv3d(3, width, (moments, patch, patch), (moments, patch, patch), bias=False)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Cut [B, 3, H, W] into [B, N, D], or [B, T, 3, H, W] into [B, T / moments, N, D].
+
+        Raises:
+            ModelError: the frames of a video cannot be divided.
+        """
+        if frames.dim() == 4:
+            clips = frames.unsqueeze(2).expand(-1, -1, self.moments, -1, -1)
+            return self.conv(clips).flatten(2).transpose(1, 2)
+        if frames.shape[1] % self.moments:
+            raise ModelError(
+                f"{frames.shape[1]} frames cannot be taken {self.moments} by {self.moments}; ask for another number."
+            )
+        clips = frames.unflatten(1, (-1, self.moments))
+        tokens = self.conv(clips.flatten(0, 1).transpose(1, 2)).flatten(2).transpose(1, 2)
+        return tokens.unflatten(0, clips.shape[:2])
+
+
 class SpectrogramPatches(Tokenizer):
     """Overlapping patches of a log-mel spectrogram."""
 
-    def __init__(self, width: int, mels: int = 128, frames: int = 1024, patch: int = 16, stride: int = 10):
+    def __init__(
+        self,
+        width: int,
+        mels: int = 128,
+        frames: int = 1024,
+        patch: int = 16,
+        stride: int = 10,
+        bias: bool = True,
+        norm: bool = False,
+    ):
         super().__init__(width, ((mels - patch) // stride + 1) * ((frames - patch) // stride + 1))
-        self.conv = nn.Conv2d(1, width, patch, stride)
+        self.conv = nn.Conv2d(1, width, patch, stride, bias=bias)
+        self.norm = nn.LayerNorm(width) if norm else nn.Identity()
 
     def forward(self, spectrogram: torch.Tensor) -> torch.Tensor:
-        """Cut [B, 1, mels, frames] into [B, N, D]."""
-        return self.conv(spectrogram).flatten(2).transpose(1, 2)
+        """Cut [B, 1, mels, frames] into [B, N, D], or several pieces, [B, T, 1, mels, frames], into [B, T, N, D]."""
+        tokens = self.conv(spectrogram.flatten(0, -4)).flatten(2).transpose(1, 2)
+        return self.norm(tokens).unflatten(0, spectrogram.shape[:-3])
 
 
 def _preference(count: int) -> torch.Tensor:
@@ -320,6 +360,7 @@ class PointViews(StemTokens):
 
 TOKENIZERS = {
     "image-patches": ImagePatches,
+    "video-patches": VideoPatches,
     "spectrogram-patches": SpectrogramPatches,
     "point-groups": PointGroups,
     "voxels": Voxels,

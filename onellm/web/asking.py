@@ -17,6 +17,7 @@ from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
 from onellm.modalities.base import megabytes
 from onellm.web import uploads
+from onellm.web.inside import reading
 from onellm.web.line import Ticket
 from onellm.web.page import Page, worded
 from onellm.web.reader import Reader
@@ -51,6 +52,28 @@ class Asking:
         Returns:
             Updates of the page.
         """
+        count = len(session.turns) if session.editing is None else session.editing
+        turn = self.taken(session, text, count, *settings)
+        session.settle()
+        with self._one:
+            session.idle()
+            session.cut(count)
+            session.editing, session.pending = None, []
+            self.place(session, turn)
+        return self.page.show(session) | self.page.form(session, "")
+
+    def taken(self, session: Session, text: str, count: int, *settings: object) -> Turn:
+        """Make a question of what is in the form, which stays as it is.
+
+        Args:
+            session: the visitor's session.
+            text: the question.
+            count: turns that stay before it.
+            *settings: values of the settings.
+
+        Raises:
+            OneLLMError: it cannot be asked.
+        """
         broken = next((item for item in session.pending if item.error), None)
         if broken is not None:
             raise OneLLMError(broken.error)
@@ -58,15 +81,8 @@ class Asking:
         files = tuple(
             replace(item.file, frames=frames) if item.file.kind == "video" else item.file for item in session.pending
         )
-        count = len(session.turns) if session.editing is None else session.editing
         self.check(session, text, files, count)
-        session.settle()
-        with self._one:
-            session.idle()
-            session.cut(count)
-            session.editing, session.pending = None, []
-            self.place(session, Turn(text.strip() or DEFAULT_QUESTION, files, drawn))
-        return self.page.show(session) | self.page.form(session, "")
+        return Turn(text.strip() or DEFAULT_QUESTION, files, drawn)
 
     @worded
     def begin_example(self, session: Session, event: gr.EventData) -> dict:
@@ -220,7 +236,8 @@ class Asking:
         finally:
             chat.stop()
             turn.answer = turn.answer.strip()
-        turn.note = "" if turn.answer or turn.made else say(session.language, "answer.empty")
+        read = reading(chat.trace, session.language) if chat.trace is not None else ""
+        turn.note = read if turn.answer or turn.made else say(session.language, "answer.empty")
 
     # Stopping and taking back.
 

@@ -1,6 +1,7 @@
 """The form: files come in by widget, drop, paste, microphone or camera, are recognised, shown, and taken out again."""
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -98,6 +99,14 @@ class Composer:
         if event.kind not in item.kinds:
             raise OneLLMError(say(session.language, "error.gone"))
         item.file = Attachment(event.kind, item.file.path)
+        self.looked_at(session, item)
+        return self.page.form(session)
+
+    @worded
+    def sound(self, session: Session, event: gr.EventData) -> dict:
+        """Have a video's sound track heard with it, second by second, or not."""
+        item = self.find(session, event.id)
+        item.file = replace(item.file, sound=not item.file.sound)
         self.looked_at(session, item)
         return self.page.form(session)
 

@@ -41,6 +41,7 @@ class FileRecord(BaseModel):
     path: str = Field("", max_length=4096)
     picture: str | None = Field(None, max_length=4096)
     frames: int | None = Field(None, ge=1, le=LIMITS.video_sampled_frames)
+    sound: bool = False
 
 
 class MadeRecord(BaseModel):
@@ -181,7 +182,7 @@ def _record(session: Session) -> Record:
     turns = []
     for turn in session.turns:
         files = [
-            FileRecord(kind=f.kind, name=f.title[:255], path=f.path, picture=f.picture, frames=f.frames)
+            FileRecord(kind=f.kind, name=f.title[:255], path=f.path, picture=f.picture, frames=f.frames, sound=f.sound)
             for f in turn.files
         ]
         turns.append(
@@ -207,7 +208,7 @@ def _attachment(page: "Page", file: FileRecord) -> Attachment:
     """Turn a file of a record into one the visitor may use; one that is gone keeps its name."""
     try:
         picture = page.own(file.picture) if file.picture else None
-        return Attachment(file.kind, page.own(file.path), picture, file.frames, file.name)
+        return Attachment(file.kind, page.own(file.path), picture, file.frames, file.name, file.sound)
     except OneLLMError:
         return Attachment(file.kind, "", name=file.name)
 

@@ -20,7 +20,7 @@ from onellm.progress import Cancelled, Progress
 from onellm.web.line import Line
 
 if TYPE_CHECKING:
-    from onellm.models import Option
+    from onellm.catalogue import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Engine:
     Args:
         name: the model to load; None for the one that suits the machine.
         load: turns a name into a `Chat`; `onellm.load` by default.
-        choices: lists what can be loaded here; `models.choices` by default.
+        choices: lists what can be loaded here; `catalogue.entries` by default.
         quantize: how its weights are kept; None for what suits it.
         **options: further arguments of `load`.
 
@@ -46,14 +46,16 @@ class Engine:
         description: which model answers and what it is good for; empty until the model is there.
         error: why a model could not be loaded, in words; empty if all is well. Another one may answer nevertheless.
         progress: how far loading is; None while nothing is known.
-        options: what can be loaded here; empty until loading began.
+        entries: the models there are; empty until loading began.
+        asking: the hub is being asked for those that are not here.
+        beside: the engine of a second model, see `web/second.py`; it goes when another first one comes.
     """
 
     def __init__(
         self,
         name: str | None,
         load: Callable[..., Any] | None = None,
-        choices: Callable[..., "list[Option]"] | None = None,
+        choices: Callable[..., "list[Entry]"] | None = None,
         *,
         quantize: str | None = None,
         **options: Any,
@@ -62,7 +64,9 @@ class Engine:
         self.name, self.quantize, self.origin = _label(name), quantize, name
         self.description = self.error = ""
         self.progress: Progress | None = None
-        self.options: list[Option] = []
+        self.entries: list[Entry] = []
+        self.asking = self.closed = False
+        self.beside: Engine | None = None
         self._wanted = name, quantize
         self._load, self._choices, self._load_options = load, choices, options
         self._folders = [name] if name and name not in MODELS and Path(name).is_dir() else []
@@ -102,7 +106,8 @@ class Engine:
     def start(self) -> None:
         """Begin to load the model, unless that has begun; one that broke, or could not be loaded, is loaded again."""
         with self._lock:
-            if not self.ready and not self.loading and time.monotonic() - self._failed_s >= PAUSE_S:
+            rested = time.monotonic() - self._failed_s >= PAUSE_S
+            if not self.ready and not self.loading and rested and not self.closed:
                 self._begin(*self._wanted)
 
     def wait(self) -> None:
@@ -136,7 +141,7 @@ class Engine:
         A running answer ends first. If the new model cannot be loaded, the old one is loaded again.
 
         Args:
-            name: a model of `options`.
+            name: a model of `entries`.
             quantize: how its weights are to be kept.
 
         Raises:
@@ -147,17 +152,49 @@ class Engine:
                 raise ModelError(f"{self.name} is just being loaded; wait for it, or cancel it, and choose again.")
             if self.ready and (name, quantize) == (self.origin, self.quantize):
                 return
-            option = next((item for item in self.options if (item.name, item.quantize) == (name, quantize)), None)
-            if option is None:
+            entry = next((entry for entry in self.entries if entry.name == name), None)
+            option = None if entry is None else entry.option(quantize)
+            if entry is None or option is None:
                 raise ModelError(f"There is no choice '{name}' with --quantize {quantize}; take one of the list.")
-            if not option.able:
-                raise ModelError(f"{name} cannot be loaded: {option.reason}.")
+            if entry.why or not option.able:
+                raise ModelError(f"{name} cannot be loaded: {entry.reason or option.reason}.")
             self._begin(name, quantize)
 
     def cancel(self) -> None:
         """Give up what is being loaded; `loading` tells when that is over, and `error` what answers then."""
         if self.loading:
             self._cancelled.set()
+
+    def another(self, name: str, quantize: str) -> "Engine":
+        """Return an engine for a second model whose questions wait in the same line; nothing is loaded yet."""
+        other = Engine(name, self._load, lambda *_: [], quantize=quantize, **self._load_options)
+        other.line = self.line
+        return other
+
+    def close(self) -> None:
+        """Give the model back for good; a running answer ends first."""
+        with self._lock:
+            self.closed, self.error = True, f"{self.name} was unloaded; load it again."
+            self._cancelled.set()
+        if self.loading:
+            self._done.wait()
+        kept, self._chat = self._chat, None
+        for chat in [kept, *self._chats] if kept is not None else []:
+            chat.close()
+        self._done.set()
+        memory.free()
+
+    def look(self) -> None:
+        """List the models anew: memory may have become free, and the hub may answer now."""
+        with self._lock:
+            if not self.loading and not self.asking:
+                self._list(self.memory_bytes(self) + (self.memory_bytes(self.beside) if self.beside else 0))
+
+    def memory_bytes(self, engine: "Engine") -> int:
+        """Return what the model of this engine, or of the one beside it, is reckoned to take; 0 where there is none."""
+        entry = next((entry for entry in self.entries if entry.name == engine.origin), None)
+        option = None if entry is None else entry.option(engine.quantize)
+        return option.memory_bytes if option is not None and engine.ready else 0
 
     def _begin(self, name: str | None, quantize: str | None) -> None:
         """Start the thread that loads; the lock is held."""
@@ -178,7 +215,9 @@ class Engine:
         try:
             if kept is not None:
                 self._drop(kept)
-            self.options = self._look()
+            if self.beside is not None:
+                self.beside.close()
+            self._list()
             self._put()
         except Exception as error:
             self.error, failed = self._in_words(error), not isinstance(error, Cancelled)
@@ -195,12 +234,23 @@ class Engine:
         self.progress = None
         self._done.set()
 
-    def _look(self) -> "list[Option]":
-        """List what can be loaded; nothing is, meanwhile."""
+    def _list(self, spare_bytes: int = 0) -> None:
+        """List the models, and let the hub be asked in the background, which may take seconds."""
         choices = self._choices
         if choices is None:
-            from onellm.models import choices
-        return choices(*self._folders)
+            from onellm.catalogue import entries as choices
+        self.entries = choices(self._folders, spare_bytes)
+        self.asking = bool(self.entries)
+        if self.asking:
+            threading.Thread(target=self._ask_hub, args=(self.entries,), name="ask-hub", daemon=True).start()
+
+    def _ask_hub(self, known: "list[Entry]") -> None:
+        """Complete the list, unless there is a newer one."""
+        from onellm.catalogue import asked
+
+        told = asked(known)
+        if self.entries is known:
+            self.entries, self.asking = told, False
 
     def _drop(self, kept: Any) -> None:
         """Take the model away from all conversations and free its memory, once a running answer has ended."""

@@ -115,11 +115,28 @@ def _file(file: FileTrace, language: str) -> str:
     label = say(language, "inside.flow", name=name)
     took = {name: _seconds(getattr(file, f"{name}_s")) for name in ("read", "encode", "project")}
     times = f"<small>{say(language, 'inside.file.times', **took)}</small>"
+    cut = f"<p>{_windows(file, language)}</p>" if file.windows else ""
     parts = [_experts(file, language), _heat(file, language), _words(file, language)] if file.router else []
     return (
         f'<div class="inside-file {_colour(file.kind)}"><h5>{_icon(file.kind)}{name}{times}</h5>'
-        f'<ol class="inside-flow" aria-label="{label}">{flow}</ol>{"".join(parts)}</div>'
+        f'<ol class="inside-flow" aria-label="{label}">{flow}</ol>{cut}{"".join(parts)}</div>'
     )
+
+
+def reading(trace: Trace, language: str) -> str:
+    """Say in words which files of the last question were too long for one look, and what was done; or nothing."""
+    fresh = [segment.file for segment in trace.segments if segment.file is not None and not segment.cached]
+    files = [trace.files[place] for place in fresh if trace.files[place].windows]
+    return " ".join(html.unescape(_windows(file, language)) for file in files)
+
+
+def _windows(file: FileTrace, language: str) -> str:
+    """Say which windows a long file was read in, and what its soft words were merged into."""
+    (start, first), (_, stop) = file.windows[0], file.windows[-1]
+    values = {"count": len(file.sizes), "words": sum(file.sizes), "windows": len(file.windows)}
+    text = "inside.windows" if values["words"] > values["count"] else "inside.windows.all"
+    seconds = {"start": f"{start:g}", "stop": f"{stop:g}", "each": f"{first - start:.2g}"}
+    return say(language, text, name=html.escape(file.name), **values, **seconds)
 
 
 def _experts(file: FileTrace, language: str) -> str:

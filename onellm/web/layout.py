@@ -261,8 +261,14 @@ def _settings(page: Page) -> None:
     def words(name: str) -> Callable[[str], dict]:
         return lambda language: {"label": say(language, f"set.{name}"), "info": say(language, f"set.{name}.info")}
 
-    with _said(page, gr.Accordion, lambda language: {"label": say(language, "model")}, open=False, elem_id="model"):
+    parts["model"] = _said(
+        page, gr.Accordion, lambda language: {"label": say(language, "model")}, open=False, elem_id="model"
+    )
+    with parts["model"]:
+        parts["loading"] = gr.HTML("", elem_id="loading")
         parts["models"] = gr.HTML(page.models(Session()), elem_id="models")
+    if page.can_switch:  # a second model takes as much memory as the first
+        _comparing(page)
     with _said(page, gr.Accordion, lambda language: {"label": say(language, "set")}, open=False, elem_id="settings"):
         temperature, top_p, length, seed, frames, system = DEFAULTS
         most = LIMITS.new_tokens
@@ -279,3 +285,14 @@ def _settings(page: Page) -> None:
         parts["reset"] = _said(page, gr.Button, lambda language: {"value": say(language, "set.reset")}, size="sm")
     with _said(page, gr.Accordion, lambda language: {"label": say(language, "limits")}, open=False, elem_id="limits"):
         _said(page, gr.HTML, lambda language: {"value": allowed.table(language)})
+
+
+def _comparing(page: Page) -> None:
+    """Lay out the drawer that asks two models the same."""
+    parts = page.parts
+    parts["comparing"] = _said(
+        page, gr.Accordion, lambda language: {"label": say(language, "compare")}, open=False, elem_id="comparing"
+    )
+    with parts["comparing"]:
+        parts["compare"] = gr.HTML("", elem_id="compare")
+        parts["compared"] = gr.HTML("", elem_id="compared")

@@ -10,7 +10,7 @@ import gradio as gr
 
 from onellm.errors import FileError, OneLLMError
 from onellm.modalities import WITH_PICTURE
-from onellm.web import conversations, inside, picker, uploads
+from onellm.web import compare, conversations, inside, picker, uploads
 from onellm.web.engine import Engine
 from onellm.web.examples import Example
 from onellm.web.markup import button, escaped, part
@@ -95,7 +95,13 @@ class Page:
     def words(self, session: Session) -> dict:
         """Return updates of everything that is written in a language."""
         updates = {component: gr.update(**given(session.language)) for component, given in self.translated}
-        return updates | {self.parts["status"]: self.status(session), self.parts["models"]: self.models(session)}
+        names = ("status", "loading", "models")
+        model = {self.parts[name]: shown for name, shown in zip(names, self.model(session), strict=True)}
+        return updates | model | self.comparison(session)
+
+    def model(self, session: Session) -> tuple[str, str, str]:
+        """Return the model's state, how far loading is, and the choice of models."""
+        return self.status(session), self.loading(session), self.models(session)
 
     def status(self, session: Session) -> str:
         """Return the model's state as HTML."""
@@ -107,9 +113,26 @@ class Page:
             return _status("failed", engine.name, escaped(engine.error))
         return _status("loading", engine.name, picker.progress_bar(engine, language))
 
+    def loading(self, session: Session) -> str:
+        """Return how far loading is as HTML, above the choice of models."""
+        engine = self.engine
+        return picker.progress_bar(engine, session.language, cancel=self.can_switch) if engine.loading else ""
+
     def models(self, session: Session) -> str:
         """Return the choice of models as HTML."""
         return picker.table(self.engine, session.language, self.can_switch)
+
+    def comparison(self, session: Session) -> dict:
+        """Return updates of the drawer that asks two models; none where there is no such drawer."""
+        if not self.can_switch:
+            return {}
+        form = compare.form(self.engine, session.comparison, session.language)
+        return {self.parts["compare"]: form} | self.compared(session)
+
+    def compared(self, session: Session, loading: Engine | None = None) -> dict:
+        """Return the update of two models' answers; `loading` is the second one's engine while it is loaded."""
+        shown = compare.table(session.comparison, session.language, loading) if session.comparison else ""
+        return {self.parts["compared"]: shown}
 
     # The conversation.
 
@@ -177,6 +200,8 @@ class Page:
             )
         content += self.look(session, item.file) if item.readable else f"<b>{escaped(item.file.title)}</b>"
         content += refusal(item.error) if item.error and not item.readable else ""
+        if kind == "video" and item.readable and session.look(item.file, self.engine.inputs).sound:
+            content += button("sound", say(language, "files.sound"), pressed=item.file.sound, id=item.id)
         if kind in WITH_PICTURE and item.readable:
             beside = "files.beside_change" if item.file.picture else "files.beside"
             content += button("beside", say(language, beside), id=item.id)

@@ -6,7 +6,7 @@ step. `js/viewer.js` draws the plots.
 
 import html
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -15,6 +15,8 @@ from onellm.errors import FileError
 from onellm.modalities import MODALITIES, Preview, Sample, Seen
 from onellm.modalities import load as load_file
 from onellm.modalities.base import megabytes
+from onellm.modalities.video import SILENT
+from onellm.timeline import TIMED, seconds_of, spans, windows
 from onellm.web import icons, uploads
 from onellm.web.markup import escaped, part
 from onellm.web.texts import say
@@ -39,23 +41,28 @@ class Look:
         html: its name, what is in it, and how much of it the model takes.
         summary: what is in it, in one line.
         error: why the model cannot take the file although it is whole; empty if it can.
+        sound: whether a video's file has a sound track.
     """
 
     html: str
     summary: str
     error: str = ""
+    sound: bool = False
 
 
-def look_at(kind: str, path: str, options: dict, inputs: dict | None = None, language: str = "en") -> Look:
+def look_at(
+    kind: str, path: str, options: dict, inputs: dict | None = None, language: str = "en", sound: bool = False
+) -> Look:
     """Read a file and make its preview.
 
     Args:
         kind: name of the modality.
         path: the file, an upload or one of the examples.
         options: the kind's load options.
-        inputs: settings of the kind's `to_tensor`, which tell how much of the file the model takes; None if no model
-            is loaded.
+        inputs: settings of the kind's `to_tensor`, which tell how much of the file the model takes, and `windows` of
+            long files; None if no model is loaded.
         language: of the words around it.
+        sound: a video's sound track is heard too.
 
     Returns:
         What to show.
@@ -65,19 +72,47 @@ def look_at(kind: str, path: str, options: dict, inputs: dict | None = None, lan
     """
     modality = MODALITIES[kind]
     sample = load_file(kind, path, **options)
-    preview = modality.preview(sample, **inputs or {})
+    settings = {key: value for key, value in (inputs or {}).items() if key != "windows"}
+    cut = _cut(sample, inputs or {}, sound)
+    preview = modality.preview(sample, **{} if cut else settings)
     seen, error = None, ""
     if inputs is not None:
         try:
-            seen = modality.seen(sample, **inputs)
+            seen = _seen_cut(sample, cut, settings) if cut else modality.seen(sample, **settings)
         except FileError as refused:
             error = str(refused)
     body = _player(kind, path, sample.name, language) + _show(sample, preview, language)
     below = _seen(seen, preview.veiled, language) + (refusal(error) if error else "")
-    notes = "".join(f"<li>{html.escape(_sentence(line))}</li>" for line in sample.notes)
+    lines = [line for line in sample.notes if not (sound and line == SILENT)]
+    notes = "".join(f"<li>{html.escape(_sentence(line))}</li>" for line in lines)
     notes = f'<ul class="hints">{notes}</ul>' if notes else ""
     content = f"{_head(kind, path, sample)}{body}{below}{notes}"
-    return Look(f'<div class="look look-{kind}">{content}</div>', sample.summary, error)
+    return Look(f'<div class="look look-{kind}">{content}</div>', sample.summary, error, sample.sound)
+
+
+def _cut(sample: Sample, inputs: dict, sound: bool) -> list[dict]:
+    """Return the windows, or the spans with sound, that a file will be read in; none where it is read at once."""
+    if sample.kind not in TIMED:
+        return []
+    part = {"type": sample.kind, "path": sample.name, "seconds": seconds_of(sample)}
+    if sound:
+        return [span for span in spans(part | {"sound": {"seconds": 0.0}}) if span["type"] == sample.kind]
+    return windows(part, inputs)
+
+
+def _seen_cut(sample: Sample, cut: list[dict], settings: dict) -> Seen:
+    """Say how much of a file the model takes that is cut: every part as if it were a file."""
+    share = max(window["stop_s"] for window in cut) / sample.seconds
+    if sample.kind == "video":
+        of = max(len(sample.array), round(sample.seconds * sample.rate_hz))
+        used = min(round(of * share), len(cut) * settings.get("frames", 5))
+        return Seen(f"{used:,}", f"{of:,}", "frames")
+    used_s = 0.0
+    for window in cut:
+        first, last = (round(window[key] * sample.rate_hz) for key in ("start_s", "stop_s"))
+        piece = replace(sample, array=sample.array[first:last], duration_s=None)
+        used_s += sum(end - start for start, end in MODALITIES[sample.kind].heard(piece, **settings))
+    return Seen.seconds(used_s, sample.seconds)
 
 
 def words(text: str) -> dict:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from onellm.compare import Answer
 from onellm.errors import OneLLMError
 from onellm.settings import Settings
 from onellm.trace import Trace
@@ -23,6 +24,7 @@ class Attachment:
         path: the file; "" where a kept conversation's file is gone.
         picture: the picture beside a depth or a normal map.
         frames: frames a video is read as; None leaves it to the model.
+        sound: whether a video is read with its sound track.
         name: the file's name where the path is gone.
     """
 
@@ -31,6 +33,7 @@ class Attachment:
     picture: str | None = None
     frames: int | None = None
     name: str = ""
+    sound: bool = False
 
     @property
     def title(self) -> str:
@@ -97,7 +100,24 @@ class Turn:
 
     def parts(self) -> list[dict]:
         """Return the files that are there as content parts of a chat message."""
-        return [{"type": file.kind, "path": file.path, **file.options} for file in self.files if file.path]
+        return [
+            {"type": file.kind, "path": file.path, **file.options, **({"sound": True} if file.sound else {})}
+            for file in self.files
+            if file.path
+        ]
+
+
+@dataclass(eq=False)
+class Comparison:
+    """A question to two models.
+
+    Attributes:
+        turn: the question with its files; its note says how far it is, or why it ended.
+        answers: of the app's model, and of the second one.
+    """
+
+    turn: Turn
+    answers: tuple[Answer, Answer]
 
 
 class Session:
@@ -113,6 +133,7 @@ class Session:
         beside: id of the pending map whose picture is being chosen.
         editing: number of the turn whose question is in the form again; None if the form is for a new one.
         reader: reads the last answer from the model.
+        comparison: the question that went to two models last; None before the first.
     """
 
     def __init__(self):
@@ -123,6 +144,7 @@ class Session:
         self.pending: list[Pending] = []
         self.beside = ""
         self.editing: int | None = None
+        self.comparison: Comparison | None = None
         self._looks: dict[tuple, Look] = {}
         self._name()
 
@@ -146,7 +168,7 @@ class Session:
         if key not in self._looks:
             shown = {given for turn in self.turns for given in turn.files} | {item.file for item in self.pending}
             kept = {known: look for known, look in self._looks.items() if known[0] in shown - {file}}
-            self._looks = kept | {key: look_at(file.kind, file.path, file.options, settings, self.language)}
+            self._looks = kept | {key: look_at(file.kind, file.path, file.options, settings, self.language, file.sound)}
         return self._looks[key]
 
     @property

@@ -59,12 +59,16 @@ class Options:
         shown = {self.page.parts["conversation"]: self.page.messages(session)}
         return self.page.words(session) | shown | self.page.form(session)
 
-    async def follow(self, session: Session) -> AsyncIterator[tuple[str, str]]:
-        """Say how loading goes until it is over."""
-        while self.page.engine.loading:
-            yield self.page.status(session), self.page.models(session)
+    async def follow(self, session: Session) -> AsyncIterator[tuple[str, str, str]]:
+        """Say how loading goes until it is over and the list of models is whole."""
+        while self.page.engine.loading or self.page.engine.asking:
+            yield self.page.model(session)
             await asyncio.sleep(0.5)
-        yield self.page.status(session), self.page.models(session)
+        yield self.page.model(session)
+
+    def look(self) -> None:
+        """List the models anew."""
+        self.page.engine.look()
 
     @worded
     def switch(self, session: Session, event: gr.EventData) -> None:

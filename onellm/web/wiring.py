@@ -8,6 +8,7 @@ import gradio as gr
 from onellm.modalities import MODALITIES
 from onellm.web.archive import Archive
 from onellm.web.asking import Asking
+from onellm.web.comparing import Comparing
 from onellm.web.composer import Composer
 from onellm.web.page import Page
 from onellm.web.settings import Options
@@ -20,10 +21,12 @@ ALL = QUIET | {"concurrency_limit": None}
 FILES = QUIET | {"concurrency_id": "files", "concurrency_limit": 4}
 # What page.js passes on from buttons in HTML; Gradio allows the events that are named in the script.
 ACTS = (
-    *("sample", "remove", "choose", "beside", "example", "retry", "undo", "edit", "cancel_edit"),
-    *("vote", "open", "export", "language", "switch", "cancel_switch"),
+    *("sample", "remove", "choose", "sound", "beside", "example", "retry", "undo", "edit", "cancel_edit"),
+    *("vote", "open", "export", "language", "switch", "cancel_switch", "compare", "end_compare"),
 )
 BUS = f"onellm.connect(trigger, {list(ACTS)!r})"
+MODEL = ("status", "loading", "models")
+COMPARED = ("compare", "compared")
 RECORDERS = {"mic": "audio", "camera": "image", "film": "video"}
 
 
@@ -38,7 +41,8 @@ def _connect_page(blocks: gr.Blocks, page: Page, session: gr.State) -> None:
     """Connect what concerns the page as a whole, its conversations and its settings."""
     parts, bus = page.parts, page.parts["bus"]
     archive, settings = Archive(page), Options(page)
-    everything = [component for component, _ in page.translated] + _page(parts) + [parts["status"], parts["models"]]
+    everything = [component for component, _ in page.translated] + _page(parts) + [parts[name] for name in MODEL]
+    everything += [parts[name] for name in COMPARED if page.can_switch]
     everything = list(dict.fromkeys(everything))
     language = gr.Textbox(visible=False)
     spoken = "(session) => [session, onellm.language()]"  # page.js notes a choice before it passes the click on
@@ -46,10 +50,11 @@ def _connect_page(blocks: gr.Blocks, page: Page, session: gr.State) -> None:
     opened.then(None, js="() => onellm.reopen()", **FREE)
     bus.language(settings.translate, [session, language], everything, js=spoken, **FREE)
 
-    model = [parts["status"], parts["models"]]
+    model = [parts[name] for name in MODEL]
     blocks.load(settings.follow, session, model, **ALL)
     bus.switch(settings.switch, session, None, **FREE).then(settings.follow, session, model, **ALL)
     bus.cancel_switch(settings.cancel, session, None, **FREE).then(settings.follow, session, model, **ALL)
+    parts["model"].expand(settings.look, None, None, **FREE).then(settings.follow, session, model, **ALL)
     parts["reset"].click(settings.reset, None, parts["settings"], **FREE)
 
     shown = [*_page(parts), parts["kept"]]
@@ -77,6 +82,7 @@ def _connect_files(page: Page, session: gr.State) -> None:
     bus.sample(on.sample, session, attached, **FILES)
     bus.remove(on.remove, session, attached, **FILES)
     bus.choose(on.choose, session, attached, **FILES)
+    bus.sound(on.sound, session, attached, **FILES)
 
 
 def _connect_conversation(page: Page, session: gr.State) -> None:
@@ -94,6 +100,21 @@ def _connect_conversation(page: Page, session: gr.State) -> None:
     bus.undo(on.undo, session, [*shown, parts["kept"]], **FREE)
     bus.edit(on.edit, session, [*shown, parts["kept"]], **FREE)
     bus.cancel_edit(on.cancel_edit, session, shown, **FREE)
+    if page.can_switch:
+        _connect_comparing(page, Comparing(page, on), session)
+
+
+def _connect_comparing(page: Page, on: Comparing, session: gr.State) -> None:
+    """Connect the drawer that asks two models."""
+    parts, bus = page.parts, page.parts["bus"]
+    shown = [parts[name] for name in COMPARED]
+    parts["comparing"].expand(on.show, session, shown, **FREE)
+    parts["comparing"].collapse(on.close, session, shown, **FREE)
+    asked = bus.compare(on.begin, [session, parts["message"], *parts["settings"]], shown, **ALL)
+    stop = "() => document.querySelector('[data-act=end_compare]')?.focus()"  # where the button was that was pressed
+    asked.success(None, js=stop, **FREE)
+    asked.success(on.answer, session, shown, **ALL, trigger_mode="multiple")
+    bus.end_compare(on.halt, session, shown, **FREE)
 
 
 def _page(parts: dict) -> list:

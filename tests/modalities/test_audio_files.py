@@ -148,6 +148,23 @@ def test_fbank_tensor(tmp_path):
     assert int(tensor[0, :, 50].argmax()) in range(20, 32)  # 440 Hz
 
 
+def test_fbank_in_pieces():
+    from onellm.modalities.base import Sample
+
+    def pieces(seconds):
+        sample = Sample("audio", "a.wav", tone(seconds), "", 16000.0)
+        settings = {"frames": 204, "clips": 3, "clip_s": 2}
+        return AUDIO.to_tensor(sample, **settings), AUDIO.heard(sample, **settings)
+
+    tensor, heard = pieces(10.0)
+    assert tensor.shape == (3, 1, 128, 204)
+    assert [round(start, 1) for start, _ in heard] == [0.0, 4.0, 8.0] and round(heard[-1][1], 1) == 10.0
+    assert float(tensor[1, 0, 0, 198]) == pytest.approx(4.2677393 / (2 * 4.5689974))  # 198 frames, then padding
+    assert int(tensor[2, 0, :, 50].argmax()) in range(20, 32)  # 440 Hz
+    tensor, heard = pieces(1.0)  # shorter than a piece: three times the same
+    assert (tensor[0] == tensor[2]).all() and len(heard) == 1
+
+
 def test_yamnet_patches():
     from onellm.modalities import mel
     from onellm.modalities.base import Sample

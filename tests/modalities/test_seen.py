@@ -13,7 +13,7 @@ from onellm.errors import FileError
 from onellm.modalities import MODALITIES, Sample, Seen, load
 
 PACKAGE = Path(__file__).resolve().parents[2] / "onellm"
-CONFIGS = {"tiny": PACKAGE / "pretrained/onellm-tiny/config.json", "7b": PACKAGE / "model/onellm-7b.json"}
+CONFIGS = {"tiny": PACKAGE / "pretrained/onellm-tiny/config.json", "7b": PACKAGE / "model/presets/onellm-7b.json"}
 SETTINGS = {
     name: {kind: part.get("input", {}) for kind, part in json.loads(path.read_text())["modalities"].items()}
     for name, path in CONFIGS.items()

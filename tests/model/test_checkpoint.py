@@ -16,7 +16,8 @@ from published_checkpoint import PARAMS, SIZES_7B, published_shapes, published_s
 from onellm.errors import ModelError
 from onellm.model.checkpoint import convert
 from onellm.model.config import OneLLMConfig
-from onellm.model.layout import DROPPED, plan
+from onellm.model.layouts import plan
+from onellm.model.layouts.onellm import DROPPED
 
 ROOT = Path(__file__).resolve().parents[2]
 

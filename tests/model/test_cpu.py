@@ -22,7 +22,7 @@ def replace_even_small_layers(monkeypatch):
 def prompt(model, *kinds):
     ids = [3, 4]
     for kind in kinds:
-        ids += [model.config.modalities[kind]["token_id"]] * model.config.media_length
+        ids += [model.config.modalities[kind]["token_id"]] * model.config.length_of(kind)
     return torch.tensor([ids + [7]])
 
 

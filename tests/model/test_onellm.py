@@ -10,7 +10,7 @@ def prompt(model, *kinds):
     """Token ids 3, 4, then every file's placeholders, then 7."""
     ids = [3, 4]
     for kind in kinds:
-        ids += [model.config.modalities[kind]["token_id"]] * model.config.media_length
+        ids += [model.config.modalities[kind]["token_id"]] * model.config.length_of(kind)
     return torch.tensor([ids + [7]])
 
 

@@ -61,7 +61,7 @@ def media(kind, inputs):
 
 def prompt(model, kind, ids):
     """Bos, the file's placeholders, the rest of the prompt."""
-    places = [model.config.modalities[kind]["token_id"]] * model.config.media_length if kind != "text" else []
+    places = [model.config.modalities[kind]["token_id"]] * model.config.length_of(kind) if kind != "text" else []
     return torch.tensor([[*ids[:1].tolist(), *places, *ids[1:].tolist()]])
 
 

@@ -33,7 +33,7 @@ def prompt(model, *kinds, text=(3, 4)):
     """Token ids: the text, every file's placeholders, then 7."""
     ids = list(text)
     for kind in kinds:
-        ids += [model.config.modalities[kind]["token_id"]] * model.config.media_length
+        ids += [model.config.modalities[kind]["token_id"]] * model.config.length_of(kind)
     return torch.tensor([ids + [7]])
 
 

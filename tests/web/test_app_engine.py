@@ -2,11 +2,12 @@
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from onellm.catalogue import Entry, Option
 from onellm.errors import ModelError
-from onellm.models import Option
 from onellm.progress import Progress
 from onellm.web.engine import Engine
 
@@ -51,11 +52,13 @@ class Loader:
         return PlainChat(name, quantize or "int8")
 
     @staticmethod
-    def choices(*folders):
-        table = [("small", "none"), ("small", "int8"), ("large", "none"), ("large", "4bit")]
+    def choices(folders, spare_bytes):
+        small = Option("none", 10, 100 + spare_bytes), Option("int8", 8, 100 + spare_bytes)
+        large = Option("none", 300, 100, "memory", "needs 33 GB, 1 GB free"), Option("4bit", 90, 100)
         return [
-            Option(*way, 10, 100, *(("memory", "needs 33 GB, 1 GB free") if way == ("large", "none") else ()))
-            for way in table
+            Entry("small", small, folder=Path("here")),
+            Entry("large", large, folder=Path("there")),
+            Entry("handmade", small, command="convert it"),
         ]
 
 
@@ -76,7 +79,7 @@ def settle(engine):
 
 def test_nothing_is_loaded_before_it_begins(engine, loader):
     assert not engine.ready and not engine.loading and engine.inputs is None and loader.asked == []
-    assert engine.name == "small" and engine.options == [] and len(engine.line) == 0
+    assert engine.name == "small" and engine.entries == [] and len(engine.line) == 0
 
 
 def test_the_first_question_loads_the_model(engine, loader):
@@ -84,7 +87,7 @@ def test_the_first_question_loads_the_model(engine, loader):
     assert engine.ready and not engine.loading and loader.asked == [("small", None)]
     assert (engine.name, engine.origin, engine.quantize) == ("small (int8)", "small", "int8")
     assert chat.messages == [{"role": "user", "content": "w3"}] and engine.inputs == PlainChat.inputs
-    assert len(engine.options) == 4 and engine.progress is None
+    assert [entry.name for entry in engine.entries] == ["small", "large", "handmade"] and engine.progress is None
 
 
 def test_progress_is_seen_while_it_loads(engine, loader):
@@ -131,6 +134,8 @@ def test_what_cannot_be_loaded_is_refused_at_once(engine):
         engine.switch("large", "none")
     with pytest.raises(ModelError, match="no choice '../secret'"):
         engine.switch("../secret", "none")
+    with pytest.raises(ModelError, match="handmade cannot be loaded: its weights have to be fetched by hand"):
+        engine.switch("handmade", "none")
     assert engine.ready and not chat.closed
 
 
@@ -202,6 +207,35 @@ def test_cancelled_before_the_old_model_went_it_stays(engine, loader):
     assert loader.asked == [("small", None)] and engine.new_chat().name == "small (int8)"
 
 
+def test_the_list_is_made_anew(engine):
+    """Free is what will be once the model that answers has gone."""
+    engine.wait()
+    assert [entry.option("int8").free_bytes for entry in engine.entries[:1]] == [100]
+    deadline = time.monotonic() + 5
+    while engine.asking and time.monotonic() < deadline:
+        time.sleep(0.01)
+    engine.look()
+    assert engine.entries[0].option("int8").free_bytes == 108
+
+
+def test_a_closed_engine_stays_so(engine):
+    chat = engine.new_chat()
+    engine.close()
+    assert chat.closed and not engine.ready
+    with pytest.raises(ModelError, match="small .int8. was unloaded"):
+        engine.new_chat()
+
+
+def test_what_lies_beside_goes_when_another_comes(engine):
+    engine.wait()
+    engine.beside = engine.another("large", "4bit")
+    chat = engine.beside.new_chat()
+    assert engine.beside.line is engine.line
+    engine.switch("small", "none")
+    settle(engine)
+    assert chat.closed and engine.beside.closed and engine.name == "small (none)"
+
+
 def test_the_real_model_is_exchanged_and_cancelled():
     """The same weights kept in two ways; what is cancelled leaves nothing behind."""
     import gc
@@ -220,7 +254,8 @@ def test_the_real_model_is_exchanged_and_cancelled():
     engine._tell = lambda progress: (seen.append(progress), tell(progress))[1]
     chat = engine.new_chat()
     answer = chat.ask("What is this?", image="examples/image/cat.jpg", max_new_tokens=8)
-    assert [option.quantize for option in engine.options if option.name == "onellm-tiny" and option.able][0] == "none"
+    (tiny,) = (entry for entry in engine.entries if entry.name == "onellm-tiny")
+    assert tiny.installed and tiny.option("none").able
     engine.switch("onellm-tiny", "int8")
     settle(engine)
     assert engine.name == "onellm-tiny (int8)" and chat.closed and models() == before + 1

@@ -3,10 +3,12 @@
 import html.parser
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from onellm.models import MODELS, Option
+from onellm.catalogue import Entry, Option
+from onellm.models import MODELS
 from onellm.progress import Progress
 from onellm.trace import FileTrace, Segment, Timings, Trace
 from onellm.web import inside, picker
@@ -123,38 +125,80 @@ def test_how_it_was_drawn_is_told(trace):
     assert "drew each token with temperature 0.7 and top-p 1.0, at most 128. Seed 3. The answer was stopped." in text
 
 
+MB, FREE = 1_000_000, 9_000_000_000
+
+
 class Loaded:
     """An engine that stands still."""
 
     ready, loading, waited_s, progress = True, False, 3.2, None
     name, origin, quantize = "onellm-tiny (int8)", "onellm-tiny", "int8"
-    options = [
-        Option("onellm-tiny", "none", 900_000_000, 9_000_000_000),
-        Option("onellm-tiny", "int8", 600_000_000, 9_000_000_000),
-        Option("onellm-tiny", "4bit", 500_000_000, 9_000_000_000, slow=True),
-        Option("onellm-7b", "none", 32_800_000_000, 9_000_000_000, "memory", "too large"),
-        Option("onellm-7b", "4bit", 8_000_000_000, 9_000_000_000, "weights", "no hub"),
-        Option("/models/<mine>", "none", 1_000_000_000, 9_000_000_000),
-        Option("/models/<mine>", "8bit", 0, 9_000_000_000, "device", "no library"),
+    entries = [
+        Entry(
+            "onellm-tiny",
+            (Option("none", 900 * MB, FREE), Option("int8", 600 * MB, FREE), Option("4bit", 500 * MB, FREE, slow=True)),
+            300 * MB,
+            Path("/pretrained"),
+        ),
+        Entry(
+            "onellm-7b",
+            (Option("none", 32_800 * MB, FREE, "memory", "too large"), Option("4bit", 8_000 * MB, FREE)),
+            15_200 * MB,
+            source="someone/7b",
+            told=False,
+        ),
+        Entry(
+            "/models/<mine>",
+            (Option("none", 1_000 * MB, FREE), Option("8bit", 0, FREE, "device", "no library")),
+            500 * MB,
+            Path("/models/<mine>"),
+        ),
     ]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_model_is_a_form_with_one_way_chosen(language):
     page = Reader(picker.table(Loaded(), language))
-    assert len(page.all("form", method="dialog")) == 3
+    assert len(page.all("form", method="dialog")) == 3 and len(page.all("section")) == 2
+    assert ["open" in given for given in page.all("details")] == [True, False, False]  # what is loaded
     ways = page.all("input", type="radio", name="quantize")
-    assert [given["value"] for given in ways if "checked" in given] == ["int8", "none"]
-    assert ["disabled" in given for given in ways] == [False, False, False, True, True, False, True]
+    assert [given["value"] for given in ways if "checked" in given] == ["int8", "none", "4bit"]
+    assert ["disabled" in given for given in ways] == [False, False, False, False, True, True, False]
     buttons = page.all("button", **{"data-act": "switch"})
-    assert [given["data-model"] for given in buttons] == ["onellm-tiny", "onellm-7b", "/models/<mine>"]
-    assert ["disabled" in given for given in buttons] == [False, True, False]
+    assert [given["data-model"] for given in buttons] == ["onellm-tiny", "/models/<mine>", "onellm-7b"]
+    assert ["disabled" in given for given in buttons] == [False, False, True]
 
 
 def test_what_cannot_be_had_says_why():
     text = Reader(picker.table(Loaded(), "en")).text
     for words in ("0.6 GB, loaded", "0.5 GB, very slow on a CPU", "needs 32.8 GB, and 9.0 GB are free", "hub does not"):
         assert words in text
+    assert "loaded · 0.3 GB on the disk · needs 0.6 GB of memory" in text and "In /models/<mine>." in text
+
+
+def entry_of(**changes):
+    return replace(Loaded.entries[1], **changes)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words", "disabled"),
+    [
+        (entry_of(told=True), "15.2 GB to download", [False]),
+        (entry_of(told=None), "about 15.2 GB to download", [False]),  # the hub was not asked yet
+        (entry_of(told=False), "The hub does not answer", [True]),
+        (entry_of(source="", command="onellm convert <it>"), "by hand", []),
+        (entry_of(options=Loaded.entries[1].options[:1]), "at least 32.8 GB of memory, 9.0 GB are free", [True]),
+    ],
+)
+def test_what_is_not_here_says_its_size_first(entry, words, disabled):
+    engine = Loaded()
+    engine.entries = [entry]
+    for language in LANGUAGES:
+        page = Reader(picker.table(engine, language))
+    page = Reader(picker.table(engine, "en"))
+    assert words in page.text and entry.command in page.text
+    assert ["disabled" in load for load in page.all("button", **{"data-act": "switch"})] == disabled
+    assert ("Download 15.2 GB and load onellm-7b" in page.text) == bool(disabled)
 
 
 def test_where_the_host_has_fixed_the_model_there_is_one_sentence():
@@ -164,10 +208,10 @@ def test_where_the_host_has_fixed_the_model_there_is_one_sentence():
 
 def test_before_anything_is_known_it_says_so():
     engine = Loaded()
-    engine.options, engine.loading, engine.ready = [], True, False
-    page = Reader(picker.table(engine, "en"))
-    assert "as soon as loading begins" in page.text and "3 s" in page.text
-    assert page.all("button", **{"data-act": "cancel_switch"})
+    engine.entries, engine.loading, engine.ready = [], True, False
+    assert "in a moment" in Reader(picker.table(engine, "en")).text
+    page = Reader(picker.progress_bar(engine, "en", cancel=True))
+    assert "3 s" in page.text and page.all("button", **{"data-act": "cancel_switch"})
 
 
 STEPS = [
@@ -203,5 +247,5 @@ def test_every_known_model_has_a_card():
     for name in MODELS:
         for language in LANGUAGES:
             words = Reader(picker.card(f"{name} (int8)", language)).text
-            assert say(language, f"picker.card.{name}.cannot") in words
+            assert say(language, f"picker.card.{name}.description") in words
     assert picker.card("elsewhere", "en") == ""

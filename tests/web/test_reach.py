@@ -13,7 +13,7 @@ def test_axe_finds_nothing_serious(open_page, example_files, width, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
     person = open_page(width, 800, scheme)
-    for drawer in ("record", "history", "model", "settings"):
+    for drawer in ("record", "history", "model", "comparing", "settings"):
         person.open(drawer)
     person.page.wait_for_timeout(1_000)
     found = _serious(Axe(), person.page)

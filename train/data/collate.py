@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES
@@ -22,8 +23,10 @@ class Row:
         files: kind and tensor of each file.
         extracted: the tensors are what the kind's tokenizer extracts already.
         ids: tokens.
-        labels: as many, `IGNORED` where there is no loss.
+        labels: as many, `IGNORED` where there is no loss; for an encoder-decoder LLM the answer's tokens alone.
         word_labels: [M] places in the anchor's vocabulary, for that objective.
+        instructions: for a projector that reads text, the question about each file in its tokens; for the objective
+            "contrast" the answer.
         made: what is to come of the outputs that a generator makes, `answers.Target`.
     """
 
@@ -34,11 +37,12 @@ class Row:
     ids: list[int] | None = None
     labels: list[int] | None = None
     word_labels: torch.Tensor | None = None
+    instructions: list[torch.Tensor] = field(default_factory=list)
     made: list = field(default_factory=list)
 
 
 def encode_conversation(
-    processor, messages: list[dict], objective: str = "chat", limit: int | None = None
+    processor, messages: list[dict], objective: str = "chat", limit: int | None = None, apart: bool = False
 ) -> tuple[list[int], list[int], list[dict]]:
     """Encode a conversation with labels on its answers alone.
 
@@ -48,6 +52,8 @@ def encode_conversation(
         objective: "chat" follows the chat template; "caption" sets the first answer right behind the files, as
             alignment does.
         limit: longest row, in tokens; what is behind is cut.
+        apart: the LLM reads the question with one half and answers with the other: the last answer alone is learnt,
+            and the labels are its tokens.
 
     Returns:
         Token ids, labels, and the file parts in their order.
@@ -58,7 +64,11 @@ def encode_conversation(
     if not any(_text(message) or _tokens(message) for message in messages if message["role"] == "assistant"):
         raise OneLLMError("There is no answer in it, or an empty one; give every example a caption or an answer.")
     if objective == "caption":
-        ids, labels, files = _caption(processor, messages)
+        ids, labels, files = _caption(processor, messages, apart)
+    elif apart:
+        ids, files = processor.encode(messages[:-1], add_generation_prompt=True)
+        answer = _answer(processor, messages[-1])
+        ids, labels = ids + answer, [IGNORED] * len(ids) + answer
     else:
         ids, files = processor.encode(messages, add_generation_prompt=False)
         labels = [IGNORED] * len(ids)
@@ -68,22 +78,32 @@ def encode_conversation(
                 stop = len(processor.encode(messages[: turn + 1], add_generation_prompt=False)[0])
                 labels[start:stop] = ids[start:stop]
     ids, labels = ids[:limit], labels[:limit]
+    if apart:
+        ids = ids[: labels.count(IGNORED)]
+        labels = labels[len(ids) :]
     placeholders = {settings["token_id"] for settings in processor.modalities.values()}
     room = sum(token in placeholders for token in ids)
-    if room < len(files) * processor.media_length or all(label == IGNORED for label in labels):
+    if room < sum(map(processor.positions, files)) or all(label == IGNORED for label in labels):
         raise OneLLMError(f"Its first {limit} tokens hold no answer; raise 'max_tokens', or shorten the question.")
     return ids, labels, files
 
 
-def _caption(processor, messages: list[dict]) -> tuple[list[int], list[int], list[dict]]:
+def _caption(processor, messages: list[dict], apart: bool) -> tuple[list[int], list[int], list[dict]]:
     """Lay out files, a question if there is one, and the caption, without the chat template."""
     tokenizer = processor.tokenizer
-    content = [part for message in messages if message["role"] == "user" for part in _parts(message)]
-    caption = next(_text(message) for message in messages if message["role"] == "assistant")
-    start, files = processor.lay_out([tokenizer.bos_token or "", *content])
-    answer = tokenizer(caption, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    answer = [*answer, tokenizer.eos_token_id]
+    asked = (processor.instruct(_parts(message)) for message in messages if message["role"] == "user")
+    content = [part for parts in asked for part in parts]
+    pieces = [*content, tokenizer.eos_token] if apart else [tokenizer.bos_token or "", *content]
+    start, files = processor.lay_out(pieces)
+    answer = _answer(processor, next(message for message in messages if message["role"] == "assistant"))
     return start + answer, [IGNORED] * len(start) + answer, files
+
+
+def _answer(processor, message: dict) -> list[int]:
+    """Return the tokens of an answer without the chat template, and the end behind them."""
+    tokenizer = processor.tokenizer
+    answer = tokenizer(_text(message), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return [*answer, tokenizer.eos_token_id]
 
 
 def _parts(message: dict) -> list[dict]:
@@ -109,12 +129,22 @@ class Collator:
         limit: longest row, in tokens.
         targets: the anchor's words, for the objective "anchor".
         augment: vary pictures and spectrograms.
+        apart: as for `encode_conversation`.
         answers: completes answers that hold something other than text; None where the model only writes text.
     """
 
-    def __init__(self, processor, objective: str, limit: int, targets=None, augment: bool = False, answers=None):
+    def __init__(
+        self,
+        processor,
+        objective: str,
+        limit: int,
+        targets=None,
+        augment: bool = False,
+        apart: bool = False,
+        answers=None,
+    ):
         self.processor, self.objective, self.limit = processor, objective, limit
-        self.targets, self.augment, self.answers = targets, augment, answers
+        self.targets, self.augment, self.apart, self.answers = targets, augment, apart, answers
 
     def encode(self, example: Example) -> Row:
         """Encode one example and load its files.
@@ -124,24 +154,29 @@ class Collator:
         """
         ids = labels = words = None
         made: list = []
-        if self.objective == "anchor":
+        if self.objective in ("anchor", "contrast"):
             parts = [part for message in example.messages for part in _parts(message)]
             files = [part for part in parts if part["type"] != "text"]
             if len(files) != 1:
-                raise OneLLMError(f"It has {len(files)} files; the objective 'anchor' takes one an example.")
-            words = self.targets.encode(_text(example.messages[-1]))
+                raise OneLLMError(f"It has {len(files)} files; the objective '{self.objective}' takes one an example.")
+            text = _text(example.messages[-1])
+            if self.objective == "anchor":
+                words = self.targets.encode(text)
+            else:
+                files = [{**files[0], "instruction": text}]
         else:
             messages = example.messages
             if self.answers is not None:
                 answered = self.answers.complete(messages)
                 messages, made = answered.messages, answered.targets
-            ids, labels, files = encode_conversation(self.processor, messages, self.objective, self.limit)
+            ids, labels, files = encode_conversation(self.processor, messages, self.objective, self.limit, self.apart)
             if made and not self.answers.are_whole(ids, made):
                 raise OneLLMError(f"Its first {self.limit} tokens do not hold all it is to make; raise 'max_tokens'.")
         extracted = any("features" in part for part in files)
         tensors = [(part["type"], part["features"] if extracted else self.to_tensor(part)) for part in files]
+        asked = [self.processor.instruction(part) for part in files] if self.processor.reader else []
         kinds = tuple(kind for kind, _ in tensors)
-        return Row(example.key, kinds, tensors, extracted, ids, labels, words, made)
+        return Row(example.key, kinds, tensors, extracted, ids, labels, words, asked, made)
 
     def to_tensor(self, part: dict) -> torch.Tensor:
         """Load a file part as the app does, varied if that is wanted."""
@@ -156,20 +191,29 @@ class Collator:
         """Join rows into a batch.
 
         Returns:
-            `media` (kind -> tensors), `extracted`, `keys`, `condition` and `latents` (kind -> tensors) where there are
-            any, and either `input_ids`, `attention_mask` and `labels`
-            [B, L], padded on the left, or `word_labels` [B, M].
+            `media` (kind -> tensors), `extracted`, `keys`, `instructions` (kind -> token ids) for a projector that
+            reads the question, `condition` and `latents` (kind -> tensors) where there are any, and either
+            `input_ids`, `attention_mask` and `labels` [B, L], padded on the left (the labels of answers that stand
+            apart on the right), or `word_labels` [B, M], or `texts` (token ids).
         """
         media: dict[str, list[torch.Tensor]] = {}
+        asked: dict[str, list[torch.Tensor]] = {}
         for row in rows:
             for kind, tensor in row.files:
                 media.setdefault(kind, []).append(tensor)
+            for kind, ids in zip(row.kinds, row.instructions, strict=False):
+                asked.setdefault(kind, []).append(ids)
         batch = {"media": media, "extracted": any(row.extracted for row in rows), "keys": [row.key for row in rows]}
         if self.objective == "anchor":
             return {**batch, "word_labels": torch.stack([row.word_labels for row in rows])}
+        if self.objective == "contrast":
+            return {**batch, "texts": [ids for row in rows for ids in row.instructions]}
+        if asked:
+            batch["instructions"] = asked
         padded = self.processor.pad([row.ids for row in rows])
-        width = padded["input_ids"].shape[1]
-        labels = torch.tensor([[IGNORED] * (width - len(row.labels)) + row.labels for row in rows])
+        labels = [torch.tensor(row.labels) for row in rows]
+        side = "right" if self.apart else "left"
+        labels = pad_sequence(labels, batch_first=True, padding_value=IGNORED, padding_side=side)
         for name in ("condition", "latents"):
             found: dict[str, list[torch.Tensor]] = {}
             for target in [target for row in rows for target in row.made]:

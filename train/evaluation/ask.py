@@ -1,5 +1,8 @@
 """Asking a model about items of the small corpus, in batches; the files go the app's own way."""
 
+from typing import Any
+
+import torch
 from tqdm import tqdm
 
 import onellm
@@ -10,39 +13,61 @@ BATCH = 16
 NEW_TOKENS = 40
 
 
-def ask_all(chat: onellm.Chat, questions: list[tuple[list[Item], str]]) -> list[str]:
+def ask_all(
+    chat: onellm.Chat,
+    questions: list[tuple[list[Item | dict], str]],
+    new_tokens: int = NEW_TOKENS,
+    words: dict[tuple[str, str], torch.Tensor] | None = None,
+) -> list[str]:
     """Answer questions about files.
 
     Args:
         chat: a loaded model.
-        questions: the files and the text of each.
+        questions: the files (items, or content parts) and the text of each.
+        new_tokens: longest answer.
+        words: the soft words of a kind and an item's id, see `words.soft_words`; without them the files are loaded.
 
     Returns:
         One answer a question.
     """
 
     def to_tensor(part: dict):
+        if "item" not in part:
+            return chat.processor.to_tensor(part)
+        if words is not None:
+            return words[part["type"], part["item"].id]
+        if "item" not in part:
+            return chat.processor.to_tensor(part)
         settings = chat.processor.modalities[part["type"]].get("input", {})
         return MODALITIES[part["type"]].to_tensor(load_sample(part["item"]), **settings)
 
     tokenizer, answers = chat.processor.tokenizer, []
     for start in tqdm(range(0, len(questions), BATCH), desc="answers"):
         conversations = [
-            [{"role": "user", "content": [*map(_part, items), {"type": "text", "text": text}]}]
+            [{"role": "user", "content": [*map(as_part, items), {"type": "text", "text": text}]}]
             for items, text in questions[start : start + BATCH]
         ]
         inputs = chat.processor.apply_chat_template(conversations, to_tensor=to_tensor)
         new = chat.model.generate(
             **inputs,
-            max_new_tokens=NEW_TOKENS,
+            words=words is not None,
+            max_new_tokens=new_tokens,
             do_sample=False,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
+            tokenizer=tokenizer,  # for stop strings
         )[:, inputs["input_ids"].shape[1] :]
-        answers += [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+        answers += [until_stop(chat.model, text) for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
     return answers
 
 
-def _part(item: Item) -> dict:
+def until_stop(model: Any, text: str) -> str:
+    """Cut an answer at the first of the texts at which the model's answers end."""
+    stops = model.generation_config.stop_strings or []
+    stops = [stops] if isinstance(stops, str) else stops
+    return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))].strip()
+
+
+def as_part(item: Item | dict) -> dict:
     """Return an item as a content part; it is loaded when its turn comes."""
-    return {"type": item.kind, "item": item}
+    return item if isinstance(item, dict) else {"type": item.kind, "item": item}

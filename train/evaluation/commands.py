@@ -23,7 +23,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     naming.add_argument(
         "--following", action="store_true", help="instead of naming: two files at once, yes or no, one word, a sentence"
     )
-    parser.add_argument("--drawing", action="store_true", help="what a model that draws does; pictures go to --out")
+    naming.add_argument(
+        "--timeline", action="store_true", help="instead of naming: long sounds, and videos with their sound"
+    )
+    naming.add_argument(
+        "--bias", action="store_true", help="instead of naming: which of two files that agree or not an answer follows"
+    )
+    naming.add_argument(
+        "--drawing", action="store_true", help="instead of naming: what a model that draws does; pictures go to --out"
+    )
     paper = parser.add_argument_group("the paper's benchmarks")
     paper.add_argument("--benchmark", metavar="B,B", help="names, or all; see --list")
     paper.add_argument("--data", type=Path, default=Path("data"), help="folder of the benchmarks' files (data)")
@@ -64,8 +72,8 @@ def run(options: argparse.Namespace) -> int:
         split = options.split or "test"
         if split not in NAMING_SPLITS:
             raise OneLLMError(f"There is no split '{split}' of the naming benchmark; choose one of test, dev.")
-        if options.following:
-            _run_following(options, split)
+        if options.following or options.timeline or options.bias:
+            _run_questions(options, split)
         else:
             from train.evaluation.naming import evaluate
 
@@ -73,14 +81,29 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_following(options: argparse.Namespace, split: str) -> None:
+def _run_questions(options: argparse.Namespace, split: str) -> None:
+    """Ask the small corpus's other questions: following, files in time, modality bias."""
     import onellm
-    from train.evaluation.following import measure_following, table
 
-    figures = measure_following(onellm.load(options.model, quantize=options.quantize), split, options.kinds)
+    chat = onellm.load(options.model, quantize=options.quantize)
+    if options.following:
+        from train.evaluation.following import measure_following, table
+
+        found = measure_following(chat, split, options.kinds)
+        figures = asdict(found)
+    elif options.timeline:
+        from train.evaluation.timelines import measure_timelines, table
+
+        found = measure_timelines(chat, split, options.limit)
+        figures = {"tables": {title: list(map(asdict, rows)) for title, rows in found.items()}}
+    else:
+        from train.evaluation.bias import COUNT, measure_bias, table
+
+        found = measure_bias(chat, split, count=options.limit or COUNT)
+        figures = {"pairs": {" and ".join(kinds): list(map(asdict, rows)) for kinds, rows in found.items()}}
     if options.json:
-        disk.write_json(options.json, {"model": options.model, "split": split, **asdict(figures)})
-    print(table(figures))
+        disk.write_json(options.json, {"model": options.model, "split": split, **figures})
+    print(table(found))
 
 
 def _run_benchmarks(options: argparse.Namespace) -> int:

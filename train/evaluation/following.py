@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,35 @@ def has_shape(answer: str, one_word: bool) -> bool:
     return 1 <= count <= 2 if one_word else count >= 4 and answer.endswith(".")
 
 
+def ask_whether(
+    chat: onellm.Chat, items: dict[str, list[Item]], choose: random.Random, **options: Any
+) -> tuple[float, int]:
+    """Ask of every item whether it is what it is, and whether it is something else of its kind.
+
+    Args:
+        chat: a loaded model.
+        items: kind -> items.
+        choose: of the wrong names.
+        **options: of `ask_all`.
+
+    Returns:
+        The balanced accuracy (see `Following.yes_no`) and the number of questions.
+    """
+    wanted, asked = [], []
+    for kind, found in items.items():
+        for item in found:
+            for truth in (True, False):
+                name = (item.noun or item.name) if truth else wrong_name(item, found, choose)
+                wanted.append(truth)
+                asked.append(([item], whether(kind, name)))
+    verdicts = [said_yes(answer) for answer in ask_all(chat, asked, **options)]
+    shares = [
+        np.mean([verdict is truth for verdict, want in zip(verdicts, wanted, strict=True) if want is truth])
+        for truth in (True, False)
+    ]
+    return float(np.mean(shares)), len(asked)
+
+
 def measure_following(chat: onellm.Chat, split: str, kinds: list[str] | None = None, seed: int = 0) -> Following:
     """Ask for both of two files, for yes or no, for one word and for a sentence.
 
@@ -80,25 +110,19 @@ def measure_following(chat: onellm.Chat, split: str, kinds: list[str] | None = N
     answers = ask_all(chat, [(list(pair), BOTH) for pair in pairs])
     both = [all(is_right(answer, item) for item in pair) for pair, answer in zip(pairs, answers, strict=True)]
 
-    wanted, asked, shapes = [], [], []
-    for kind, found in items.items():
-        for item in found:
-            for truth in (True, False):
-                name = (item.noun or item.name) if truth else wrong_name(item, found, choose)
-                wanted.append(truth)
-                asked.append(([item], whether(kind, name)))
-            shapes += [([item], ONE_WORD.format(WORDS[kind][2])), ([item], SENTENCE.format(WORDS[kind][0]))]
-    verdicts = [said_yes(answer) for answer in ask_all(chat, asked)]
-    shares = [
-        np.mean([verdict is truth for verdict, want in zip(verdicts, wanted, strict=True) if want is truth])
-        for truth in (True, False)
+    yes_no, yes_no_n = ask_whether(chat, items, choose)
+    shapes = [
+        ([item], form)
+        for kind, found in items.items()
+        for item in found
+        for form in (ONE_WORD.format(WORDS[kind][2]), SENTENCE.format(WORDS[kind][0]))
     ]
     shaped = ask_all(chat, shapes)
     return Following(
         both=float(np.mean(both)),
         both_n=len(pairs),
-        yes_no=float(np.mean(shares)),
-        yes_no_n=len(asked),
+        yes_no=yes_no,
+        yes_no_n=yes_no_n,
         one_word=float(np.mean([has_shape(answer, True) for answer in shaped[::2]])),
         sentence=float(np.mean([has_shape(answer, False) for answer in shaped[1::2]])),
         shape_n=len(shaped) // 2,

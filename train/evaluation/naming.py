@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict, dataclass, field, replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,22 @@ def is_right(answer: str, item: Item) -> bool:
         return bool(re.search(rf"\b{re.escape(word.lower())}(s|es)?\b", answer.lower()))
 
     return any(map(contains, item.accept)) and not any(map(contains, item.reject))
+
+
+def chance_of(answers: list[str], wanted: list[list[Item]]) -> float:
+    """Return how often an answer names all that is wanted of another one, where none of that is its own too.
+
+    Args:
+        answers: as many as `wanted`.
+        wanted: the items that each is to name.
+    """
+    hits = [
+        all(is_right(answers[one], item) for item in wanted[other])
+        for one, other in permutations(range(len(answers)), 2)
+        if not {noun for item in wanted[one] for noun in item.accept}
+        & {n for item in wanted[other] for n in item.accept}
+    ]
+    return float(np.mean(hits)) if hits else 0.0
 
 
 def pick(items: list[Item], limit: int) -> list[Item]:

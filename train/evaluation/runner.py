@@ -8,7 +8,7 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from onellm import disk
 from onellm.chat import Chat
 from onellm.errors import OneLLMError
+from train.evaluation.ask import until_stop
 from train.evaluation.benchmark import Benchmark, BenchmarkError, Question
 from train.evaluation.metrics import Answer, Scores
 from train.evaluation.report import describe
@@ -91,14 +92,7 @@ class ModelAnswerer:
             pad_token_id=tokenizer.pad_token_id,
             tokenizer=tokenizer,  # for stop strings
         )[:, inputs["input_ids"].shape[1] :]
-        stops = model.generation_config.stop_strings or []
-        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [_before(text, [stops] if isinstance(stops, str) else stops).strip() for text in texts]
-
-
-def _before(text: str, stops: Sequence[str]) -> str:
-    """Cut a text at the first stop string."""
-    return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]
+        return [until_stop(model, text) for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
 
 @dataclass

@@ -25,7 +25,7 @@ window.onellm = (() => {
   const act = (name, data = {}) => acts.get(name)?.(name, data);
 
   const chosenIn = (form) =>
-    Object.fromEntries([...form.querySelectorAll("input:checked")].map((input) => [input.name, input.value]));
+    Object.fromEntries([...form.querySelectorAll("input:checked, select")].map((input) => [input.name, input.value]));
 
   document.addEventListener("click", async (event) => {
     const button = event.target.closest?.("[data-act], [data-example]");
@@ -123,8 +123,8 @@ window.onellm = (() => {
     if (event.isComposing) return; // a Chinese word is being chosen
     if (event.key === "Enter" && !event.shiftKey && event.target.closest?.("#message")) hold(event);
     if (event.key === "Escape") {
-      const stop = $("#stop");
-      if (stop?.offsetParent) stop.click();
+      const stop = [$("#stop"), $('[data-act="end_compare"]')].find((button) => button?.offsetParent);
+      stop?.click();
     }
   }, true);
 

@@ -1,8 +1,10 @@
-"""From the encoder's features to words the LLM can read.
+"""The universal projection module: experts that all kinds share, mixed by a router a kind.
 
-Source: OneLLM (arXiv:2312.03700), section 3.2, "universal projection module" (UPM). The released weights normalise the
+Source: OneLLM (arXiv:2312.03700), section 3.2. The released weights normalise the
 router with a sigmoid, the paper writes softmax; `router` chooses.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from onellm.model.attention import attend
 from onellm.model.offload import live
-
-FILLER_WEIGHT = 0.2  # of the words behind a name, in the anchor's loss
+from onellm.model.projectors.base import Instruction, Projector
 
 
 class ExpertBlock(GradientCheckpointingLayer):
@@ -95,38 +96,7 @@ class FoldedRouter(nn.Module):
         return self.weights
 
 
-class Anchor(nn.Module):
-    """Pull every soft word onto the LLM's own word embeddings.
-
-    A soft word becomes a mixture of the embeddings of a caption vocabulary, weighed by a sharpened cosine similarity,
-    so that a frozen LLM meets nothing it has not seen, and the mixture's weights can be trained as a classifier
-    without running the LLM.
-    """
-
-    def __init__(self, size: int, scale: float):
-        super().__init__()
-        self.scale = scale
-        self.softmax = nn.Softmax(dim=-1)  # a module, so that a hook sees the weights
-        self.register_buffer("token_ids", torch.zeros(size, dtype=torch.long))
-
-    def logits(self, words: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Score the vocabulary: [B, M, D_llm] words and [V, D_llm] embedding to [B, M, size]."""
-        vocabulary = F.normalize(embedding[self.token_ids].float(), dim=-1)
-        return self.scale * F.normalize(words.float(), dim=-1) @ vocabulary.T
-
-    def forward(self, words: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Map [B, M, D_llm] to [B, M, D_llm] inside the span of the vocabulary."""
-        weights = self.softmax(self.logits(words, embedding)).to(embedding.dtype)
-        return weights @ embedding[self.token_ids]
-
-    def loss(self, words: torch.Tensor, embedding: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the mean cross-entropy of [B, M, D_llm] words against [B, M] places; the filler, 0, weighs less."""
-        loss = F.cross_entropy(self.logits(words, embedding).flatten(0, 1), labels.flatten(), reduction="none")
-        weight = torch.where(labels.flatten() == 0, FILLER_WEIGHT, 1.0)
-        return (loss * weight).sum() / weight.sum()
-
-
-class UniversalProjection(nn.Module):
+class UniversalProjection(Projector):
     """Mix K experts, shared by all kinds, with a router a kind, into M soft words."""
 
     def __init__(
@@ -142,9 +112,9 @@ class UniversalProjection(nn.Module):
         router: str = "sigmoid",
         router_hidden: int = 4096,
         norm_eps: float = 1e-5,
-        anchor: dict | None = None,
+        **common: Any,
     ):
-        super().__init__()
+        super().__init__(kinds, width_llm, **common)
         self.experts = nn.ModuleList(
             Expert(ExpertBlock(width, heads, hidden, norm_eps) for _ in range(layers)) for _ in range(experts)
         )
@@ -156,9 +126,6 @@ class UniversalProjection(nn.Module):
         self.output_proj = nn.ModuleDict(
             {kind: nn.Sequential(nn.Linear(width, width_llm), nn.LayerNorm(width_llm)) for kind in kinds}
         )
-        self.start_tags = nn.ParameterDict({kind: 0.02 * torch.randn(width_llm) for kind in kinds})
-        self.end_tags = nn.ParameterDict({kind: 0.02 * torch.randn(width_llm) for kind in kinds})
-        self.anchor = Anchor(**anchor) if anchor else None
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -167,7 +134,7 @@ class UniversalProjection(nn.Module):
             if isinstance(router, Router) and router.kind != "input_aware":
                 self.routers[kind] = FoldedRouter(router, self.queries[kind])
 
-    def words(self, features: torch.Tensor, kind: str) -> torch.Tensor:
+    def words(self, features: torch.Tensor, kind: str, instruction: Instruction | None = None) -> torch.Tensor:
         """Project [B, N, D] features to [B, M, D_llm] words, before the anchor and without tags."""
         features = self.input_proj[kind](features)
         queries = live(self.queries, kind).expand(features.shape[0], -1, -1)
@@ -177,19 +144,6 @@ class UniversalProjection(nn.Module):
         mixed = sum(weights[..., k, None] * expert(sequence, count) for k, expert in enumerate(self.experts))
         return self.output_proj[kind](mixed)
 
-    def forward(self, features: torch.Tensor, kind: str, embedding: torch.Tensor) -> torch.Tensor:
-        """Project features to what the LLM reads.
-
-        Args:
-            features: [B, N, D] of files of one kind.
-            kind: the kind.
-            embedding: [V, D_llm], the LLM's input embedding.
-
-        Returns:
-            [B, M + 2, D_llm]: start tag, soft words, end tag.
-        """
-        words = self.words(features, kind)
-        if self.anchor is not None:
-            words = self.anchor(words, embedding)
-        start, end = (live(tags, kind).expand(len(words), 1, -1) for tags in (self.start_tags, self.end_tags))
-        return torch.cat([start.to(words), words, end.to(words)], dim=1)
+    def count(self, features: int) -> int:
+        """Return M: the queries, whatever the number of features."""
+        return next(iter(self.queries.values())).shape[0]

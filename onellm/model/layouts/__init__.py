@@ -1,0 +1,54 @@
+"""Layouts of published checkpoints, one file a family, and the choice among them.
+
+A new one is a file here with a subclass of `Layout`, and a line in `LAYOUTS`.
+"""
+
+from collections.abc import Iterable, Mapping
+from fnmatch import filter as matching
+
+import torch
+
+from onellm.errors import ModelError
+from onellm.model.config import OneLLMConfig
+from onellm.model.layouts.base import ZEROS, Layout, Shapes, Tensor, plan_with
+from onellm.model.layouts.blip2 import Blip2Layout
+from onellm.model.layouts.llava import LlavaLayout
+from onellm.model.layouts.onellm import OneLLMLayout
+
+__all__ = ["LAYOUTS", "ZEROS", "Layout", "Shapes", "Tensor", "plan", "plan_with", "recognise"]
+
+LAYOUTS: tuple[Layout, ...] = (OneLLMLayout(), Blip2Layout(), LlavaLayout())
+
+
+def recognise(keys: Iterable[str], preset: str | None = None) -> Layout:
+    """Find the layout of a checkpoint.
+
+    Args:
+        keys: of the checkpoint.
+        preset: which model it is, where the keys do not tell.
+
+    Raises:
+        ModelError: it is none that is known, or not one of the preset.
+    """
+    keys = list(keys)
+    candidates = [layout for layout in LAYOUTS if preset is None or preset in layout.presets]
+    if not candidates:
+        known = ", ".join(name for layout in LAYOUTS for name in layout.presets)
+        raise ModelError(f"No published checkpoint makes '{preset}'; choose one of {known}.")
+    for layout in candidates:
+        renamed = [layout.rename(key) for key in keys]
+        if all(matching(renamed, mark) for mark in layout.marks):
+            return layout
+    expected = "; or ".join(f"{layout.title}: {', '.join(layout.marks)}" for layout in candidates)
+    raise ModelError(
+        f"This is the checkpoint of another model (its first key is '{keys[0] if keys else ''}'); expected are keys of "
+        f"{expected}; give another file, or all the files of the model."
+    )
+
+
+def plan(
+    published: Mapping[str, torch.Tensor], params: Mapping, preset: str | None = None
+) -> tuple[OneLLMConfig, dict[str, Tensor]]:
+    """Recognise a checkpoint and decide what every one of our tensors is made of; see `base.plan_with`."""
+    layout = recognise(published, preset)
+    return plan_with(layout, {layout.rename(key): value for key, value in published.items()}, params, preset)

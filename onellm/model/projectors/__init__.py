@@ -1,0 +1,54 @@
+"""Projectors, side by side under one signature: features [B, N, D] -> soft words [B, M, D_llm]."""
+
+from torch import nn
+
+from onellm.errors import ModelError
+from onellm.model.projectors.abstractor import Abstractor
+from onellm.model.projectors.anchor import Anchor
+from onellm.model.projectors.base import Instruction, Projector
+from onellm.model.projectors.pointwise import MLP, Bottleneck, Linear, Merge
+from onellm.model.projectors.qformer import QFormer
+from onellm.model.projectors.resampler import Resampler
+from onellm.model.projectors.upm import UniversalProjection
+
+__all__ = ["PROJECTORS", "Anchor", "Instruction", "Projector", "build_projector"]
+
+PROJECTORS = {
+    "upm": UniversalProjection,
+    "linear": Linear,
+    "mlp": MLP,
+    "bottleneck": Bottleneck,
+    "merge": Merge,
+    "qformer": QFormer,
+    "abstractor": Abstractor,
+    "resampler": Resampler,
+}
+
+
+def build_projector(kinds: list[str], width: int, width_llm: int, settings: dict, tags: tuple[str, ...]) -> Projector:
+    """Build the projector that `settings` describe: `type` and its arguments.
+
+    Args:
+        kinds: of file.
+        width: D of the features.
+        width_llm: D_llm.
+        settings: `OneLLMConfig.projector`. One that was trained for another LLM, `converted` wide, is built for that
+            one and made to end in this one's words.
+        tags: which tags stand around a file's soft words.
+
+    Raises:
+        ModelError: the type is unknown (the message lists the valid ones), or a setting of it is.
+    """
+    arguments = {key: value for key, value in settings.items() if key not in ("type", "tags", "converted")}
+    name = settings.get("type", "upm")
+    if name not in PROJECTORS:
+        raise ModelError(f"The projector '{name}' is not known; choose one of {', '.join(PROJECTORS)}.")
+    before = settings.get("converted")
+    try:
+        projector = PROJECTORS[name](kinds, width, before or width_llm, tags=tags, **arguments)
+    except TypeError as error:
+        reason = str(error).rpartition("__init__() ")[2]
+        raise ModelError(f"The projector '{name}' cannot be built: it {reason}; correct its settings.") from error
+    if before:
+        projector.convert(nn.Linear(before, width_llm))
+    return projector

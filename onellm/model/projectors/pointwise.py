@@ -1,0 +1,101 @@
+"""Projectors that treat every feature alone, or with its neighbours.
+
+Sources: LLaVA (arXiv:2304.08485; the MLP: arXiv:2310.03744), LaVIN (arXiv:2305.15023), MiniGPT-4 (arXiv:2304.10592; its
+Llama-2 form joins four patches).
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from onellm.errors import ModelError
+from onellm.model.projectors.base import Instruction, Projector
+
+
+class Pointwise(Projector):
+    """A small network a kind, or one for all kinds.
+
+    Args:
+        kinds: of file.
+        width: D.
+        width_llm: D_llm.
+        shared: one network for all kinds.
+        **common: of every projector.
+    """
+
+    outputs = "layers"
+
+    def __init__(self, kinds: list[str], width: int, width_llm: int, shared: bool = False, **common: Any):
+        super().__init__(kinds, width_llm, **common)
+        self.shared = shared
+        self.layers = nn.ModuleDict({kind: self.build(width, width_llm) for kind in (["all"] if shared else kinds)})
+
+    def build(self, width: int, width_llm: int) -> nn.Module:
+        """Build the network of one kind."""
+        return nn.Linear(width, width_llm)
+
+    def words(self, features: torch.Tensor, kind: str, instruction: Instruction | None = None) -> torch.Tensor:
+        """Project [B, N, D] features to [B, N, D_llm]."""
+        return self.layers["all" if self.shared else kind](features)
+
+    def count(self, features: int) -> int:
+        """Return M: as many as there are features."""
+        return features
+
+
+class Linear(Pointwise):
+    """One linear layer."""
+
+
+class MLP(Pointwise):
+    """Linear layers with GELU between them."""
+
+    def __init__(self, kinds: list[str], width: int, width_llm: int, depth: int = 2, **common: Any):
+        self.depth = depth
+        super().__init__(kinds, width, width_llm, **common)
+
+    def build(self, width: int, width_llm: int) -> nn.Module:
+        """Build the network of one kind."""
+        layers: list[nn.Module] = [nn.Linear(width, width_llm)]
+        for _ in range(self.depth - 1):
+            layers += [nn.GELU(), nn.Linear(width_llm, width_llm)]
+        return nn.Sequential(*layers)
+
+
+class Bottleneck(Pointwise):
+    """Two linear layers with SiLU and few channels between them."""
+
+    def __init__(self, kinds: list[str], width: int, width_llm: int, hidden: int = 128, **common: Any):
+        self.hidden = hidden
+        super().__init__(kinds, width, width_llm, **common)
+
+    def build(self, width: int, width_llm: int) -> nn.Module:
+        """Build the network of one kind."""
+        return nn.Sequential(nn.Linear(width, self.hidden), nn.SiLU(), nn.Linear(self.hidden, width_llm))
+
+
+class Merge(Pointwise):
+    """Neighbouring features side by side, then one linear layer: a fraction of the soft words."""
+
+    def __init__(self, kinds: list[str], width: int, width_llm: int, neighbours: int = 4, **common: Any):
+        self.neighbours = neighbours
+        super().__init__(kinds, width * neighbours, width_llm, **common)
+
+    def words(self, features: torch.Tensor, kind: str, instruction: Instruction | None = None) -> torch.Tensor:
+        """Project [B, N, D] features to [B, N / neighbours, D_llm].
+
+        Raises:
+            ModelError: the features cannot be divided.
+        """
+        self.count(features.shape[1])
+        return super().words(features.unflatten(1, (-1, self.neighbours)).flatten(2), kind)
+
+    def count(self, features: int) -> int:
+        """Return M: a fraction of the features."""
+        if features % self.neighbours:
+            raise ModelError(
+                f"{features} features cannot be joined {self.neighbours} by {self.neighbours}; drop the class token "
+                "or choose another number of neighbours."
+            )
+        return features // self.neighbours

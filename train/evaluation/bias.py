@@ -1,0 +1,124 @@
+"""Modality bias: of two files that agree, contradict each other or come alone, which one an answer follows."""
+
+import random
+from dataclasses import dataclass
+
+import onellm
+from train.data.items import Item, read_items
+from train.data.questions import WORDS
+from train.evaluation.ask import ask_all
+from train.evaluation.naming import chance_of, is_right
+
+PAIRS = (("image", "audio"), ("video", "audio"), ("depth", "image"), ("point", "video"))
+COUNT = 40  # pairs of files for each pair of kinds
+QUESTION = "What is this?"
+
+
+@dataclass
+class Row:
+    """What the answers about pairs of files, one of either kind, followed.
+
+    Attributes:
+        shown: which files were shown, in order, and what was asked beyond "What is this?".
+        n: answers.
+        first: share that names the thing of the first kind's file alone.
+        second: share that names that of the second kind's file alone.
+        both: share that names both.
+        chance_first: share that would name the first kind's thing of another pair.
+        chance_second: share that would name the second kind's thing of another pair.
+    """
+
+    shown: str
+    n: int
+    first: float
+    second: float
+    both: float
+    chance_first: float
+    chance_second: float
+
+    @property
+    def neither(self) -> float:
+        """Share that names neither."""
+        return 1 - self.first - self.second - self.both
+
+
+def draw_pairs(first: list[Item], second: list[Item], agree: bool, count: int, choose: random.Random) -> list[tuple]:
+    """Draw pairs of items that show the same thing, or things of which neither's names fit the other.
+
+    Args:
+        first: items of one kind.
+        second: items of another.
+        agree: whether they show the same.
+        count: how many at most; of things that agree there may be fewer.
+        choose: source of chance.
+    """
+
+    def fits(one: Item, other: Item) -> bool:
+        if agree:
+            return one.noun is not None and one.noun == other.noun
+        return not set(one.accept) & set(other.accept)
+
+    fitting = [(one, other) for one in first for other in second if fits(one, other)]
+    return choose.sample(fitting, min(count, len(fitting)))
+
+
+def score(shown: str, answers: list[str], pairs: list[tuple[Item, Item]]) -> Row:
+    """Count which thing of each pair its answer names."""
+    named = [tuple(is_right(answer, item) for item in pair) for answer, pair in zip(answers, pairs, strict=True)]
+    chances = [chance_of(answers, [[pair[place]] for pair in pairs]) for place in (0, 1)]
+    shares = [named.count(verdict) / len(named) for verdict in ((True, False), (False, True), (True, True))]
+    return Row(shown, len(answers), *shares, *chances)
+
+
+def measure_bias(
+    chat: onellm.Chat,
+    split: str,
+    kinds: tuple[tuple[str, str], ...] = PAIRS,
+    count: int = COUNT,
+    seed: int = 0,
+) -> dict[tuple[str, str], list[Row]]:
+    """Ask about pairs of files of two kinds.
+
+    Args:
+        chat: a loaded model.
+        split: "dev" or "test".
+        kinds: pairs of kinds.
+        count: pairs of files for each.
+        seed: of the choice of pairs.
+
+    Returns:
+        Pair of kinds -> figures; every row but the last is of the same pairs of files.
+    """
+    found = {}
+    for a, b in kinds:
+        choose = random.Random(seed)
+        items = [read_items(kind, split) for kind in (a, b)]
+        apart, alike = (draw_pairs(*items, agree, count, choose) for agree in (False, True))
+        shown = [
+            (f"{a} alone", apart, lambda one, other: [one], QUESTION),
+            (f"{b} alone", apart, lambda one, other: [other], QUESTION),
+            (f"{a}, {b}", apart, lambda one, other: [one, other], QUESTION),
+            (f"{b}, {a}", apart, lambda one, other: [other, one], QUESTION),
+            (f"{a}, {b}, asked about the {WORDS[a][0]}", apart, lambda one, other: [one, other], WORDS[a][2]),
+            (f"{a}, {b}, asked about the {WORDS[b][0]}", apart, lambda one, other: [one, other], WORDS[b][2]),
+            (f"{a}, {b} of the same thing", alike, lambda one, other: [one, other], QUESTION),
+        ]
+        found[a, b] = [
+            score(name, ask_all(chat, [(files(*pair), question) for pair in pairs]), pairs)
+            for name, pairs, files, question in shown
+            if pairs
+        ]
+    return found
+
+
+def table(found: dict[tuple[str, str], list[Row]]) -> str:
+    """Lay the figures out as Markdown, a table a pair of kinds."""
+    lines = []
+    for (a, b), rows in found.items():
+        lines.append(f"| shown | n | {a} alone named | {b} alone named | both | neither | chance {a} | chance {b} |")
+        lines.append("|---" * 8 + "|")
+        for row in rows:
+            shares = (row.first, row.second, row.both, row.neither, row.chance_first, row.chance_second)
+            lines.append(f"| {row.shown} | {row.n} | {' | '.join(f'{share:.2f}' for share in shares)} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()

@@ -1,0 +1,143 @@
+"""How fast a moved projector learns, beside ones that begin with less: accuracy on held-out files by steps, as a table.
+
+What counts is the accuracy of the soft words, without the LLM, on the development split, averaged over the kinds. All
+variants learn for the same number of steps, on the same data, by the recipes of the transfer.
+"""
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+
+import torch
+from safetensors.torch import load_file
+
+from onellm import disk, models
+from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
+from train.ablations import KINDS
+from train.engine import run
+from train.evaluation.words import word_accuracy
+from train.recipe import Recipe, load_recipe
+from train.transfer import transfer
+
+logger = logging.getLogger(__name__)
+STAGES = ("transfer-tiny-1-warmup", "transfer-tiny-2-tune")
+SOURCE, TARGET = "onellm-tiny", "gemma-3-270m"
+LOOKS = (0, 25, 50, 100, 200)  # after so many steps
+LIMIT = 200  # files a kind, evenly spread
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to a projector for the other LLM.
+
+    Attributes:
+        start: where it begins, a key of `transfer.STARTS`.
+        warmup: whether its output is warmed up first.
+        rate: of direct tuning, beside the recipe's: a projector that begins with less may learn faster at a higher one.
+    """
+
+    start: str
+    warmup: bool = False
+    rate: float = 1.0
+
+
+VARIANTS = {
+    "converted, warm-up, tuning": Variant("converted", warmup=True),
+    "converted, tuning": Variant("converted"),
+    "random converter, tuning": Variant("random"),
+    "random converter, tuning at 3 times the rate": Variant("random", rate=3.0),
+    "new projector, tuning": Variant("new"),
+    "new projector, tuning at 3 times the rate": Variant("new", rate=3.0),
+}
+
+
+def recipes_of(variant: Variant, start: Path, seed: int) -> list[Recipe]:
+    """Return the stages of a variant, of the same number of steps in sum, with a checkpoint for every look."""
+    first, second = (load_recipe(Path(__file__).parent / "recipes" / f"{name}.yaml") for name in STAGES)
+    total, init = max(LOOKS), str(start.resolve())
+    common = {"seed": seed, "save_every": 25, "keep": total, "log_every": 25}
+    second = replace(second, learning_rate=variant.rate * second.learning_rate, **common)
+    if not variant.warmup:
+        return [replace(second, init=init, steps=total)]
+    return [replace(first, init=init, **common), replace(second, steps=total - first.steps)]
+
+
+def measure(name: str, seed: int, runs: Path) -> dict[str, dict[str, float]]:
+    """Train a variant and return its accuracy: steps -> kind -> accuracy.
+
+    Args:
+        name: a key of `VARIANTS`.
+        seed: of the converter and the stages.
+        runs: folder for the models.
+    """
+    variant = VARIANTS[name]
+    begin = runs / f"{variant.start}-{seed}"
+    if not begin.exists():
+        transfer(SOURCE, TARGET, begin, variant.start, seed)
+    place, done, found = runs / f"{name.replace(',', '').replace(' ', '-')}-{seed}", 0, {}
+    for recipe in recipes_of(variant, begin, seed):
+        out = run(recipe, place)
+        steps = [step for step in LOOKS if done <= step <= done + recipe.steps and str(step) not in found]
+        found |= dict(zip(map(str, steps), _look(begin, out, [step - done for step in steps]), strict=True))
+        begin, done = out, done + recipe.steps
+    return found
+
+
+def _look(begin: Path, out: Path, steps: list[int]) -> Iterable[dict[str, float]]:
+    """Yield the accuracy a kind after so many steps of a stage that began with the model folder `begin`."""
+    model = OneLLMForConditionalGeneration.from_pretrained(begin, dtype=torch.float32).eval()
+    processor = OneLLMProcessor.from_pretrained(begin)
+    parameters = dict(model.named_parameters())
+    for step in steps:
+        trained = load_file(out / "checkpoints" / f"checkpoint-{step}" / "model.safetensors") if step else {}
+        with torch.no_grad():
+            for name, tensor in trained.items():
+                parameters[name].copy_(tensor)
+        yield {kind: word_accuracy(model, processor, kind, limit=LIMIT) for kind in KINDS}
+
+
+def compare(out: Path, seeds: list[int], runs: Path, variants: list[str] | None = None) -> str:
+    """Measure variants, those that `out` does not hold yet, and return a Markdown table of all it holds.
+
+    Args:
+        out: JSON file of results, written after every run.
+        seeds: one run each.
+        runs: folder for the models.
+        variants: keys of `VARIANTS`; None: all.
+    """
+    results: dict = json.loads(out.read_text()) if out.exists() else {}
+    if SOURCE not in results:
+        (accuracy,) = _look(models.folder_of(SOURCE), out, [0])
+        results[SOURCE] = {"0": {"0": accuracy}}
+    for seed in seeds:
+        for name in variants or VARIANTS:
+            done = results.setdefault(name, {})
+            if str(seed) not in done:
+                done[str(seed)] = measure(name, seed, runs)
+                logger.info("%s, seed %d: %s", name, seed, _means(done[str(seed)]))
+                disk.write_json(out, results)
+    return table(results)
+
+
+def table(results: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:
+    """Lay out variant -> seed -> steps -> kind -> accuracy as means over the kinds; of several seeds, their range."""
+    rows = [f"| steps | {' | '.join(map(str, LOOKS))} |", "|---" * (len(LOOKS) + 1) + "|"]
+    for name, seeds in results.items():
+        curves = [_means(found) for found in seeds.values()]
+        columns = [[curve[step] for curve in curves if step in curve] for step in LOOKS]
+        rows.append(f"| {name} | {' | '.join(map(_cell, columns))} |")
+    return "\n".join(rows)
+
+
+def _means(found: dict[str, dict[str, float]]) -> dict[int, float]:
+    return {int(step): mean(accuracy.values()) for step, accuracy in found.items()}
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return ""
+    low, high = f"{min(values):.3f}", f"{max(values):.3f}"
+    return low if low == high else f"{low} to {high}"
