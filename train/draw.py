@@ -80,7 +80,7 @@ class Upper:
     def prepare(self, request: list[int], picture: list[int]) -> Sample:
         """Run the frozen layers on a request and a picture's tokens."""
         ids, start = torch.tensor([request + picture]), len(request)
-        self.model._switch_adapter(False)
+        self.model._switch_adapter(False, 1, True)
         embeds = self.model.embed_tokens(ids)
         output = self.llm(inputs_embeds=embeds, use_cache=True, output_hidden_states=True)
         layers = output.past_key_values.layers[self.first :]
@@ -103,7 +103,7 @@ class Upper:
         causal = torch.ones(count, count, dtype=torch.bool).tril()
         mask = torch.cat([seen[:, None].expand(-1, count, -1), causal.expand(len(x), -1, -1)], dim=2)[:, None]
         turns = self.llm.rotary_emb(x, positions)
-        self.model._switch_adapter(True)
+        self.model._switch_adapter(True, len(x), True)
         for layer in self.llm.layers[self.first :]:
             x = layer(x, attention_mask=mask, position_ids=positions, past_key_values=past, position_embeddings=turns)
         return self.llm.norm(x)
@@ -230,7 +230,7 @@ def fit_start(
         The shares of places where a picture is to begin, and is not, that it tells apart.
     """
     model, choose = upper.model, random.Random(seed)
-    model._switch_adapter(False)
+    model._switch_adapter(False, 1, True)
     others = []
     with torch.no_grad():
         for _ in range(TALKS):

@@ -29,7 +29,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     naming.add_argument(
         "--bias", action="store_true", help="instead of naming: which of two files that agree or not an answer follows"
     )
-    parser.add_argument("--drawing", action="store_true", help="what a model that draws does; pictures go to --out")
+    naming.add_argument(
+        "--drawing", action="store_true", help="instead of naming: what a model that draws does; pictures go to --out"
+    )
     paper = parser.add_argument_group("the paper's benchmarks")
     paper.add_argument("--benchmark", metavar="B,B", help="names, or all; see --list")
     paper.add_argument("--data", type=Path, default=Path("data"), help="folder of the benchmarks' files (data)")
