@@ -23,6 +23,11 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 MODELS = {
     "onellm-tiny": "trained and shipped with this package; names the main thing in a file",
     "onellm-7b": "the published OneLLM, csuhan/OneLLM-7B",
+    "blip2-opt-2.7b": "BLIP-2 with OPT-2.7B: short answers about pictures",
+    "blip2-flan-t5-xl": "BLIP-2 with FlanT5-XL: short answers about pictures",
+    "instructblip-vicuna-7b": "InstructBLIP with Vicuna-7B: reads the question with the picture",
+    "llava-1.5-7b": "LLaVA-1.5 with Vicuna-7B: follows instructions about pictures",
+    "idefics-9b": "IDEFICS, an open Flamingo with LLaMA-7B: chats about pictures and text in turns",
 }
 # what runs on a CPU unless another mode is asked for: measured to answer alike, and faster (docs/performance.md)
 MEASURED_ON_CPU = {"onellm-tiny": "int8"}

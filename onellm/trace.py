@@ -270,10 +270,11 @@ def watch(model: Any, tokenizer: Any, trace: FileTrace) -> Iterator[None]:
             trace.words = [run[0] for run in _runs(trace.words, trace.sizes)]
 
     hooks = [
-        model.merging.register_forward_hook(merged),
         model.tokenizer_for(kind).register_forward_hook(tokenized),
         projector.register_forward_pre_hook(projecting),
     ]
+    if hasattr(model, "merging"):
+        hooks.append(model.merging.register_forward_hook(merged))
     if hasattr(projector, "routers"):
         hooks.append(projector.routers[kind].register_forward_hook(routed))
     if getattr(projector, "anchor", None) is not None:

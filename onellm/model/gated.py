@@ -31,7 +31,8 @@ class GatedConfig(IdeficsConfig):
     """What transformers reads, and beside it what `OneLLMConfig` says of other models."""
 
     description = "the published IDEFICS, an open Flamingo: LLaMA-7B with gated layers that look at pictures; it chats"
-    base_parts = types.MappingProxyType({})
+    base_parts = outputs = types.MappingProxyType({})
+    spans = tags = ()
     adapter = None
     adapted_rows = instructed = False
     media_position = "inline"
@@ -97,6 +98,10 @@ class GatedForConditionalGeneration(IdeficsForVisionText2Text):
         pixels = torch.stack(list(values)).to(self.device, self.dtype)
         features = self.model.vision_model(pixel_values=pixels).last_hidden_state
         return self.projector(features).flatten(1).unsqueeze(1)
+
+    def file_words(self, kind: str, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Turn pictures into one soft word each, [1, latents * D]."""
+        return list(self.soft_words(kind, values))
 
     def _look(self, input_ids: torch.Tensor, media: dict | None, words: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Gather what a prompt [B, L] looks at.

@@ -5,19 +5,19 @@ import json
 import pickle
 import zipfile
 from pathlib import Path
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from typing import TYPE_CHECKING
 
 from onellm.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
 
 # what a transformers folder may keep its weights in, the safe form first
 NAMES = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 NESTED = ("model", "state_dict")  # keys under which trainers keep the weights beside other things
 
 
-def read(path: Path) -> dict[str, torch.Tensor]:
+def read(path: Path) -> "dict[str, torch.Tensor]":
     """Read the tensors of a file (safetensors, or a pickle of tensors), or of a folder that transformers has written.
 
     Raises:
@@ -28,6 +28,9 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise ModelError(f"There is no file {path}; give the path of a checkpoint.")
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
@@ -66,8 +69,10 @@ def read_json(path: Path) -> dict:
     return content
 
 
-def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
+def _read_pickle(path: Path) -> "dict[str, torch.Tensor]":
     """Map a pickle of tensors into memory."""
+    import torch
+
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             begin = file.read(2)

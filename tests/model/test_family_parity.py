@@ -5,17 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from family_models import SYSTEMS, idefics, llava, save, shake
 from PIL import Image
-from published_checkpoint import train_tokenizer
+from safetensors.torch import load_file, save_file
 from transformers import (
-    BertTokenizer,
     Blip2Config,
     Blip2ForConditionalGeneration,
-    IdeficsConfig,
-    IdeficsForVisionText2Text,
     InstructBlipConfig,
     InstructBlipForConditionalGeneration,
-    LlamaTokenizer,
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
@@ -26,137 +23,21 @@ from transformers.models.idefics.processing_idefics import (
 
 import onellm
 from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor, model_class
+from onellm.errors import ModelError
 from onellm.model import cpu, quantize
 from onellm.model.checkpoint import convert
-from onellm.model.gated import ADDED
-from onellm.processor import READER
 
-WORDS, IMAGE = 320, 310  # of the LLM; theirs for a picture
 LOGITS = 1e-4
 ANSWER = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "num_beams": 1, "no_repeat_ngram_size": 1}
 ANSWER |= {"repetition_penalty": 1.0}
 
-VISION = {
-    "hidden_size": 32,
-    "intermediate_size": 56,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 28,
-    "patch_size": 14,
-}
-QFORMER = {
-    "hidden_size": 24,
-    "intermediate_size": 40,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "vocab_size": 50,
-    "max_position_embeddings": 20,
-}
-LLMS = {
-    "opt": {
-        "vocab_size": WORDS,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "ffn_dim": 48,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 256,
-        "word_embed_proj_dim": 32,
-    },
-    "t5": {
-        "vocab_size": WORDS,
-        "d_model": 32,
-        "d_kv": 16,
-        "d_ff": 48,
-        "num_layers": 2,
-        "num_heads": 2,
-        "feed_forward_proj": "gated-gelu",
-        "tie_word_embeddings": False,
-        "decoder_start_token_id": 0,
-        "eos_token_id": 2,
-    },
-    "llama": {
-        "vocab_size": WORDS,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 256,
-        "pad_token_id": 0,
-    },
-}
-
-
-def llm(name):
-    return {"model_type": name, **LLMS[name]}
-
-
-def blip2(name):
-    config = Blip2Config(
-        vision_config=VISION, qformer_config=QFORMER, text_config=llm(name), num_query_tokens=3, image_token_index=IMAGE
-    )
-    return Blip2ForConditionalGeneration(config)
-
-
-def instructblip(name):
-    config = InstructBlipConfig(
-        vision_config=VISION, qformer_config=QFORMER, text_config=llm(name), num_query_tokens=3, image_token_index=IMAGE
-    )
-    return InstructBlipForConditionalGeneration(config)
-
-
-def llava(name, **changes):
-    vision = {"model_type": "clip_vision_model", "projection_dim": 16, **VISION}
-    vision["num_hidden_layers"] = 3
-    config = LlavaConfig(
-        vision_config=vision, text_config=llm(name), image_token_index=IMAGE, image_seq_length=4, **changes
-    )
-    return LlavaForConditionalGeneration(config)
-
-
-SYSTEMS = {
-    "blip2-opt-2.7b": lambda: blip2("opt"),
-    "blip2-flan-t5-xl": lambda: blip2("t5"),
-    "instructblip-vicuna-7b": lambda: instructblip("llama"),
-    "llava-1.5-7b": lambda: llava("llama"),
-}
-
-
-def shake(model):
-    """Give every parameter something to say; some classes begin with zeros."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            scale = 1.0 if parameter.dim() == 1 and name.endswith("weight") else 0.0
-            parameter.copy_(scale + 0.2 * torch.randn_like(parameter))
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def words(tmp_path_factory):
-    """A folder with a tokenizer of LLaMA's form."""
-    folder = tmp_path_factory.mktemp("words")
-    train_tokenizer(folder / "tokenizer.model")
-    LlamaTokenizer.from_pretrained(folder, pad_token="<unk>").save_pretrained(folder / "saved")
-    return folder / "saved"
-
-
-def save(model, folder, words):
-    """Write a folder as transformers publishes them."""
-    model.save_pretrained(folder)
-    for path in words.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    if model.config.model_type == "instructblip":
-        known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "is", "this", "colour"]
-        BertTokenizer(vocab={word: place for place, word in enumerate(known)}).save_pretrained(folder / READER)
-    return folder
-
 
 @pytest.fixture(scope="module", params=SYSTEMS)
-def pair(request, words, tmp_path_factory):
+def pair(request, tmp_path_factory):
     """Their model, and ours as it is loaded from the folder that the command makes of theirs."""
     folder = tmp_path_factory.mktemp("theirs")
     theirs = shake(SYSTEMS[request.param]())
-    save(theirs, folder, words)
+    save(theirs, folder)
     out = convert(folder, folder / "out", progress=False)
     ours = OneLLMForConditionalGeneration.from_pretrained(out, dtype=torch.float32).eval()
     ours.folder = out
@@ -226,6 +107,108 @@ def test_same_words(pair, pictures):
         assert len(set(expected.flatten().tolist())) > 3
 
 
+# ---- folders as they are found ---------------------------------------------------------------------------------------
+
+
+def test_an_llm_whose_head_is_its_own(tmp_path):
+    """transformers ties it to the embedding unless a checkpoint has both and they differ, as FlanT5's does."""
+    theirs = shake(SYSTEMS["blip2-flan-t5-xl"]())
+    save(theirs, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["language_model.lm_head.weight"] = 2 * tensors["language_model.shared.weight"]
+    tensors["language_model.encoder.embed_tokens.weight"] = tensors["language_model.shared.weight"].clone()
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    ours = OneLLMForConditionalGeneration.from_pretrained(convert(tmp_path, tmp_path / "out", progress=False))
+    llm = ours.language_model
+    assert torch.equal(llm.lm_head.weight, 2 * llm.shared.weight) and not llm.config.scale_decoder_outputs
+    assert "language_model.encoder.embed_tokens.weight" not in load_file(tmp_path / "out" / "model.safetensors")
+
+
+def test_a_folder_of_older_keys_and_pickles(tmp_path, pictures):
+    """Keys with the tower's old name, weights in .bin shards, positions saved along, and the LLM in another folder."""
+    theirs = shake(llava("llama"))
+    save(theirs, tmp_path / "new")
+    tensors = load_file(tmp_path / "new" / "model.safetensors")
+    older = {key.replace("vision_tower.", "vision_tower.vision_model."): value for key, value in tensors.items()}
+    older["vision_tower.vision_model.embeddings.position_ids"] = torch.arange(5)[None]
+    old, llm = tmp_path / "old", tmp_path / "llm"
+    llm.mkdir()
+    (tmp_path / "new").rename(old)
+    apart = {key.removeprefix("language_model."): older.pop(key) for key in list(older) if "language_model." in key}
+    save_file(apart, llm / "model.safetensors")
+    (llm / "config.json").write_text(json.dumps(theirs.config.text_config.to_dict()))
+    (old / "model.safetensors").unlink()
+    names = {key: f"pytorch_model-0000{number % 2 + 1}-of-00002.bin" for number, key in enumerate(older)}
+    for file in set(names.values()):
+        torch.save({key: older[key] for key in older if names[key] == file}, old / file)
+    (old / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
+    out = convert(old, tmp_path / "out", tokenizer=old, llm=llm, progress=False)
+    ours = OneLLMForConditionalGeneration.from_pretrained(out).eval()
+    ids, mask = prompts(ours, [1, 5, 6, 7])
+    with torch.no_grad():
+        expected = theirs(theirs_of(theirs, ours, ids), pixel_values=pictures[:1], attention_mask=mask).logits
+        assert (ours(ids, media={"image": [pictures[0]]}).logits - expected).abs().max() < LOGITS
+
+
+def test_folders_that_cannot_be(tmp_path):
+    save(llava("llama"), tmp_path / "llava")
+    said = {
+        "choose one of onellm-7b, blip2": {"preset": "vicuna"},
+        "expected are keys of BLIP-2": {"preset": "blip2-opt-2.7b"},
+    }
+    for words, options in said.items():
+        with pytest.raises(ModelError, match=words):
+            convert(tmp_path / "llava", tmp_path / "out", progress=False, **options)
+    config = json.loads((tmp_path / "llava" / "config.json").read_text())
+    config["vision_config"]["hidden_size"] = 64
+    with pytest.raises(ModelError, match=r"class_embedding is \[32\] instead of \[64\]"):
+        convert(tmp_path / "llava", tmp_path / "out", params=config, progress=False)
+    (tmp_path / "llava" / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="holds no weights"):
+        convert(tmp_path / "llava", tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+# ---- at their published sizes ----------------------------------------------------------------------------------------
+
+
+def parameters(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_as_many_parameters_as_theirs(name):
+    """On the meta device. Of LLaVA's tower the last block and the norm behind it are not built: nothing reads them."""
+    config = OneLLMConfig.from_preset(name)
+    with torch.device("meta"):
+        ours = OneLLMForConditionalGeneration(config)
+        theirs = theirs_at_full_size(name, config)
+    left = 12_596_224 + 2_048 if name.startswith("llava") else 0
+    assert parameters(ours) == parameters(theirs) - left
+    trained = {
+        "blip2-opt-2.7b": 107_130_880,
+        "blip2-flan-t5-xl": 106_737_152,
+        "instructblip-vicuna-7b": 188_834_560,
+        "llava-1.5-7b": 20_979_712,
+    }
+    assert parameters(ours.projector) == trained[name]
+
+
+def theirs_at_full_size(name, config):
+    """Their class at its own defaults, which are the published sizes, before the preset's LLM."""
+    text = config.text_config.to_dict()
+    if name.startswith("llava"):
+        return LlavaForConditionalGeneration(LlavaConfig(text_config=text))
+    reads = name.startswith("instructblip")
+    kind, build = (
+        (InstructBlipConfig, InstructBlipForConditionalGeneration)
+        if reads
+        else (Blip2Config, Blip2ForConditionalGeneration)
+    )
+    qformer = {"vocab_size": 30_523} if reads else {}
+    return build(kind(text_config=text, qformer_config=qformer, vision_config={}))
+
+
 # ---- as a person uses it --------------------------------------------------------------------------------------------
 
 
@@ -289,28 +272,10 @@ def test_the_estimate_is_what_the_model_holds(pair):
 
 
 @pytest.fixture(scope="module")
-def gated(words, tmp_path_factory):
-    """Their model of gated layers with three more words, and ours as it is loaded from the same folder."""
-    sizes = {key: value for key, value in LLMS["llama"].items() if key != "vocab_size"}
-    vision = {"embed_dim": 32, **{key: value for key, value in VISION.items() if key != "hidden_size"}}
-    perceiver = {"resampler_n_latents": 3, "resampler_depth": 2, "resampler_n_heads": 2, "resampler_head_dim": 16}
-    config = IdeficsConfig(
-        vocab_size=300,
-        additional_vocab_size=3,
-        use_resampler=True,
-        qk_layer_norms=True,
-        alphas_initializer_range=0.5,
-        vision_config=vision,
-        perceiver_config={"use_resampler": True, "qk_layer_norms_perceiver": True, **perceiver},
-        **sizes,
-    )
-    folder = tmp_path_factory.mktemp("gated")
-    theirs = shake(IdeficsForVisionText2Text(config))
-    theirs.save_pretrained(folder)
-    tokenizer = LlamaTokenizer.from_pretrained(words)
-    tokenizer.add_tokens(list(ADDED), special_tokens=True)
-    tokenizer.save_pretrained(folder)
-    return theirs, onellm.load(folder, quantize="none")
+def gated(tmp_path_factory):
+    """Their model of gated layers, and ours as it is loaded from the same folder."""
+    theirs = shake(idefics())
+    return theirs, onellm.load(save(theirs, tmp_path_factory.mktemp("gated")), quantize="none")
 
 
 @torch.no_grad()
