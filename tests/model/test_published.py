@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from family_models import SYSTEMS, idefics, save, shake
+from PIL import Image
 from published_checkpoint import PARAMS, published_state, train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,13 +46,15 @@ class Hub(http.server.ThreadingHTTPServer):
         hashes: file -> the hash the hub claims, where it is not the true one.
         cut_after: how many bytes of the checkpoint a connection carries before it breaks; None for all.
         ranges: the checkpoint's requests, as (first byte, bytes sent).
+        sent: the files that were sent, in turn.
     """
 
     daemon_threads = True
 
-    def __init__(self, files):
+    def __init__(self, files, repository=REPOSITORY):
         super().__init__(("127.0.0.1", 0), Answer)
         self.files, self.hashes, self.cut_after, self.ranges = files, {}, None, []
+        self.repository, self.sent = repository, []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -61,7 +65,10 @@ class Answer(http.server.BaseHTTPRequestHandler):
         self.do_GET(body=False)
 
     def do_GET(self, body=True):
-        match = re.fullmatch(rf"/{REPOSITORY}/resolve/(?:main|{COMMIT})/(.+)", self.path)
+        if self.path.partition("?")[0] == f"/api/models/{self.server.repository}/revision/main":
+            self.tell({"id": self.server.repository, "siblings": [{"rfilename": file} for file in self.server.files]})
+            return
+        match = re.fullmatch(rf"/{self.server.repository}/resolve/(?:main|{COMMIT})/(.+)", self.path)
         content = self.server.files.get(match[1]) if match else None
         if content is None:
             self.send_response(404)
@@ -89,11 +96,20 @@ class Answer(http.server.BaseHTTPRequestHandler):
             return
         cut = self.server.cut_after if match[1] == CHECKPOINT else None
         sent = content[first:] if cut is None else content[first : first + cut]
+        self.server.sent.append(match[1])
         if match[1] == CHECKPOINT:
             self.server.ranges.append((first, len(sent)))
         self.wfile.write(sent)
         self.wfile.flush()
         self.close_connection = len(sent) < len(content) - first
+
+    def tell(self, content):
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_):
         pass
@@ -264,3 +280,37 @@ def test_a_small_disk_and_an_unknown_name(hub, python):
     assert done.returncode == 1 and "and 0.0 GB are free; make room" in done.stderr
     done = python("from onellm.model import published; published.fetch('onellm-8b')")
     assert done.returncode == 1 and "choose one of onellm-7b" in done.stderr
+
+
+# ---- folders of transformers -----------------------------------------------------------------------------------------
+
+FAMILY = {
+    "instructblip-vicuna-7b": ("Salesforce/instructblip-vicuna-7b", "onellm"),
+    "idefics-9b": ("HuggingFaceM4/idefics-9b-instruct", "idefics"),
+}
+SAY = """
+import json, onellm
+from onellm.model import published
+print(json.loads((published.fetch(NAME) / "config.json").read_text())["model_type"])
+print(bool(onellm.load(NAME, quantize="none").ask("what is this", image=PICTURE, max_new_tokens=3) is not None))
+"""
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_folders_of_transformers(name, python, tmp_path):
+    """In several files, beside a form that is not wanted: fetched by name, made into a model if need be, asked."""
+    repository, kind = FAMILY[name]
+    theirs = idefics() if name == "idefics-9b" else SYSTEMS[name]()
+    folder = save(shake(theirs), tmp_path / "theirs", max_shard_size="40KB")
+    weights = sorted(path.name for path in folder.glob("model-*.safetensors"))
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    unwanted = {"README.md": b"#", "pytorch_model.bin": b"0" * 99, "pytorch_model.bin.index.json": b"{}"}
+    hub = Hub(files | unwanted, repository)
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
+    code = f"NAME, PICTURE = {name!r}, {str(tmp_path / 'red.png')!r}\n{SAY}"
+    done = python(code, HF_ENDPOINT=hub.url)
+    hub.shutdown()
+    assert (done.returncode, done.stdout) == (0, f"{kind}\nTrue\n"), done.stderr
+    assert len(weights) > 2 and sorted(hub.sent) == sorted(files)  # each once, and nothing else
+    assert not list((tmp_path / "cache" / "downloads").glob("*/*"))
