@@ -52,7 +52,7 @@ class Choice:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which model is loaded, and how."""
-    known = " or ".join(MODELS)
+    known = ", ".join(MODELS)
     parser.add_argument("--model", metavar="M", help=f"{known}, or a model folder; by default what suits this machine")
     parser.add_argument(
         "--quantize",
