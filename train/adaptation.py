@@ -54,9 +54,11 @@ class Variant:
     text: bool = False
 
 
-NOTHING = "nothing"
+NOTHING, SHIPPED = "nothing", "LoRA as shipped"
+UNTRAINED = (NOTHING, SHIPPED)  # the recipe's start without its LoRA, and with it: trained before, on more steps
 VARIANTS = {
     NOTHING: Variant(None),
+    SHIPPED: Variant("lora"),
     "LoRA": Variant("lora"),
     "LoRA, text in the mix": Variant("lora", text=True),
     "routed adapters": Variant("routed"),
@@ -68,7 +70,7 @@ def recipe_of(name: str, recipe: Recipe, seed: int, runs: Path) -> Recipe:
     """Return the recipe of a variant.
 
     Args:
-        name: a key of `VARIANTS` with an adapter.
+        name: a key of `VARIANTS` that is trained.
         recipe: of the routed adapters with text in the mix.
         seed: of the run.
         runs: where the recipe's model may be; LoRA is as that model has it.
@@ -89,7 +91,9 @@ def recipe_of(name: str, recipe: Recipe, seed: int, runs: Path) -> Recipe:
 
 
 def train(name: str, recipe: Recipe, seed: int, runs: Path) -> Path:
-    """Train a variant, if that is not done yet, and return its folder; that of "nothing" is the start alone."""
+    """Train a variant, if that is not done yet, and return its folder; those of `UNTRAINED` are the recipe's start."""
+    if name == SHIPPED:
+        return start_folder(recipe, runs)
     if name == NOTHING:
         folder = runs / NOTHING
         if not (folder / "config.json").exists():
@@ -208,7 +212,8 @@ def compare(
         (name, seed)
         for seed in seeds
         for name in names or VARIANTS
-        if str(seed) not in results.get(name, {}) and not (name == NOTHING and name in results)  # which has no seed
+        if str(seed) not in results.get(name, {})
+        and not (name in UNTRAINED and (name in results or seed != seeds[0]))  # they have no seed
     ]
     folders = [train(name, recipe, seed, runs) for name, seed in wanted]  # before a second model takes memory
     original = Original(_load(nothing), list(HELD_OUT)) if wanted else None

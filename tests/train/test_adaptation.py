@@ -11,7 +11,17 @@ from safetensors.torch import load_file
 import onellm
 from onellm.errors import OneLLMError
 from train import adaptation
-from train.adaptation import NOTHING, VARIANTS, adapter_parameters, compare, recipe_of, text_table, write_own_answers
+from train.adaptation import (
+    NOTHING,
+    SHIPPED,
+    UNTRAINED,
+    VARIANTS,
+    adapter_parameters,
+    compare,
+    recipe_of,
+    text_table,
+    write_own_answers,
+)
 from train.data.plain_questions import HELD_OUT, training_questions
 from train.evaluation.ask import ask_all
 from train.evaluation.drift import Original
@@ -100,6 +110,17 @@ def test_without_an_adapter_the_llm_answers_alone(recipe, tmp_path):
     assert torch.equal(chat.model.generate(input_ids=ids, max_new_tokens=12, do_sample=False), alone)
 
 
+def test_what_is_not_trained_is_measured_once(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(adaptation, "HELD_OUT", QUESTIONS)
+    out = tmp_path / "found.json"
+    compare(recipe, out, tmp_path / "runs", [0, 1], "test", 4, [NOTHING, SHIPPED])
+    results = json.loads(out.read_text())
+    assert {name: list(seeds) for name, seeds in results.items()} == {NOTHING: ["0"], SHIPPED: ["0"]}
+    assert results[SHIPPED]["0"]["parameters"] > 0
+    assert results[SHIPPED]["0"]["text"]["as it is"]["identical"] == 1
+    assert not out.with_suffix(".svg").exists()  # there is no router to draw
+
+
 def test_perplexity_is_that_of_the_llms_own_loss(recipe, tmp_path):
     chat = onellm.load(str(adaptation.train(NOTHING, recipe, 0, tmp_path / "runs")), quantize="none", plain=True)
     original = Original(chat, QUESTIONS[:1])
@@ -133,7 +154,7 @@ def test_files_move_one_route_and_text_the_other(recipe, tmp_path):
 
 
 def test_variants_differ_in_what_they_are_named_after(recipe, tmp_path):
-    found = {name: recipe_of(name, recipe, 3, tmp_path) for name in VARIANTS if name != NOTHING}
+    found = {name: recipe_of(name, recipe, 3, tmp_path) for name in VARIANTS if name not in UNTRAINED}
     assert len({variant.name for variant in found.values()}) == len(found)
     for name, variant in found.items():
         variant.check()
