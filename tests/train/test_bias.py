@@ -52,9 +52,10 @@ def corpus(tmp_path, monkeypatch):
 
 def test_a_model_that_looks_at_the_first_file_alone(corpus, monkeypatch):
     monkeypatch.setattr(bias, "ask_all", lambda chat, asked: [f"This is a {files[0].name}." for files, _ in asked])
-    rows = bias.measure_bias(None, "dev", (("image", "audio"),))["image", "audio"]
+    measured = list(bias.measure_bias(None, "dev", (("image", "audio"),)))
+    rows = [row for _, row in measured]
     found = [(row.first, row.second, row.both) for row in rows]
     assert found == [(1, 0, 0), (0, 1, 0), (1, 0, 0), (0, 1, 0), (1, 0, 0), (1, 0, 0), (0, 0, 1)]
     assert [row.n for row in rows] == [7] * 6 + [2]
-    lines = bias.table({("image", "audio"): rows}).splitlines()
+    lines = bias.table(measured).splitlines()
     assert lines[4].startswith("| image, audio | 7 | 1.00 | 0.00 | 0.00 | 0.00 |") and len(lines) == 9

@@ -18,6 +18,7 @@ def ask_all(
     questions: list[tuple[list[Item | dict], str]],
     new_tokens: int = NEW_TOKENS,
     words: dict[tuple[str, str], torch.Tensor] | None = None,
+    batch: int = BATCH,
 ) -> list[str]:
     """Answer questions about files.
 
@@ -26,6 +27,7 @@ def ask_all(
         questions: the files (items, or content parts) and the text of each.
         new_tokens: longest answer.
         words: the soft words of a kind and an item's id, see `words.soft_words`; without them the files are loaded.
+        batch: questions that are answered together.
 
     Returns:
         One answer a question.
@@ -36,16 +38,14 @@ def ask_all(
             return chat.processor.to_tensor(part)
         if words is not None:
             return words[part["type"], part["item"].id]
-        if "item" not in part:
-            return chat.processor.to_tensor(part)
         settings = chat.processor.modalities[part["type"]].get("input", {})
         return MODALITIES[part["type"]].to_tensor(load_sample(part["item"]), **settings)
 
     tokenizer, answers = chat.processor.tokenizer, []
-    for start in tqdm(range(0, len(questions), BATCH), desc="answers"):
+    for start in tqdm(range(0, len(questions), batch), desc="answers"):
         conversations = [
             [{"role": "user", "content": [*map(as_part, items), {"type": "text", "text": text}]}]
-            for items, text in questions[start : start + BATCH]
+            for items, text in questions[start : start + batch]
         ]
         inputs = chat.processor.apply_chat_template(conversations, to_tensor=to_tensor)
         new = chat.model.generate(

@@ -1,6 +1,7 @@
 """Modality bias: of two files that agree, contradict each other or come alone, which one an answer follows."""
 
 import random
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import onellm
@@ -76,7 +77,7 @@ def measure_bias(
     kinds: tuple[tuple[str, str], ...] = PAIRS,
     count: int = COUNT,
     seed: int = 0,
-) -> dict[tuple[str, str], list[Row]]:
+) -> Iterator[tuple[str, Row]]:
     """Ask about pairs of files of two kinds.
 
     Args:
@@ -86,10 +87,9 @@ def measure_bias(
         count: pairs of files for each.
         seed: of the choice of pairs.
 
-    Returns:
-        Pair of kinds -> figures; every row but the last is of the same pairs of files.
+    Yields:
+        Pair of kinds ("image and audio"), and figures; all but the last are of the same pairs of files.
     """
-    found = {}
     for a, b in kinds:
         choose = random.Random(seed)
         items = [read_items(kind, split) for kind in (a, b)]
@@ -103,22 +103,19 @@ def measure_bias(
             (f"{a}, {b}, asked about the {WORDS[b][0]}", apart, lambda one, other: [one, other], WORDS[b][2]),
             (f"{a}, {b} of the same thing", alike, lambda one, other: [one, other], QUESTION),
         ]
-        found[a, b] = [
-            score(name, ask_all(chat, [(files(*pair), question) for pair in pairs]), pairs)
-            for name, pairs, files, question in shown
-            if pairs
-        ]
-    return found
+        for name, pairs, files, question in shown:
+            if pairs:
+                answers = ask_all(chat, [(files(*pair), question) for pair in pairs])
+                yield f"{a} and {b}", score(name, answers, pairs)
 
 
-def table(found: dict[tuple[str, str], list[Row]]) -> str:
+def table(found: Iterable[tuple[str, Row]]) -> str:
     """Lay the figures out as Markdown, a table a pair of kinds."""
-    lines = []
-    for (a, b), rows in found.items():
-        lines.append(f"| shown | n | {a} alone named | {b} alone named | both | neither | chance {a} | chance {b} |")
-        lines.append("|---" * 8 + "|")
-        for row in rows:
-            shares = (row.first, row.second, row.both, row.neither, row.chance_first, row.chance_second)
-            lines.append(f"| {row.shown} | {row.n} | {' | '.join(f'{share:.2f}' for share in shares)} |")
-        lines.append("")
-    return "\n".join(lines).rstrip()
+    tables: dict[str, list[str]] = {}
+    for kinds, row in found:
+        a, b = kinds.split(" and ")
+        head = f"| shown | n | {a} alone named | {b} alone named | both | neither | chance {a} | chance {b} |"
+        shares = (row.first, row.second, row.both, row.neither, row.chance_first, row.chance_second)
+        line = f"| {row.shown} | {row.n} | {' | '.join(f'{share:.2f}' for share in shares)} |"
+        tables.setdefault(kinds, [head, "|---" * 8 + "|"]).append(line)
+    return "\n\n".join("\n".join(lines) for lines in tables.values())

@@ -86,23 +86,28 @@ def _run_questions(options: argparse.Namespace, split: str) -> None:
     import onellm
 
     chat = onellm.load(options.model, quantize=options.quantize)
+    about = {"model": options.model, "split": split}
     if options.following:
         from train.evaluation.following import measure_following, table
 
-        found = measure_following(chat, split, options.kinds)
-        figures = asdict(found)
-    elif options.timeline:
+        figures = measure_following(chat, split, options.kinds)
+        if options.json:
+            disk.write_json(options.json, {**about, **asdict(figures)})
+        print(table(figures))
+        return
+    if options.timeline:
         from train.evaluation.timelines import measure_timelines, table
 
-        found = measure_timelines(chat, split, options.limit)
-        figures = {"tables": {title: list(map(asdict, rows)) for title, rows in found.items()}}
+        rows = measure_timelines(chat, split, options.limit)
     else:
         from train.evaluation.bias import COUNT, measure_bias, table
 
-        found = measure_bias(chat, split, count=options.limit or COUNT)
-        figures = {"pairs": {" and ".join(kinds): list(map(asdict, rows)) for kinds, rows in found.items()}}
-    if options.json:
-        disk.write_json(options.json, {"model": options.model, "split": split, **figures})
+        rows = measure_bias(chat, split, count=options.limit or COUNT)
+    found = []
+    for title, row in rows:
+        found.append((title, row))
+        if options.json:  # after every row, as they take their time
+            disk.write_json(options.json, {**about, "rows": [{"of": of, **asdict(one)} for of, one in found]})
     print(table(found))
 
 
