@@ -55,7 +55,7 @@ def test_batch_is_padded_on_the_left(processor):
 def test_media_at_the_start_as_published(processor, picture):
     processor.media_position = "start"
     inputs = processor.apply_chat_template(message({"type": "image", "path": picture}, text("w9")))
-    assert inputs["input_ids"].tolist() == [[BOS, *[64] * 5, 1, 9, EOS, 2]]
+    assert inputs["input_ids"].tolist() == [[BOS, 5, *[64] * 5, 6, 1, 9, EOS, 2]]
 
 
 def test_a_broken_file_is_told_in_words(processor, tmp_path):

@@ -51,7 +51,8 @@ def test_files_at_the_start_stand_behind_the_first_token(chat, picture):
     chat.processor.media_position = "start"
     chat.ask("w3 w4", image=[picture, picture], max_new_tokens=3)
     kinds = [(segment.kind, segment.file) for segment in chat.trace.segments]
-    assert kinds[:3] == [("template", None), ("image", 0), ("image", 1)] and chat.trace.segments[0].tokens == 1
+    assert kinds[:4] == [("template", None), ("image", 0), ("template", None), ("image", 1)]
+    assert chat.trace.segments[0].tokens == 2  # the first token, and what stands before a file
     assert chat.trace.prompt_tokens == len(chat.processor.encode(chat.messages[:1])[0])
 
 
