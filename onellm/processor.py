@@ -140,7 +140,7 @@ class OneLLMProcessor(ProcessorMixin):
     def to_tensor(self, part: dict) -> torch.Tensor | Windows:
         """Turn the file of one content part, or what lies in memory, into the model's tensor, see `load`."""
         if windows := self.windows(part):
-            return Windows(tuple(map(self.to_tensor, windows)), self.positions(part) - self.media_tags)
+            return Windows(tuple(map(self.to_tensor, windows)), self.kept(part))
         return MODALITIES[part["type"]].to_tensor(self.load(part), **self.input_of(part))
 
     def input_of(self, part: dict) -> dict:
@@ -155,11 +155,13 @@ class OneLLMProcessor(ProcessorMixin):
 
     def positions(self, part: dict) -> int:
         """Placeholders that the file of a content part takes."""
-        one, count = self.length_of(part["type"]), len(self.windows(part))
-        if not count:
-            return one
-        words = part.get("words") or self.modalities[part["type"]].get("windows", {}).get("words", LIMITS.long_words)
-        return min(count * (one - self.media_tags), words) + self.media_tags
+        return self.kept(part) * (self.length_of(part["type"]) - self.media_tags) + self.media_tags
+
+    def kept(self, part: dict) -> int:
+        """Of how many windows the words of a content part's file remain: as many as there is room for; 1 of others."""
+        count, settings = len(self.windows(part)), self.modalities[part["type"]].get("windows", {})
+        room = part.get("words") or settings.get("words", LIMITS.long_words)
+        return max(1, min(count, room // (self.length_of(part["type"]) - self.media_tags)))
 
     @staticmethod
     def load(part: dict) -> Sample:

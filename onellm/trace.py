@@ -54,7 +54,8 @@ class FileTrace:
         encode_s: seconds in tokenizer and encoder.
         project_s: seconds in the projection.
         windows: start and end, in seconds, of each window that a long file was read in; empty for others.
-        sizes: for each soft word of such a file, how many it was merged of; `router` and `words` are of the merged.
+        sizes: for each of these whose words remain, how many windows they were merged of; `router` and `words` are of
+            what remains.
     """
 
     kind: str
@@ -259,15 +260,15 @@ def watch(model: Any, tokenizer: Any, trace: FileTrace) -> Iterator[None]:
             for row in zip(ids, best.values.tolist(), strict=True)
         ]
 
-    def merged(module: Any, _: Any, made: Any) -> None:
-        trace.sizes = made[1]
+    def merged(module: Any, given: Any, made: Any) -> None:  # [W, M, D]
+        trace.sizes, each = made[1], given[0].shape[1]
+        runs = [size * each for size in trace.sizes]
         if trace.router:  # a router that does not see its input says the same of every window, once
-            rows = trace.router * (sum(trace.sizes) // len(trace.router))
-            trace.router = [
-                [sum(weights) / len(run) for weights in zip(*run, strict=True)] for run in _runs(rows, trace.sizes)
-            ]
-        if trace.words:  # neighbours that were merged are alike
-            trace.words = [run[0] for run in _runs(trace.words, trace.sizes)]
+            rows = trace.router * (sum(runs) // len(trace.router))
+            alike = [run[place::each] for run in _runs(rows, runs) for place in range(each)]
+            trace.router = [[sum(weights) / len(run) for weights in zip(*run, strict=True)] for run in alike]
+        if trace.words:  # windows that were merged are alike
+            trace.words = [row for run in _runs(trace.words, runs) for row in run[:each]]
 
     hooks = [
         model.tokenizer_for(kind).register_forward_hook(tokenized),

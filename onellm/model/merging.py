@@ -1,7 +1,8 @@
 """Merging soft words: a long file is read in windows, and the words of all of them become fewer.
 
-The two neighbours that are most alike become one, their average weighed by how many words each stands for, until no
-more are left than wanted. Order is kept, so a merged word stands for a run of neighbours.
+The two neighbours in time that are most alike become one, their average weighed by how many windows each stands for,
+until no more are left than wanted. Whole windows are merged, word by word, as a projector's words have places: the
+first names the thing. Order is kept, so what is merged stands for a run of windows.
 
 Sources: MA-LMM (arXiv:2404.05726), section 3.2, which merges neighbours in time; ToMe (arXiv:2210.09461), section 3,
 which weighs by size.
@@ -9,7 +10,6 @@ which weighs by size.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +22,11 @@ class Windows:
 
     Attributes:
         tensors: one a window, each as of a file of the kind.
-        words: soft words that all of them together become, tags not counted.
+        kept: how many windows' words the LLM reads; the others are merged into these.
     """
 
     tensors: tuple[torch.Tensor, ...]
-    words: int
+    kept: int
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -35,37 +35,33 @@ class Windows:
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Windows":
         """Return the same windows with every tensor changed."""
-        return Windows(tuple(map(change, self.tensors)), self.words)
+        return Windows(tuple(map(change, self.tensors)), self.kept)
 
 
 class Merge(nn.Module):
-    """Merge words that stand side by side; a module, so that a hook sees what became of them."""
+    """Merge the words of windows that follow each other; a module, so that a hook sees what became of them."""
 
     def forward(self, words: torch.Tensor, count: int) -> tuple[torch.Tensor, list[int]]:
         """Merge the words of one file.
 
         Args:
-            words: [N, D], in order.
-            count: how many are wanted.
+            words: [W, M, D], M words of each window, in order.
+            count: of windows that are wanted.
 
         Returns:
-            [min(N, count), D], and how many words each of these stands for.
+            [min(W, count), M, D], and how many windows each of these stands for.
         """
         merged, sizes = list(words), [1] * len(words)
-        with torch.no_grad():
-            likeness = F.cosine_similarity(words[:-1].float(), words[1:].float(), dim=-1).tolist()
         while len(merged) > max(count, 1):
-            left = max(range(len(likeness)), key=likeness.__getitem__)
+            likeness = [_likeness(one, other) for one, other in zip(merged, merged[1:], strict=False)]
+            left = likeness.index(max(likeness))
             total = sizes[left] + sizes[left + 1]
             merged[left : left + 2] = [(sizes[left] * merged[left] + sizes[left + 1] * merged[left + 1]) / total]
             sizes[left : left + 2] = [total]
-            del likeness[left]
-            for pair in (left - 1, left):
-                if 0 <= pair < len(likeness):
-                    likeness[pair] = _likeness(merged[pair], merged[pair + 1])
         return torch.stack(merged), sizes
 
 
-def _likeness(one: Any, other: Any) -> float:
-    with torch.no_grad():
-        return float(F.cosine_similarity(one.float(), other.float(), dim=0))
+@torch.no_grad()
+def _likeness(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Compare two windows' words [M, D], place by place."""
+    return float(F.cosine_similarity(one.float(), other.float(), dim=-1).mean())

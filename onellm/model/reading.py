@@ -163,9 +163,9 @@ class Reading:
                 batch = list(alike)
                 read += self.soft_words(kind, batch, extracted, None if asked is None else [*asked] * len(batch))
             start, end = (tag in self.projector.tags for tag in ("start", "end"))
-            inner = torch.cat([words[start : len(words) - end] for words in read])
-            merged, _ = self.merging(inner, value.words)
-            made.append(torch.cat([read[0][:start], merged, read[0][len(read[0]) - end :]]))
+            inner = torch.stack([words[start : len(words) - end] for words in read])
+            merged, _ = self.merging(inner, value.kept)
+            made.append(torch.cat([read[0][:start], merged.flatten(0, 1), read[0][len(read[0]) - end :]]))
         return made
 
     def anchor_loss(self, media: Media, word_labels: torch.Tensor, extracted: bool = False) -> torch.Tensor:
@@ -232,7 +232,7 @@ class Reading:
             tags = len(self.config.tags)
             lengths = torch.tensor(
                 [
-                    len(value) if words else value.words + tags if isinstance(value, Windows) else one
+                    len(value) if words else value.kept * (one - tags) + tags if isinstance(value, Windows) else one
                     for value in values
                 ],
                 dtype=torch.long,

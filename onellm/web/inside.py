@@ -133,8 +133,9 @@ def reading(trace: Trace, language: str) -> str:
 def _windows(file: FileTrace, language: str) -> str:
     """Say which windows a long file was read in, and what its soft words were merged into."""
     (start, first), (_, stop) = file.windows[0], file.windows[-1]
-    values = {"count": len(file.sizes), "words": sum(file.sizes), "windows": len(file.windows)}
-    text = "inside.windows" if values["words"] > values["count"] else "inside.windows.all"
+    count = len(file.router)
+    values = {"count": count, "words": count * len(file.windows) // len(file.sizes), "windows": len(file.windows)}
+    text = "inside.windows" if values["words"] > count else "inside.windows.all"
     seconds = {"start": f"{start:g}", "stop": f"{stop:g}", "each": f"{first - start:.2g}"}
     return say(language, text, name=html.escape(file.name), **values, **seconds)
 

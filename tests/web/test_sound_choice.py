@@ -47,13 +47,13 @@ def test_a_video_with_a_sound_track_can_be_heard(page, tmp_path):
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_what_was_read_in_windows_is_told(language):
     windows = [(0.0, 5.0), (5.0, 10.0), (10.0, 15.0)]
-    long = FileTrace("audio", "<long>.wav", [3, 1, 96, 64], 2, 1, [[1.0]] * 4, [], windows=windows, sizes=[1, 7, 15, 1])
-    whole = FileTrace("audio", "all.wav", [3, 1, 96, 64], 2, windows=windows, sizes=[1] * 24)
+    long = FileTrace("audio", "<long>.wav", [3, 1, 96, 64], 2, 1, [[1.0]] * 8, windows=windows, sizes=[2])
+    whole = FileTrace("audio", "all.wav", [3, 1, 96, 64], 2, 1, [[1.0]] * 24, windows=windows, sizes=[1, 1, 1])
     segments = [Segment("audio", "x", 6, 0, 0), Segment("audio", "y", 26, 0, 1), Segment("audio", "z", 6, 6, 2)]
     trace = Trace("toy", segments, [long, whole, long])
     told = inside.reading(trace, language)
     assert told.count("<long>.wav") == 1  # the third is of an earlier question
-    for number in ("24", "4", "3", "15"):
+    for number in ("24", "8", "3", "15"):
         assert number in told
     panel = inside.panel(trace, language)
     assert "&lt;long&gt;.wav" in panel and "<long>" not in panel

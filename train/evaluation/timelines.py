@@ -29,6 +29,7 @@ WAYS = {
     "4 windows, all words": {"windows": 4, "words": 1_000},
     "8 windows, all words": {"windows": 8, "words": 1_000},
     "8 windows, 32 words": {"windows": 8, "words": 32},
+    "8 windows, 24 words": {"windows": 8, "words": 24},
     "8 windows, 16 words": {"windows": 8, "words": 16},
 }
 
