@@ -165,8 +165,9 @@ class DecoderLayer(nn.Module):
             self.qkv_lora.up = torch.cat([up[:turned, pairs], up[turned:]]).flatten(0, 1)
         self.out, self.out_lora = linear(base(attention.o_proj).weight), LowRank([attention.o_proj])
         self.gate_up = linear(torch.cat([base(mlp.gate_proj).weight, base(mlp.up_proj).weight]).detach())
-        self.down = linear(base(mlp.down_proj).weight)
-        for part in (*parts, attention.o_proj):
+        self.gate_up_lora = LowRank([mlp.gate_proj, mlp.up_proj])
+        self.down, self.down_lora = linear(base(mlp.down_proj).weight), LowRank([mlp.down_proj])
+        for part in (*parts, attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj):
             if part is not base(part):
                 part.base_layer = None  # the switch outlives the weights
         self.attention_norm = layer.input_layernorm.weight
@@ -206,8 +207,10 @@ class DecoderLayer(nn.Module):
         )
         attended = attended.transpose(1, 2).reshape(batch, length, -1)
         x = self.out_lora.add(self.out(attended), attended).add_(hidden_states)
-        gate, up = self.gate_up(F.rms_norm(x, (width,), self.ffn_norm, self.eps)).chunk(2, dim=-1)
-        return self.down(F.silu(gate).mul_(up)).add_(x)
+        normed = F.rms_norm(x, (width,), self.ffn_norm, self.eps)
+        gate, up = self.gate_up_lora.add(self.gate_up(normed), normed).chunk(2, dim=-1)
+        hidden = F.silu(gate).mul_(up)
+        return self.down_lora.add(self.down(hidden), hidden).add_(x)
 
 
 def base(module: nn.Module) -> nn.Module:

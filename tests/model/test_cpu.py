@@ -11,6 +11,7 @@ from onellm.model.cache import GrowingCache
 
 GROUPED = {"text_config": {"num_attention_heads": 4, "num_key_value_heads": 2}}
 ADAPTER = {"adapter": {"r": 2, "target_modules": ["q_proj", "v_proj", "o_proj"]}}
+EVERYWHERE = {"adapter": {"r": 2, "target_modules": ["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"]}}
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,9 @@ def awake(model):
     return model
 
 
-@pytest.mark.parametrize("changes", [{}, GROUPED, ADAPTER], ids=["plain", "grouped", "adapter"])
+@pytest.mark.parametrize(
+    "changes", [{}, GROUPED, ADAPTER, EVERYWHERE], ids=["plain", "grouped", "adapter", "adapter everywhere"]
+)
 def test_float32_gives_the_same_logits(make_model, tensors, changes):
     plain = awake(make_model(**changes))
     fast = cpu.optimise(copy.deepcopy(plain))
