@@ -27,21 +27,23 @@ def build(name, tags=(), **changes):
     return build_projector(["image", "audio"], WIDTH, WIDTH_LLM, settings, tags).eval()
 
 
-def small_model(name, **image):
-    """Build a tiny model with this projector behind an encoder that drops the class token (4 patches)."""
-    from conftest import tiny_config
-
+@pytest.fixture
+def small_model(config):
+    """Build a tiny model with a projector behind an encoder that drops the class token (4 patches)."""
     from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration
 
-    tokenizer = {"type": "image-patches", "size": 28, "patch": 14}
-    torch.manual_seed(0)
-    config = OneLLMConfig(
-        text_config=tiny_config().text_config,
-        encoder={"width": WIDTH, "layers": 2, "heads": 2, "class_token": "drop"},
-        projector={"type": name, **SETTINGS[name], "tags": []},
-        modalities={"image": {"token_id": 64, "tokenizer": tokenizer, "length": build(name).count(4)} | image},
-    )
-    return OneLLMForConditionalGeneration(config).eval()
+    def make(name, **image):
+        tokenizer = {"type": "image-patches", "size": 28, "patch": 14}
+        torch.manual_seed(0)
+        small = OneLLMConfig(
+            text_config=config.text_config,
+            encoder={"width": WIDTH, "layers": 2, "heads": 2, "class_token": "drop"},
+            projector={"type": name, **SETTINGS[name], "tags": []},
+            modalities={"image": {"token_id": 64, "tokenizer": tokenizer, "length": build(name).count(4)} | image},
+        )
+        return OneLLMForConditionalGeneration(small).eval()
+
+    return make
 
 
 def test_every_projector_is_tested():
@@ -74,7 +76,7 @@ def test_tags_stand_around_the_words(name, tags):
 
 
 @pytest.mark.parametrize("name", PROJECTORS)
-def test_inside_a_model(name, tmp_path):
+def test_inside_a_model(small_model, name, tmp_path):
     model = small_model(name)
     ids = torch.tensor([[3, *[64] * model.config.length_of("image"), 7]])
     media = {"image": [torch.randn(3, 28, 28)]}
@@ -159,7 +161,7 @@ def test_unknown_names_list_the_known_ones():
         build("linear", experts=3)
 
 
-def test_a_length_that_is_not_the_models_is_told():
+def test_a_length_that_is_not_the_models_is_told(small_model):
     with pytest.raises(ModelError, match="kind image becomes 4 soft words.*says 7.*'length' to 4"):
         small_model("linear", length=7)
 
