@@ -70,7 +70,6 @@ def _parser() -> argparse.ArgumentParser:
     ask = commands.add_parser("ask", help="ask one question, about files or not", description=_ask.__doc__)
     _add_question(ask)
     ask.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where a picture, video or sound goes")
-    ask.add_argument("--video-sound", action="store_true", help="hear the videos too, second by second")
     add_model_options(ask)
     add_generators(ask)
     add_settings(ask)
@@ -130,6 +129,7 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
             metavar="FILE",
             help=f"the picture beside the {kind} map; the first belongs to the first map",
         )
+    parser.add_argument("--video-sound", action="store_true", help="hear the videos too, second by second")
 
 
 def _files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, list]:

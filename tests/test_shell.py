@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from onellm.models import MODELS
+
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = os.environ.get("ONELLM_TEST_MODEL", "onellm-tiny")
 
@@ -42,7 +44,8 @@ def test_models_are_listed():
     assert done.returncode == 0
     head, *rows = [line.split() for line in done.stdout.partition("\n\n")[0].splitlines()]
     assert head == ["model", "state", "size", "none", "int8", "8bit", "4bit", "where"]
-    assert [row[:2] for row in rows] == [["onellm-tiny", "installed"], ["onellm-7b", "available"]]
+    state = {row[0]: row[1] for row in rows}
+    assert list(state) == list(MODELS) and (state["onellm-tiny"], state["onellm-7b"]) == ("installed", "available")
 
 
 def test_two_ways_are_compared(files):
