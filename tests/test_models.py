@@ -130,7 +130,7 @@ def test_a_model_that_does_not_fit_is_told_before_it_is_fetched(monkeypatch):
 
 
 def test_bad_names_and_folders_are_told(folder, tmp_path):
-    with pytest.raises(ModelError, match="no model 'onellm-huge'; give one of onellm-tiny, onellm-7b, .* or"):
+    with pytest.raises(ModelError, match="no model 'onellm-huge'; give one of onellm-tiny, onellm-tiny-draw, onellm-7b, .* or"):
         load("onellm-huge")
     (tmp_path / "weights").mkdir()
     with pytest.raises(ModelError, match="has no config.json"):

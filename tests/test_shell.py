@@ -42,7 +42,11 @@ def test_models_are_listed():
     assert done.returncode == 0
     head, *rows = [line.split() for line in done.stdout.partition("\n\n")[0].splitlines()]
     assert head == ["model", "state", "size", "none", "int8", "8bit", "4bit", "where"]
-    assert [row[:2] for row in rows] == [["onellm-tiny", "installed"], ["onellm-7b", "available"]]
+    assert [row[:2] for row in rows[:3]] == [
+        ["onellm-tiny", "installed"],
+        ["onellm-tiny-draw", "installed"],
+        ["onellm-7b", "available"],
+    ]
 
 
 def test_two_ways_are_compared(files):

@@ -14,7 +14,7 @@ from onellm.modalities import MODALITIES
 from onellm.model.outputs import KINDS as OUTPUTS
 from train.parts import PARTS
 
-OBJECTIVES = ("anchor", "contrast", "caption", "chat", "draw")
+OBJECTIVES = ("anchor", "contrast", "caption", "chat", "codes", "draw")
 PRECISIONS = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "8bit", "4bit")
 SCHEDULES = ("cosine", "linear", "constant")
@@ -128,8 +128,8 @@ class Recipe:
         name: of the stage; its checkpoints and result go to `<runs>/<name>`.
         objective: "anchor" (soft words against the words of the name, without the LLM), "contrast" (a Q-Former that
             reads captions against files, without the LLM), "caption" (the caption through the LLM, right behind the
-            file, as in alignment), "chat" (the answers of a conversation) or "draw" (the small corpus's drawings in
-            codes, see `train.draw`).
+            file, as in alignment), "chat" (the answers of a conversation), "codes" (picture codes of the small corpus's
+            drawings, see `train.codes`) or "draw" (an LLM that writes these, see `train.draw`).
         train: names of the parts that train, keys of `train.parts.PARTS`.
         data: the mix; one batch is of one source.
         steps: optimiser steps.
@@ -256,13 +256,12 @@ class Recipe:
             labels.add(source.label)
 
 
-def load_recipe(path: Path, changes: Sequence[str] = (), cls: type = Recipe) -> Any:
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.
 
     Args:
         path: the file.
         changes: keys set to other values: "steps=50", "config={projector: {experts: 5}}".
-        cls: of recipe; others than a model's stage have a `check` of their own.
 
     Raises:
         RecipeError: the file is missing or no YAML mapping, has unknown, missing or mistyped keys, or asks for
@@ -276,7 +275,7 @@ def load_recipe(path: Path, changes: Sequence[str] = (), cls: type = Recipe) -> 
     if not isinstance(values, dict):
         raise RecipeError(f"The recipe {path} holds no mapping of keys to values; see train/recipes.")
     try:
-        recipe = build(cls, values | changed)
+        recipe = build(Recipe, values | changed)
         recipe.check()
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
