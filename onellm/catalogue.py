@@ -96,15 +96,15 @@ class Entry:
         return usual if usual in able else next(iter(able), None)
 
 
-def entries(folders: Sequence[str] = (), spare_bytes: int = 0) -> list[Entry]:
+def entries(folders: Sequence[str] = (), free_bytes: int | None = None) -> list[Entry]:
     """List the models with what is known without a network.
 
     Args:
         folders: model folders to be listed behind `models.MODELS`.
-        spare_bytes: memory that will be free besides, once the model that is loaded now goes.
+        free_bytes: memory that a model may use; by default what is free now.
     """
     device = models.device_here()
-    free = quantization.free_bytes(device) + spare_bytes
+    free = quantization.free_bytes(device) if free_bytes is None else free_bytes
     return [_entry(name, device, free) for name in (*models.MODELS, *folders)]
 
 
@@ -153,12 +153,12 @@ def _option(name: str, config: "OneLLMConfig", mode: str, device: str, free: int
     except ModelError as error:
         return Option(mode, 0, free, "device", str(error).partition(";")[0], slow)
     needed = quantization.estimate(config, mode, quantization.dtype_for(device)).total
+    reason = ""
     try:
         quantization.check_fits(name, config, mode, device, free)
     except ModelError as error:
         reason = str(error).partition(";")[0].removeprefix(f"{name} ")
-        return Option(mode, needed, free, "memory", reason, slow)
-    return Option(mode, needed, free, slow=slow)
+    return Option(mode, needed, free, "memory" if reason else "", reason, slow)
 
 
 def _size_bytes(folder: Path) -> int:

@@ -105,7 +105,7 @@ class OneLLMProcessor(ProcessorMixin):
         if reader.is_dir():
             from transformers import AutoTokenizer
 
-            processor.reader = AutoTokenizer.from_pretrained(reader)
+            processor.reader = AutoTokenizer.from_pretrained(reader, trust_remote_code=False)
         return processor
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> list[str]:

@@ -26,10 +26,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     run.add_argument("--restart", action="store_true", help="ignore what an earlier start has left")
     run.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change keys of the recipes: steps=50")
     run.add_argument("--check", action="store_true", help="only check the recipes and what they need")
-    codes = commands.add_parser("codes", help="train picture codes, for a model that draws: draw-1-codes.yaml")
-    codes.add_argument("recipe", type=Path)
-    codes.add_argument("--runs", type=Path, default=Path("runs"), help="folder of results and checkpoints")
-    codes.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change keys of the recipe")
     data.add_commands(commands)
     ablate = commands.add_parser("ablate", help="onellm-tiny's stages with one thing changed, as a table")
     ablate.add_argument("--out", type=Path, default=Path("runs/ablations.json"), help="results; those in it are kept")
@@ -92,13 +88,6 @@ def main(arguments: list[str]) -> int:
             return 0
         if options.command == "run":
             return run(options)
-        if options.command == "codes":
-            from train.codes import CodesRecipe
-            from train.codes import run as train_codes
-            from train.recipe import load_recipe
-
-            train_codes(load_recipe(options.recipe, options.set, CodesRecipe), options.runs)
-            return 0
         if options.command == "ablate":
             from train.ablations import ablate
 

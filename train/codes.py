@@ -8,7 +8,6 @@ import json
 import logging
 import math
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,50 +18,15 @@ from safetensors.torch import load_file, save_file
 
 from onellm import disk
 from onellm.model.codes import PictureCodes
+from train.build import new_config
 from train.data.items import corpus_folder, read_lines
-from train.recipe import RecipeError
+from train.recipe import Recipe, RecipeError
 
 logger = logging.getLogger(__name__)
 DECAY = 0.98  # of the running means
 COMMITMENT = 0.25  # arXiv:1711.00937, equation 3
 EDGES = 1.0  # weight of the differences between neighbouring pixels: without it edges are soft
 IDLE = 0.05  # vectors a batch below which a code is moved
-LOG_EVERY = 50
-
-
-@dataclass
-class CodesRecipe:
-    """How picture codes are trained.
-
-    Attributes:
-        name: of the stage; its result goes to `<runs>/<name>`.
-        codes: arguments of `PictureCodes`.
-        steps: optimiser steps.
-        batch: pictures a step.
-        learning_rate: peak, after `warmup` steps; then a cosine down to 0.
-        warmup: steps.
-        save_every: steps between checkpoints.
-        seed: of everything drawn.
-    """
-
-    name: str
-    codes: dict = field(default_factory=dict)
-    steps: int = 3000
-    batch: int = 32
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    save_every: int = 200
-    seed: int = 0
-
-    def check(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            RecipeError: one is not positive.
-        """
-        for key in ("steps", "batch", "learning_rate", "save_every"):
-            if getattr(self, key) <= 0:
-                raise RecipeError(f"'{key}' is {getattr(self, key)}; give a positive number.")
 
 
 def read_pictures(*splits: str) -> torch.Tensor:
@@ -150,23 +114,27 @@ def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, warmup: i
         group["lr"] = peak * min(1.0, (step + 1) / max(1, warmup)) * down
 
 
-def run(recipe: CodesRecipe, runs: Path) -> Path:
+def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
     """Train picture codes on the corpus's drawings; goes on from its newest checkpoint.
 
     Args:
-        recipe: how.
+        recipe: how; the sizes are those of its preset's output.
         runs: folder of all stages.
+        resume: False begins anew.
 
     Returns:
         The folder with `codes.json`, `codes.safetensors` and `losses.json`.
     """
     out, checkpoint = runs / recipe.name, runs / recipe.name / "checkpoint.pt"
+    if not resume:
+        disk.discard(out)
+    sizes = new_config(recipe).outputs["image"]["codes"]
     torch.manual_seed(recipe.seed)
-    model, pictures, held_out = PictureCodes(**recipe.codes), read_pictures("train"), read_pictures("dev")
+    model, pictures, held_out = PictureCodes(**sizes), read_pictures("train"), read_pictures("dev")
     model.to(memory_format=torch.channels_last)
     codebook = Codebook(model)
     trained = [value for name, value in model.named_parameters() if name != "codebook"]
-    optimizer = torch.optim.AdamW(trained, recipe.learning_rate, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(trained, recipe.learning_rate, weight_decay=recipe.weight_decay)
     done, losses = 0, []
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -187,7 +155,7 @@ def run(recipe: CodesRecipe, runs: Path) -> Path:
         optimizer.step()
         codebook.follow(vectors, codes, generator)
         mean.append(float(loss.detach()))
-        if (step + 1) % LOG_EVERY == 0 or step + 1 == recipe.steps:
+        if (step + 1) % recipe.log_every == 0 or step + 1 == recipe.steps:
             rate = (step + 1 - done) * recipe.batch / (time.perf_counter() - begun_s)
             line = {"step": step + 1, "loss": sum(mean) / len(mean), "held_out": measure(model, held_out)}
             logger.info("%s, %.0f pictures/s", line, rate)
@@ -209,7 +177,7 @@ def run(recipe: CodesRecipe, runs: Path) -> Path:
     disk.write_json(out / "losses.json", losses)
     with disk.whole(out / "codes.safetensors") as part:
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, part)
-    disk.write_json(out / "codes.json", recipe.codes)
+    disk.write_json(out / "codes.json", sizes)
     disk.discard(checkpoint)
     return out
 

@@ -1,5 +1,6 @@
 """Running a recipe: transformers' Trainer on accelerate, on one process or many."""
 
+import importlib
 import logging
 import pickle
 from contextlib import nullcontext
@@ -195,10 +196,10 @@ def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
         OneLLMError: something the recipe needs is missing, does not fit, or the disk is full.
     """
     out = runs / recipe.name
-    if recipe.objective == "draw":
-        from train.draw import run as run_draw
-
-        return run_draw(recipe, runs, resume)
+    if recipe.objective in ("codes", "draw"):
+        own = importlib.import_module(f"train.{recipe.objective}")
+        with disk.in_words(out):
+            return own.run(recipe, runs, resume)
     with disk.in_words(out, then=lambda: _goes_on(out)):
         return _run(recipe, runs, out, resume)
 

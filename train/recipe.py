@@ -14,7 +14,7 @@ from onellm.modalities import MODALITIES
 from onellm.model.outputs import KINDS as OUTPUTS
 from train.parts import PARTS
 
-OBJECTIVES = ("anchor", "contrast", "caption", "chat", "draw")
+OBJECTIVES = ("anchor", "contrast", "caption", "chat", "codes", "draw")
 PRECISIONS = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "8bit", "4bit")
 SCHEDULES = ("cosine", "linear", "constant")
@@ -33,6 +33,15 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver(BOOLEAN, re.compile("^(?:true|false)$", re.IGNORECASE), list("tTfF"))
+
+
+def _read(text: str) -> Any:
+    """Read YAML."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 class RecipeError(OneLLMError):
@@ -128,8 +137,8 @@ class Recipe:
         name: of the stage; its checkpoints and result go to `<runs>/<name>`.
         objective: "anchor" (soft words against the words of the name, without the LLM), "contrast" (a Q-Former that
             reads captions against files, without the LLM), "caption" (the caption through the LLM, right behind the
-            file, as in alignment), "chat" (the answers of a conversation) or "draw" (the small corpus's drawings in
-            codes, see `train.draw`).
+            file, as in alignment), "chat" (the answers of a conversation), "codes" (picture codes of the small corpus's
+            drawings, see `train.codes`) or "draw" (an LLM that writes these, see `train.draw`).
         train: names of the parts that train, keys of `train.parts.PARTS`.
         data: the mix; one batch is of one source.
         steps: optimiser steps.
@@ -256,27 +265,26 @@ class Recipe:
             labels.add(source.label)
 
 
-def load_recipe(path: Path, changes: Sequence[str] = (), cls: type = Recipe) -> Any:
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.
 
     Args:
         path: the file.
         changes: keys set to other values: "steps=50", "config={projector: {experts: 5}}".
-        cls: of recipe; others than a model's stage have a `check` of their own.
 
     Raises:
         RecipeError: the file is missing or no YAML mapping, has unknown, missing or mistyped keys, or asks for
             something that does not exist.
     """
     try:
-        values = yaml.load(Path(path).read_text(), _Loader)
-        changed = {key: yaml.load(value, _Loader) for key, _, value in (change.partition("=") for change in changes)}
+        values = _read(Path(path).read_text())
+        changed = {key: _read(value) for key, _, value in (change.partition("=") for change in changes)}
     except (OSError, yaml.YAMLError) as error:
         raise RecipeError(f"The recipe {path} cannot be read ({error}); give a YAML file.") from error
     if not isinstance(values, dict):
         raise RecipeError(f"The recipe {path} holds no mapping of keys to values; see train/recipes.")
     try:
-        recipe = build(cls, values | changed)
+        recipe = build(Recipe, values | changed)
         recipe.check()
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error

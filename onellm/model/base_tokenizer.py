@@ -53,7 +53,7 @@ def _from_folder(folder: Path, text_config: Any, template: str | None) -> Any:
         tokenizer = (
             LlamaTokenizer.from_pretrained(folder, add_prefix_space=False)
             if llama
-            else AutoTokenizer.from_pretrained(folder)
+            else AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"The folder {folder} has no readable tokenizer; give one with --tokenizer.") from error

@@ -134,7 +134,7 @@ def _reader(paths: Sequence[Path], config: OneLLMConfig) -> Any:
             f"The projector reads the question, and no folder '{READER}' with its tokenizer lies in the checkpoint's "
             "folder; download it too."
         )
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def generation_of(config: OneLLMConfig) -> GenerationConfig:

@@ -197,7 +197,7 @@ def estimate(
     return Estimate(weights, cache, int(working), loading)
 
 
-@lru_cache(maxsize=4)  # each mode asks
+@lru_cache(maxsize=32)  # each mode asks, and every list of the models
 def _without_weights(config: str) -> Any:
     """Build a model that has shapes alone from its configuration in JSON."""
     import torch

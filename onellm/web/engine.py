@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FIRST_S = 5.0  # that loading has to itself before the models are listed: an answer comes first
+LIST_S = 20.0  # for whoever chooses before they are
 LOOK_EVERY_S = 0.05  # at an answer that has to end before its model goes
 PAUSE_S = 5.0  # after a model could not be loaded, until that is tried again
 
@@ -47,7 +49,7 @@ class Engine:
         error: why a model could not be loaded, in words; empty if all is well. Another one may answer nevertheless.
         progress: how far loading is; None while nothing is known.
         entries: the models there are; empty until loading began.
-        asking: the hub is being asked for those that are not here.
+        listing: the list is being made, or the hub is being asked for those that are not here.
         beside: the engine of a second model, see `web/second.py`; it goes when another first one comes.
     """
 
@@ -65,7 +67,9 @@ class Engine:
         self.description = self.error = ""
         self.progress: Progress | None = None
         self.entries: list[Entry] = []
-        self.asking = self.closed = False
+        self.listing = self.closed = False
+        self._listed = threading.Event()
+        self._lister: threading.Thread | None = None
         self.beside: Engine | None = None
         self._wanted = name, quantize
         self._load, self._choices, self._load_options = load, choices, options
@@ -147,6 +151,8 @@ class Engine:
         Raises:
             ModelError: it cannot be loaded here, or another one is just being loaded.
         """
+        if self.listing and not self.loading:
+            self._listed.wait(LIST_S)
         with self._lock:
             if self.loading:
                 raise ModelError(f"{self.name} is just being loaded; wait for it, or cancel it, and choose again.")
@@ -187,7 +193,7 @@ class Engine:
     def look(self) -> None:
         """List the models anew: memory may have become free, and the hub may answer now."""
         with self._lock:
-            if not self.loading and not self.asking:
+            if not self.loading and not self.listing:
                 self._list(self.memory_bytes(self) + (self.memory_bytes(self.beside) if self.beside else 0))
 
     def memory_bytes(self, engine: "Engine") -> int:
@@ -235,22 +241,38 @@ class Engine:
         self._done.set()
 
     def _list(self, spare_bytes: int = 0) -> None:
-        """List the models, and let the hub be asked in the background, which may take seconds."""
-        choices = self._choices
-        if choices is None:
-            from onellm.catalogue import entries as choices
-        self.entries = choices(self._folders, spare_bytes)
-        self.asking = bool(self.entries)
-        if self.asking:
-            threading.Thread(target=self._ask_hub, args=(self.entries,), name="ask-hub", daemon=True).start()
+        """List the models in the background, with the memory that is free now and `spare_bytes` more."""
+        from onellm.model.quantize import free_bytes
+        from onellm.models import device_here
 
-    def _ask_hub(self, known: "list[Entry]") -> None:
-        """Complete the list, unless there is a newer one."""
-        from onellm.catalogue import asked
+        self.listing = True
+        free = free_bytes(device_here()) + spare_bytes
+        self._lister = threading.Thread(target=self._look, args=(free,), name="list-models", daemon=True)
+        self._lister.start()
 
-        told = asked(known)
-        if self.entries is known:
-            self.entries, self.asking = told, False
+    def _look(self, free: int) -> None:
+        """Make the list, then complete it by what the hub says, which may take seconds; a newer list goes before it."""
+        from onellm import catalogue
+
+        self._done.wait(FIRST_S)
+        choices = self._choices or catalogue.entries
+
+        def latest() -> bool:
+            return self._lister is threading.current_thread()
+
+        try:
+            known = choices(self._folders, free)
+            if latest():
+                self.entries = known
+                self._listed.set()
+            known = catalogue.asked(known)
+            if latest():
+                self.entries = known
+        except Exception:
+            logger.exception("could not list the models")
+        finally:
+            if latest():
+                self.listing = False
 
     def _drop(self, kept: Any) -> None:
         """Take the model away from all conversations and free its memory, once a running answer has ended."""

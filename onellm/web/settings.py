@@ -61,7 +61,7 @@ class Options:
 
     async def follow(self, session: Session) -> AsyncIterator[tuple[str, str, str]]:
         """Say how loading goes until it is over and the list of models is whole."""
-        while self.page.engine.loading or self.page.engine.asking:
+        while self.page.engine.loading or self.page.engine.listing:
             yield self.page.model(session)
             await asyncio.sleep(0.5)
         yield self.page.model(session)

@@ -43,7 +43,7 @@ def test_unknown_preset_lists_the_valid_ones():
 def test_unknown_router_and_tokenizer_list_the_valid_ones(make_model):
     with pytest.raises(ModelError, match="sigmoid, softmax"):
         make_model(projector={"router": "best"})
-    with pytest.raises(ModelError, match="image-patches, spectrogram-patches"):
+    with pytest.raises(ModelError, match="image-patches, video-patches, spectrogram-patches"):
         make_model(modalities={"image": {"token_id": 64, "tokenizer": {"type": "magic"}}})
 
 

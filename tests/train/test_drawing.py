@@ -2,19 +2,19 @@
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
 from onellm.model.outputs import find
 from train import draw
 from train.build import build_model
-from train.codes import CodesRecipe, load_codes, measure, read_pictures
-from train.codes import run as train_codes
+from train.codes import load_codes, measure, read_pictures
+from train.engine import run
 from train.recipe import Recipe, RecipeError, build, load_recipe
 
 CODES = {"size": 16, "codes": 16, "dim": 4, "encoder": [16, 16], "decoder": [16, 16], "blocks": 1}
@@ -39,15 +39,26 @@ def drawings(tmp_path, monkeypatch):
     return folder
 
 
-def recipe_of(**changes):
-    return CodesRecipe(
-        **{"name": "codes", "codes": CODES, "steps": 60, "batch": 8, "warmup": 5, "save_every": 40} | changes
-    )
+@pytest.fixture
+def recipe_of(drawings, toy, tmp_path):
+    """Make recipes that start from a toy preset with codes."""
+    outputs = {"outputs": {"image": {"type": "tokens", "codes": CODES}}, "adapter": LORA}
+    preset = tmp_path / "draw.json"
+    preset.write_text(json.dumps(json.loads(Path(toy["preset"]).read_text()) | outputs))
+
+    def make(**changes):
+        values = {"name": "codes", "preset": str(preset), "objective": "codes", "train": ["outputs"], "steps": 60}
+        values |= {"data": [{"kind": "text", "source": "drawings"}], "batch": 8, "warmup": 5, "save_every": 40}
+        recipe = build(Recipe, values | {"learning_rate": 1e-3} | changes)
+        recipe.check()
+        return recipe
+
+    return make
 
 
-def test_codes_give_pictures_back(drawings, tmp_path):
+def test_codes_give_pictures_back(recipe_of, tmp_path):
     before = measure(draw_codes(0), read_pictures("dev"))
-    folder = train_codes(recipe_of(learning_rate=1e-2), tmp_path / "runs")
+    folder = run(recipe_of(learning_rate=1e-2), tmp_path / "runs")
     after = measure(load_codes(folder), read_pictures("dev"))
     assert after["psnr_db"] > before["psnr_db"] + 3 and after["codes"] > 1
     assert not (folder / "checkpoint.pt").exists()
@@ -60,8 +71,8 @@ def draw_codes(seed):
     return PictureCodes(**CODES)
 
 
-def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(drawings, tmp_path, monkeypatch):
-    whole = load_file(train_codes(recipe_of(), tmp_path / "whole") / "codes.safetensors")
+def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(recipe_of, tmp_path, monkeypatch):
+    whole = load_file(run(recipe_of(), tmp_path / "whole") / "codes.safetensors")
     from train import codes
 
     def cut(*_):
@@ -70,28 +81,19 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(drawings, tmp_path, mo
         return {}
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(codes, "LOG_EVERY", 1)
         patch.setattr(codes, "measure", cut)
-        train_codes(recipe_of(), tmp_path / "cut")
+        run(recipe_of(log_every=1), tmp_path / "cut")
     assert (tmp_path / "cut/codes/checkpoint.pt").exists()
-    again = load_file(train_codes(recipe_of(), tmp_path / "cut") / "codes.safetensors")
+    again = load_file(run(recipe_of(), tmp_path / "cut") / "codes.safetensors")
     assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
 
 
 @pytest.fixture
-def recipe(drawings, toy, tmp_path):
-    from pathlib import Path
-
-    train_codes(recipe_of(steps=20), tmp_path / "runs")
-    outputs = {"outputs": {"image": {"type": "tokens", "codes": CODES}}, "adapter": LORA}
-    preset = tmp_path / "draw.json"
-    preset.write_text(json.dumps(json.loads(Path(toy["preset"]).read_text()) | outputs))
-    values = {"name": "draw", "preset": str(preset), "parts": {**toy["parts"], "codes": "codes"}, "objective": "draw"}
-    values |= {"train": ["adapter", "rows"], "data": [{"kind": "text", "source": "drawings"}], "steps": 40, "batch": 4}
-    values |= {"learning_rate": 2e-2, "warmup": 2, "save_every": 20, "log_every": 5, "save_precision": "float32"}
-    recipe = build(Recipe, values)
-    recipe.check()
-    return recipe
+def recipe(recipe_of, toy, tmp_path):
+    run(recipe_of(steps=20), tmp_path / "runs")
+    rates = {"learning_rate": 2e-2, "warmup": 2, "save_every": 20, "log_every": 5, "save_precision": "float32"}
+    parts = {**toy["parts"], "codes": "codes"}
+    return recipe_of(name="draw", objective="draw", train=["adapter", "rows"], parts=parts, steps=40, batch=4, **rates)
 
 
 def test_the_upper_layers_alone_say_what_the_whole_model_does(recipe, tmp_path):
@@ -112,7 +114,7 @@ def test_the_upper_layers_alone_say_what_the_whole_model_does(recipe, tmp_path):
 
 def test_drawing_is_learnt_and_nothing_else_moves(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(draw, "TALKS", 12)
-    folder = draw.run(recipe, tmp_path / "runs")
+    folder = run(recipe, tmp_path / "runs")
     log = json.loads((folder / "losses.json").read_text())
     assert log[-2]["loss"] < 0.6 * log[0]["loss"] and "held_out" in log[3]
     before, after = (load_file(path / "model.safetensors") for path in (tmp_path / "runs/draw/start", folder))
@@ -132,12 +134,8 @@ def test_drawing_is_learnt_and_nothing_else_moves(recipe, tmp_path, monkeypatch)
     assert max(sum(map(int.__eq__, written, tokens)) for tokens in pictures.values()) > span.length // 2
 
 
-def test_recipes_of_drawing_are_found_and_checked(tmp_path):
-    codes = load_recipe("train/recipes/draw-1-codes.yaml", (), CodesRecipe)
-    rows = load_recipe("train/recipes/draw-2-rows.yaml")
-    assert rows.parts["codes"] == codes.name and rows.objective == "draw"
-    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump({"name": "x", "steps": 0}))
-    with pytest.raises(RecipeError, match="'steps' is 0"):
-        load_recipe(tmp_path / "wrong.yaml", (), CodesRecipe)
+def test_the_shipped_recipes_belong_together(tmp_path):
+    codes, rows = (load_recipe(f"train/recipes/draw-{name}.yaml") for name in ("1-codes", "2-rows"))
+    assert rows.parts["codes"] == codes.name and rows.preset == codes.preset
     with pytest.raises(RecipeError, match="no picture codes"):
         load_codes(tmp_path)
