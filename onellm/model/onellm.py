@@ -93,6 +93,8 @@ class OneLLMForConditionalGeneration(Reading, Making, PreTrainedModel, Generatio
         self._check_lengths()
         self.init_outputs(config)
         self.post_init()
+        built = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = [name for name in self._no_split_modules if name in built]  # FSDP asks for no others
         if config.adapter:  # behind the random weights, or LoRA would not start from zero
             self.insert_adapter(config.adapter)
 
