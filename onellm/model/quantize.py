@@ -161,8 +161,16 @@ def estimate(
     """
     import torch
 
-    dtype = dtype or torch.bfloat16
-    model = _without_weights(config.to_json_string(use_diff=False))
+    return _estimate(config.to_json_string(use_diff=False), quantize, dtype or torch.bfloat16, context)
+
+
+@lru_cache(maxsize=1024)  # every list of the models asks for all of them
+def _estimate(content: str, quantize: str, dtype: "torch.dtype", context: int) -> Estimate:
+    """Estimate the memory of a model whose configuration is `content`, in JSON."""
+    import torch
+
+    model = _without_weights(content)
+    config = model.config
     linears = {f"{name}.weight" for name, module in model.named_modules() if _quantised(name, module, quantize)}
     weights: dict[str, int] = {}
     largest = 0
@@ -197,7 +205,7 @@ def estimate(
     return Estimate(weights, cache, int(working), loading)
 
 
-@lru_cache(maxsize=32)  # each mode asks, and every list of the models
+@lru_cache(maxsize=4)  # each mode asks
 def _without_weights(config: str) -> Any:
     """Build a model that has shapes alone from its configuration in JSON."""
     import torch

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FIRST_S = 5.0  # that loading has to itself before the models are listed: an answer comes first
-LIST_S = 20.0  # for whoever chooses before they are
 LOOK_EVERY_S = 0.05  # at an answer that has to end before its model goes
 PAUSE_S = 5.0  # after a model could not be loaded, until that is tried again
 
@@ -49,7 +47,7 @@ class Engine:
         error: why a model could not be loaded, in words; empty if all is well. Another one may answer nevertheless.
         progress: how far loading is; None while nothing is known.
         entries: the models there are; empty until loading began.
-        listing: the list is being made, or the hub is being asked for those that are not here.
+        listing: the hub is being asked for those that are not here.
         beside: the engine of a second model, see `web/second.py`; it goes when another first one comes.
     """
 
@@ -68,8 +66,6 @@ class Engine:
         self.progress: Progress | None = None
         self.entries: list[Entry] = []
         self.listing = self.closed = False
-        self._listed = threading.Event()
-        self._lister: threading.Thread | None = None
         self.beside: Engine | None = None
         self._wanted = name, quantize
         self._load, self._choices, self._load_options = load, choices, options
@@ -151,8 +147,6 @@ class Engine:
         Raises:
             ModelError: it cannot be loaded here, or another one is just being loaded.
         """
-        if self.listing and not self.loading:
-            self._listed.wait(LIST_S)
         with self._lock:
             if self.loading:
                 raise ModelError(f"{self.name} is just being loaded; wait for it, or cancel it, and choose again.")
@@ -241,38 +235,31 @@ class Engine:
         self._done.set()
 
     def _list(self, spare_bytes: int = 0) -> None:
-        """List the models in the background, with the memory that is free now and `spare_bytes` more."""
+        """List the models with the memory that is free now and `spare_bytes` more; let the hub be asked meanwhile.
+
+        It is done where nothing answers or loads: a model without weights is built of each, for which transformers
+        changes settings of the whole process. Later lists remember it.
+        """
+        from onellm import catalogue
         from onellm.model.quantize import free_bytes
         from onellm.models import device_here
 
-        self.listing = True
-        free = free_bytes(device_here()) + spare_bytes
-        self._lister = threading.Thread(target=self._look, args=(free,), name="list-models", daemon=True)
-        self._lister.start()
-
-    def _look(self, free: int) -> None:
-        """Make the list, then complete it by what the hub says, which may take seconds; a newer list goes before it."""
-        from onellm import catalogue
-
-        self._done.wait(FIRST_S)
         choices = self._choices or catalogue.entries
-
-        def latest() -> bool:
-            return self._lister is threading.current_thread()
-
         try:
-            known = choices(self._folders, free)
-            if latest():
-                self.entries = known
-                self._listed.set()
-            known = catalogue.asked(known)
-            if latest():
-                self.entries = known
-        except Exception:
+            self.entries = choices(self._folders, free_bytes(device_here()) + spare_bytes)
+        except Exception:  # one that cannot be listed must not keep another one from being loaded
             logger.exception("could not list the models")
-        finally:
-            if latest():
-                self.listing = False
+            return
+        self.listing = True
+        threading.Thread(target=self._ask_hub, args=(self.entries,), name="ask-hub", daemon=True).start()
+
+    def _ask_hub(self, known: "list[Entry]") -> None:
+        """Complete the list, which may take seconds, unless there is a newer one."""
+        from onellm.catalogue import asked
+
+        told = asked(known)
+        if self.entries is known:
+            self.entries, self.listing = told, False
 
     def _drop(self, kept: Any) -> None:
         """Take the model away from all conversations and free its memory, once a running answer has ended."""

@@ -79,7 +79,9 @@ def settle(engine):
 
 
 def listed(engine):
-    engine._lister.join(60)
+    deadline = time.monotonic() + 60
+    while engine.listing and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert not engine.listing and engine.entries
 
 
@@ -230,6 +232,14 @@ def test_a_closed_engine_stays_so(engine):
     assert chat.closed and not engine.ready
     with pytest.raises(ModelError, match="small .int8. was unloaded"):
         engine.new_chat()
+
+
+def test_a_list_that_fails_does_not_keep_a_model_away(loader):
+    def broken(*_):
+        raise KeyError("width")
+
+    engine = Engine("small", loader, broken)
+    assert engine.new_chat().name == "small (int8)" and engine.entries == [] and not engine.listing
 
 
 def test_what_lies_beside_goes_when_another_comes(engine):

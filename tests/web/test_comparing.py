@@ -60,7 +60,6 @@ def engine(load, monkeypatch):
     monkeypatch.setattr("onellm.memory.free", lambda: None)  # looks at all objects, some times a test
     engine = Engine(TOY, load, choices, quantize="none")
     engine.wait()
-    engine._lister.join(20)
     yield engine
     engine.close()
 
