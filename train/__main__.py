@@ -28,17 +28,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     run.add_argument("--check", action="store_true", help="only check the recipes and what they need")
     data.add_commands(commands)
     ablate = commands.add_parser("ablate", help="onellm-tiny's stages with one thing changed, as a table")
-    ablate.add_argument("--out", type=Path, default=Path("runs/ablations.json"), help="results; those in it are kept")
+    _add_experiment(ablate, "ablations")
     ablate.add_argument("--scale", type=float, default=0.25, help="share of the recipes' steps (default: 0.25)")
-    ablate.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one run each (default: 0 1)")
-    ablate.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="folder of the models")
     ablate.add_argument("--variants", nargs="+", help="only these")
     adapt = commands.add_parser("adapt", help="the LLM left alone, with LoRA and with routed adapters, as tables")
     adapt.add_argument("--recipe", type=Path, help="of the routed adapters (default: tiny-4-routed.yaml)")
     adapt.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change keys of the recipe: steps=50")
-    adapt.add_argument("--out", type=Path, default=Path("runs/adaptation.json"), help="results; those in it are kept")
-    adapt.add_argument("--runs", type=Path, default=Path("runs/adaptation"), help="folder of the models")
-    adapt.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one run each (default: 0 1)")
+    _add_experiment(adapt, "adaptation")
     adapt.add_argument("--split", choices=("dev", "test"), default="test", help="dev while tuning (default: test)")
     adapt.add_argument("--limit", type=int, default=40, help="at most this many items a kind (default: 40)")
     adapt.add_argument("--variants", nargs="+", help="only these")
@@ -52,23 +48,24 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                       help="random or new: without what the old projector learnt, to compare with")  # fmt: skip
     move.add_argument("--seed", type=int, default=0, help="of what is drawn at random (default: 0)")
     compare = commands.add_parser("transfer-steps", help="onellm-tiny moved to another LLM: accuracy by steps, a table")
-    compare.add_argument(
-        "--out", type=Path, default=Path("runs/transfer-steps.json"), help="results; those in it are kept"
-    )
-    compare.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one run each (default: 0 1)")
-    compare.add_argument("--runs", type=Path, default=Path("runs/transfer-steps"), help="folder of the models")
+    _add_experiment(compare, "transfer-steps")
     compare.add_argument("--variants", nargs="+", help="only these")
     forget = commands.add_parser("forget", help="add a kind to a model and see what it forgets, as a table")
     forget.add_argument("--add", nargs="+", choices=("imu", "fmri"), default=["imu"], help="new kinds (default: imu)")
-    forget.add_argument("--out", type=Path, default=Path("runs/forgetting.json"), help="results; those in it are kept")
-    forget.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one model each (default: 0 1)")
-    forget.add_argument("--runs", type=Path, default=Path("runs/forgetting"), help="folder of the models")
+    _add_experiment(forget, "forgetting")
     forget.add_argument("--split", choices=("dev", "test"), default="dev", help="what is measured (default: dev)")
     forget.add_argument("--scale", type=float, default=1.0, help="share of all steps (default: 1)")
     evaluation.add_options(commands.add_parser("evaluate", help="measure answers on held-out files, or a benchmark"))
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         arguments = ["run", *arguments]
     return parser.parse_args(arguments)
+
+
+def _add_experiment(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add what all experiments have: where results and models go, and seeds."""
+    parser.add_argument("--out", type=Path, default=Path(f"runs/{name}.json"), help="results; those in it are kept")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one run each (default: 0 1)")
+    parser.add_argument("--runs", type=Path, default=Path(f"runs/{name}"), help="folder of the models")
 
 
 def main(arguments: list[str]) -> int:

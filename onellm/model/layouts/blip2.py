@@ -10,7 +10,7 @@ from transformers import Blip2Config, InstructBlipConfig
 from onellm.errors import ModelError
 from onellm.model.config import OneLLMConfig
 from onellm.model.layouts.base import Layout, Shapes
-from onellm.model.layouts.parts import BLOCK
+from onellm.model.layouts.parts import BLOCK, tower_of
 
 PRESETS = {
     ("blip-2", "opt"): "blip2-opt-2.7b",
@@ -66,14 +66,7 @@ class Blip2Layout(Layout):
         return OneLLMConfig.from_preset(
             preset,
             text_config=text,
-            encoder={
-                "width": vision.hidden_size,
-                "layers": vision.num_hidden_layers,
-                "heads": vision.num_attention_heads,
-                "hidden": vision.intermediate_size,
-                "activation": vision.hidden_act,
-                "norm_eps": vision.layer_norm_eps,
-            },
+            encoder=tower_of(vision),
             projector={
                 "queries": read.num_query_tokens,
                 "hidden": qformer.hidden_size,

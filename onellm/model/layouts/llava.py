@@ -9,7 +9,7 @@ from transformers import LlavaConfig
 
 from onellm.model.config import OneLLMConfig
 from onellm.model.layouts.base import Layout, Shapes
-from onellm.model.layouts.parts import CLIP
+from onellm.model.layouts.parts import CLIP, tower_of
 
 
 class LlavaLayout(Layout):
@@ -45,16 +45,7 @@ class LlavaLayout(Layout):
         return OneLLMConfig.from_preset(
             preset or self.presets[0],
             text_config=text,
-            encoder={
-                "width": vision.hidden_size,
-                "layers": vision.num_hidden_layers,
-                "heads": vision.num_attention_heads,
-                "hidden": vision.intermediate_size,
-                "activation": vision.hidden_act,
-                "norm_eps": vision.layer_norm_eps,
-                "layer": read.vision_feature_layer,
-                "class_token": "keep" if keeps else "drop",
-            },
+            encoder=tower_of(vision) | {"layer": read.vision_feature_layer, "class_token": "keep" if keeps else "drop"},
             modalities={
                 "image": {
                     "token_id": text.vocab_size,

@@ -128,3 +128,15 @@ def clip_config(layout: Layout, shapes: Shapes) -> tuple[dict, dict, int]:
 def picture_side(patches: int, patch: int) -> int:
     """Return the side of a square picture of so many patches, in pixels."""
     return round(patches**0.5) * patch
+
+
+def tower_of(vision: Any) -> dict[str, Any]:
+    """Read the encoder's sizes from transformers' configuration of a tower."""
+    return {
+        "width": vision.hidden_size,
+        "layers": vision.num_hidden_layers,
+        "heads": vision.num_attention_heads,
+        "hidden": vision.intermediate_size,
+        "activation": vision.hidden_act,
+        "norm_eps": vision.layer_norm_eps,
+    }
