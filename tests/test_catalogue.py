@@ -1,11 +1,14 @@
 """The list of models: what is here, what could be, with sizes and memory; the published ones from a hub of our own."""
 
+import re
 import types
 
 import pytest
 import torch
 
 from onellm import catalogue, models, screen
+from onellm.__main__ import _parser
+from onellm.errors import ModelError
 from onellm.model import base_parts, published, quantize
 
 GB = 1_000_000_000
@@ -75,10 +78,24 @@ def test_what_was_converted_into_the_cache_is_installed(cache, folder):
     assert seven.installed and seven.folder == published.place("onellm-7b")
 
 
-def test_a_model_that_nobody_offers_is_made_by_hand(cache, monkeypatch):
-    monkeypatch.delitem(published.PUBLISHED, "onellm-7b")
-    seven = listed()["onellm-7b"]
-    assert seven.why == "hand" and str(published.place("onellm-7b")) in seven.command and seven.size_bytes > 15 * GB
+@pytest.mark.parametrize("name", published.BY_HAND)
+def test_a_model_that_nobody_offers_is_made_by_hand(cache, folder, name):
+    entry = listed()[name]
+    assert (entry.installed, entry.why, entry.size_bytes > 12 * GB) == (False, "hand", True)
+    program, module, shell, *arguments = entry.command.split()
+    assert (program, module, shell) == ("python", "-m", "onellm")
+    options = _parser().parse_args(arguments)
+    assert options.command == "convert" and options.out == published.place(name)
+    with pytest.raises(ModelError, match=f"{name} is not here, .* by hand; then run `{re.escape(entry.command)}`"):
+        models.folder_of(name)
+    published.place(name).parent.mkdir(parents=True)
+    folder.rename(published.place(name))
+    assert listed()[name].folder == published.place(name)
+
+
+def test_every_model_comes_from_somewhere():
+    shipped = {folder.name for folder in models.PRETRAINED.iterdir() if (folder / "config.json").exists()}
+    assert shipped | set(published.PUBLISHED) | set(published.BY_HAND) == set(models.MODELS)
 
 
 @pytest.mark.parametrize(("size", "why"), [(15_500_000_000, ""), (None, "hub")])

@@ -20,6 +20,18 @@ PUBLISHED = {
     "llava-1.5-7b": Published("llava-hf/llava-1.5-7b-hf"),
     "idefics-9b": Published("HuggingFaceM4/idefics-9b-instruct", convert=False),
 }
+# model -> what `convert` makes it of: files that no hub hands out in one piece (docs/systems.md says where they are)
+BY_HAND = {
+    "llava-1-7b": "--checkpoint clip-vit-large-patch14 --checkpoint LLaVA-7B-v1-1",
+    "minigpt4-7b": "--checkpoint blip2_pretrained_flant5xxl.pth --checkpoint pretrained_minigpt4_7b.pth "
+    "--llm vicuna-7b-v0",
+    "mplug-owl-7b": "--checkpoint mplug-owl-llama-7b",
+    "vl-vicuna-7b": "--checkpoint blip2_pretrained_flant5xxl.pth --checkpoint vl-vicuna.pth --llm vicuna-7b "
+    "--preset vl-vicuna-7b",
+    "lavin-7b": "--checkpoint clip-vit-large-patch14 --checkpoint LLaMA-7B/consolidated.00.pth "
+    "--checkpoint sqa-llama-7b.pth",
+    "pandagpt-7b": "--checkpoint imagebind_huge.pth --checkpoint pytorch_model.pt --llm vicuna-7b-v0",
+}
 
 
 def place(name: str) -> Path:
@@ -39,6 +51,11 @@ def here(name: str) -> Path | None:
     files = PUBLISHED[name].files or download.listed_here(name, PUBLISHED[name])
     found = [download.cached(name, PUBLISHED[name], file) for file in files]
     return found[0].parent if found and all(found) else None
+
+
+def command(name: str) -> str:
+    """Return the command that makes a model of `BY_HAND` where it is found then; "" for others."""
+    return f"python -m onellm convert {BY_HAND[name]} --out {place(name)}" if name in BY_HAND else ""
 
 
 def download_bytes(name: str) -> int | None:
@@ -72,6 +89,8 @@ def fetch(name: str, report: Report | None = None) -> Path:
     """
     from filelock import FileLock, Timeout
 
+    if made := command(name):
+        raise ModelError(f"{name} is not here, and its weights have to be fetched by hand; then run `{made}`.")
     if name not in PUBLISHED:
         raise ModelError(f"No model '{name}' is published; choose one of {', '.join(PUBLISHED)}.")
     downloads = cache_folder() / "downloads"
