@@ -69,7 +69,6 @@ def _parser() -> argparse.ArgumentParser:
 
     ask = commands.add_parser("ask", help="ask one question, about files or not", description=_ask.__doc__)
     _add_question(ask)
-    ask.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where a picture, video or sound goes")
     add_model_options(ask)
     add_generators(ask)
     add_settings(ask)
@@ -129,6 +128,7 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
             metavar="FILE",
             help=f"the picture beside the {kind} map; the first belongs to the first map",
         )
+    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where a picture, video or sound goes")
     parser.add_argument("--video-sound", action="store_true", help="hear the videos too, second by second")
 
 
@@ -157,6 +157,7 @@ def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Print the answer, and nothing else, on standard output; where what it made was saved, on standard error."""
     files = _files(parser, options)
     _silence()
+    from onellm.made import saved
     from onellm.models import load
     from onellm.settings import given
 
@@ -174,7 +175,7 @@ def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         print(piece, end="", flush=True)
     print(flush=True)
     for part in chat.made:
-        print(part.get("error") or f"Saved {part['path']}", file=sys.stderr, flush=True)
+        print(saved(part), file=sys.stderr, flush=True)
     return 0
 
 
@@ -192,7 +193,7 @@ def _compare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
 
     ways = [(options.model, options.quantize), (options.other, options.with_quantize)]
     device_map = "auto" if options.offload else None
-    answers = list(compare(ways, options.question, given(options), files, device_map=device_map))
+    answers = list(compare(ways, options.question, given(options), files, device_map, options.out))
     if all(answer.error for answer in answers):
         raise OneLLMError(answers[0].error)
     Console().print(comparison(answers))

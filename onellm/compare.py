@@ -1,7 +1,8 @@
 """Two models asked the same, side by side: what each says, and how long it takes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from onellm import memory
@@ -18,6 +19,7 @@ class Answer:
         model: what it was loaded from: a name of `models.MODELS` or a folder.
         quantize: how its weights are kept.
         text: its words so far.
+        made: what it made besides words, see `Chat.made`.
         trace: what it did; None before the end, or where it did nothing.
         error: why there is no answer, in words.
     """
@@ -25,6 +27,7 @@ class Answer:
     model: str
     quantize: str
     text: str = ""
+    made: list[dict] = field(default_factory=list)
     trace: Trace | None = None
     error: str = ""
 
@@ -53,6 +56,7 @@ def compare(
     settings: Settings,
     files: dict[str, Any],
     device_map: str | None = None,
+    out: Path | None = None,
 ) -> Iterator[Answer]:
     """Ask one model after the other; each is given back before the next one is loaded.
 
@@ -63,6 +67,7 @@ def compare(
         settings: how the answers are drawn.
         files: as for `Chat.stream`.
         device_map: as for `load`.
+        out: folder for what answers make besides words; by default a new one.
 
     Yields:
         The answers, or why there is none.
@@ -76,8 +81,10 @@ def compare(
             chat = load(name or first, quantize=quantize, device_map=device_map)
             answer.model, answer.quantize = chat.origin, chat.quantize
             first = first or chat.origin
+            if out is not None:
+                chat.place = lambda name, _: out / name
             answer.text = chat.ask(text, **asdict(settings), **files).strip()
-            answer.trace = chat.trace
+            answer.made, answer.trace = chat.made, chat.trace
         except OneLLMError as error:
             answer.error = str(error)
         if chat is not None:

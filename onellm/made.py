@@ -63,6 +63,11 @@ def name_for(kind: str) -> str:
     return f"{kind}-{secrets.token_hex(4)}{SUFFIXES[kind]}"
 
 
+def saved(part: dict) -> str:
+    """Say where something is that an answer made, or why it could not be made."""
+    return part.get("error") or f"saved {part['path']}"
+
+
 def write(media: Media, path: Path) -> None:
     """Write a picture as PNG, a video as MP4 (H.264), a sound as WAV (16 bit).
 

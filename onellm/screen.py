@@ -14,6 +14,7 @@ from rich.text import Text
 
 from onellm.catalogue import Entry
 from onellm.compare import Answer
+from onellm.made import saved
 from onellm.model.quantize import CPU_MODES
 from onellm.progress import Progress
 from onellm.trace import Trace
@@ -66,7 +67,8 @@ def comparison(answers: Iterable[Answer]) -> Table:
     answers = list(answers)
     table = Table("", *(escape(Path(answer.model).name) for answer in answers), show_lines=True)
     table.add_row("weights", *(answer.quantize for answer in answers))
-    table.add_row("answer", *(Text(answer.text or answer.error) for answer in answers))
+    told = ([answer.text or answer.error, *map(saved, answer.made)] for answer in answers)
+    table.add_row("answer", *(Text("\n".join(filter(None, lines))) for lines in told))
     table.add_row("first word", *(_figure(answer.first_word_s, "{:.2f} s") for answer in answers))
     table.add_row("tokens a second", *(_figure(answer.tokens_per_s, "{:.0f}") for answer in answers))
     if any(answer.nearest for answer in answers):

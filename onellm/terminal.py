@@ -22,6 +22,7 @@ from rich.text import Text
 from onellm.chat import Chat, by_kind
 from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
+from onellm.made import saved
 from onellm.markdown import as_markdown
 from onellm.modalities import MODALITIES, Sample
 from onellm.modalities import load as load_file
@@ -147,7 +148,7 @@ class Terminal:
                 self.console.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
         self.console.print()
         for part in self.chat.made:
-            self.errors.print(Text(part.get("error") or f"saved {part['path']}", style="dim"), soft_wrap=True)
+            self.errors.print(Text(saved(part), style="dim"), soft_wrap=True)
         if self.chat.trace is not None and self.chat.trace.stopped:
             self.errors.print("stopped", style="dim")
 

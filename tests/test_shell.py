@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from onellm.models import MODELS
 
@@ -53,6 +54,16 @@ def test_two_ways_are_compared(files):
     done = shell("compare", "--model", MODEL, "--with-quantize", "none", *arguments, "?")
     assert done.returncode == 0, done.stderr
     assert re.search(r"weights +│ int8 +│ none", done.stdout) and re.search(r"first word +│ [\d.]+ s", done.stdout)
+
+
+def test_what_two_models_draw_is_kept(tmp_path):
+    arguments = ["--model", "onellm-tiny-draw", "--with", "onellm-tiny", "--max-new-tokens", 80, "--out", tmp_path]
+    done = shell("compare", *arguments, "Draw a dog.", env=os.environ | {"COLUMNS": "200"})
+    assert done.returncode == 0, done.stderr
+    (picture,) = tmp_path.iterdir()
+    with Image.open(picture) as drawn:
+        assert drawn.size == (64, 64)
+    assert picture.name in done.stdout.replace("\n", "")
 
 
 @pytest.mark.parametrize(

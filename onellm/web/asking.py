@@ -1,6 +1,5 @@
 """Asking: a question goes from the form into the conversation, waits its turn, and its answer streams back."""
 
-import contextvars
 import logging
 import os
 import threading
@@ -209,8 +208,7 @@ class Asking:
         chat = session.chat
         before, trace_before, shown_s = len(chat.messages), chat.trace, 0.0
         turn.model = chat.name
-        visitor = contextvars.copy_context()  # whose files are what the answer makes, in the reader's thread
-        chat.place = lambda name, size: visitor.run(uploads.fresh, name, size)
+        chat.place = uploads.placer()  # in the reader's thread
 
         def done() -> None:
             turn.held = turn.held or len(chat.messages) > before

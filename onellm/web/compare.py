@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from onellm.compare import Answer
 from onellm.web.markup import button, escaped
 from onellm.web.picker import progress_bar
-from onellm.web.previews import refusal
+from onellm.web.previews import made, refusal
 from onellm.web.texts import say
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def _said(answer: Answer, done: bool, language: str) -> str:
     """Return what a model said, or why it did not."""
     if answer.error:
         return refusal(answer.error)
-    return escaped(answer.text) or (say(language, "answer.empty") if done and answer.trace else "")
+    shown = escaped(answer.text) + "".join(made(thing, language) for thing in answer.made)
+    return shown or (say(language, "answer.empty") if done and answer.trace else "")
 
 
 def _figure(value: float | None, form: str) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +15,7 @@ from onellm.api.metrics import counted
 from onellm.chat import by_kind
 from onellm.compare import Answer
 from onellm.errors import OneLLMError
+from onellm.web import uploads
 from onellm.web.asking import SHOW_EVERY_S, Asking
 from onellm.web.engine import Engine
 from onellm.web.page import Page, worded
@@ -117,10 +118,10 @@ class Comparing:
         """Let one model answer; it waits in the line of all."""
         try:
             with counted("compare") as count:
-                options = asdict(turn.settings) | by_kind(turn.parts())
+                options = asdict(turn.settings) | by_kind(turn.parts()) | {"place": uploads.placer()}
                 try:
                     with closing(answers.stream(engine, count, turn.question, **options)) as pieces:
-                        for piece in pieces:
+                        for piece in _said(pieces, answer):
                             if turn.stage == "done":
                                 break
                             answer.text += piece
@@ -142,3 +143,8 @@ class Comparing:
         shown = self.halt(session)
         self.second.close()
         return shown
+
+
+def _said(pieces: Generator[str, None, list[dict]], answer: Answer) -> Iterator[str]:
+    """Pass an answer's words on, and keep what it made besides them."""
+    answer.made = yield from pieces

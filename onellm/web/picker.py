@@ -119,7 +119,8 @@ def _need(entry: "Entry", language: str) -> str:
 def _where(entry: "Entry", language: str) -> str:
     """Return where a model's weights are or come from, and why they cannot be had now."""
     if entry.command:
-        return f'<p class="hint">{say(language, "picker.where.hand")} <code>{html.escape(entry.command)}</code></p>'
+        lines = html.escape(entry.command.replace(" --", " \\\n  --"))  # one option a line, as a shell takes it
+        return f'<p class="hint">{say(language, "picker.where.hand")}</p><pre><code>{lines}</code></pre>'
     if not entry.folder and not entry.source:  # a folder that cannot be read
         return "".join(f'<p class="hint">{html.escape(reason)}.</p>' for reason in {o.reason for o in entry.options})
     where = say(language, "picker.where.disk" if entry.installed else "picker.where.hub")

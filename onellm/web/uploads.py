@@ -1,6 +1,7 @@
 """Files for a while: whose they are, which ones a visitor may name, and when they go."""
 
 import contextlib
+import contextvars
 import os
 import re
 import secrets
@@ -9,7 +10,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -160,6 +161,12 @@ def fresh(name: str, size: int = 0) -> Path:
     with _lock:
         _owners[str(place / name)] = _Owners({visitor})
     return place / name
+
+
+def placer() -> Callable[[str, int], Path]:
+    """Return `fresh` for the present visitor, to be called in any thread."""
+    visitor = contextvars.copy_context()
+    return lambda name, size: visitor.run(fresh, name, size)
 
 
 def sweep() -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
+from PIL import Image
 
 from onellm.catalogue import Entry, Option
 from onellm.chat import Chat
@@ -101,6 +102,16 @@ def test_both_answer_in_a_table(on, engine):
     for language in LANGUAGES:
         session.language = language
         assert "w3 w4" in shown(on, on.show(session))[0]
+
+
+def test_what_an_answer_makes_is_shown(on, tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "drawn.png")
+    drawn, refused = {"type": "image", "path": str(tmp_path / "drawn.png")}, {"type": "audio", "error": "No generator."}
+    monkeypatch.setattr(Chat, "made", [drawn, refused])
+    session = Session()
+    begin(on, session)
+    table, _ = shown(on, list(on.answer(session))[-1])
+    assert table.count('<img class="player"') == table.count("No generator.") == 2
 
 
 def test_the_second_model_stays_until_the_drawer_closes(on, engine):
