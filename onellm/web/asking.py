@@ -200,7 +200,7 @@ class Asking:
             time.sleep(BEAT_S)
         if turn.stage == "waiting":
             if session.chat is None or session.chat.closed:
-                session.chat = engine.new_chat(session.history())
+                session.chat = engine.new_chat(session.history(engine.inputs or ()))
             turn.note = self.waiting(session)
 
     def stream(self, session: Session, turn: Turn) -> Iterator[dict]:
@@ -234,7 +234,11 @@ class Asking:
         finally:
             chat.stop()
             turn.answer = turn.answer.strip()
-        read = reading(chat.trace, session.language) if chat.trace is not None else ""
+        told = [reading(chat.trace, session.language)] if chat.trace is not None else []
+        if kinds := session.unread(chat.inputs):
+            names = ", ".join(say(session.language, f"kind.{kind}") for kind in kinds)
+            told.append(say(session.language, "answer.unread", model=chat.name, kinds=names))
+        read = " ".join(filter(None, told))
         turn.note = read if turn.answer or turn.made else say(session.language, "answer.empty")
 
     # Stopping and taking back.

@@ -198,10 +198,11 @@ class Page:
             content += (
                 f'<div class="choices" role="group" aria-label="{question}"><span>{question}</span>{choices}</div>'
             )
+        if kind == "video" and item.readable and session.look(item.file, self.engine.inputs).sound:
+            heard = button("sound", say(language, "files.sound"), pressed=item.file.sound, id=item.id)
+            content += f'<div class="choices">{heard}</div>'
         content += self.look(session, item.file) if item.readable else f"<b>{escaped(item.file.title)}</b>"
         content += refusal(item.error) if item.error and not item.readable else ""
-        if kind == "video" and item.readable and session.look(item.file, self.engine.inputs).sound:
-            content += button("sound", say(language, "files.sound"), pressed=item.file.sound, id=item.id)
         if kind in WITH_PICTURE and item.readable:
             beside = "files.beside_change" if item.file.picture else "files.beside"
             content += button("beside", say(language, beside), id=item.id)

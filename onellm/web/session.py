@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -224,12 +225,22 @@ class Session:
             del self.chat.messages[2 * sum(turn.held for turn in self.turns[:count]) :]
         del self.turns[count:]
 
-    def history(self) -> list[dict]:
-        """Return what the model's conversation holds as chat messages, for a model that has not met it."""
+    def history(self, kinds: Collection[str]) -> list[dict]:
+        """Return what the model's conversation holds as chat messages, for a model that has not met it.
+
+        Args:
+            kinds: of files that this model reads; others are left out, see `unread`.
+        """
         messages = []
         for turn in self.turns:
             if turn.held:
-                asked = [*turn.parts(), {"type": "text", "text": turn.question}]
+                asked = [part for part in turn.parts() if part["type"] in kinds]
+                asked = [*asked, {"type": "text", "text": turn.question}]
                 answered = [{"type": "text", "text": turn.answer}, *turn.made]
                 messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
         return messages
+
+    def unread(self, kinds: Collection[str]) -> list[str]:
+        """Return the kinds of files in the conversation that a model does not read, each once."""
+        found = (part["type"] for turn in self.turns if turn.held for part in turn.parts())
+        return [kind for kind in dict.fromkeys(found) if kind not in kinds]

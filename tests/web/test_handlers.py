@@ -309,3 +309,15 @@ def test_one_question_at_a_time(on):
     on.begin(session, "two", *DEFAULTS)
     list(on.answer(session)), list(on.answer(session))
     assert [turn.answer for turn in session.turns] == ["", "You said two"]
+
+
+def test_a_model_that_does_not_read_a_kind_goes_on_without_it(on, form, picture, page):
+    session = Session()
+    form.add(session, [picture], kind="image")
+    ask(on, session, "one")
+    session.chat = None  # another model was loaded: the plain one takes no files
+    shown = ask(on, session, "two")
+    user, _, *_ = session.chat.messages
+    assert [part["type"] for part in user["content"]] == ["text"] and len(session.turns[0].files) == 1
+    assert "plain does not read every kind of file" in session.turns[1].note and "Image" in session.turns[1].note
+    assert session.turns[1].answer == "You said two" and not session.turns[1].failed and shown

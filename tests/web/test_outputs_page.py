@@ -68,7 +68,7 @@ def test_one_that_is_gone_says_so(page, session, language, words):
 
 
 def test_the_model_reads_them_again(session):
-    answered = session.history()[-1]["content"]
+    answered = session.history(())[-1]["content"]
     assert [part["type"] for part in answered] == ["text", "image", "video", "audio", "image"]
     assert answered[1]["tokens"] == TOKENS
 

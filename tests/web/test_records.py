@@ -51,7 +51,7 @@ def test_a_record_comes_back(page, session):
     assert restored.id == session.id
     assert {**vars(turn), "trace": None} == {**vars(session.turns[0]), "trace": None, "files": turn.files}
     assert turn.files[0].path == session.turns[0].files[0].path and turn.trace.new_tokens == 2
-    user, assistant = restored.history()
+    user, assistant = restored.history({"image"})
     assert user["content"][0]["type"] == "image" and assistant["content"][0]["text"] == "Red."
 
 
