@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +285,7 @@ class Chat:
 
     def _request(self, runs: list, settings: Settings) -> Request:
         """Gather what the writer needs; files of a conversation that goes on from messages are read here."""
-        self._check_room(runs)
+        settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, self._room(runs)))
         files = [(piece["type"], self._read(piece)) for piece, _ in runs if is_file(piece)]
         known = {key: self._words[key] for _, key in files if key in self._words}
         tensors = {key: self._tensors[key] for _, key in files if key not in known}
@@ -312,19 +312,28 @@ class Chat:
             return made.part(None)
         return made.part(path)
 
-    def _check_room(self, runs: list) -> None:
-        """Refuse files that leave too little of the LLM's context to words.
+    def _room(self, runs: list) -> int:
+        """Return how many tokens an answer may have; files that leave too little of the context to words are refused.
 
         Raises:
-            OneLLMError: they take more than their share.
+            OneLLMError: files take more than their share, or nothing is left.
         """
         known = getattr(self.model.config.text_config, "max_position_embeddings", None)
-        taken = sum(len(ids) for piece, ids in runs if is_file(piece))
-        if known and taken > LIMITS.context_share * known:
+        if not known:
+            return LIMITS.new_tokens
+        files = sum(len(ids) for piece, ids in runs if is_file(piece))
+        if files > LIMITS.context_share * known:
             raise OneLLMError(
-                f"The files of this conversation take {taken:,} of the {known:,} positions that {self.name} knows; "
+                f"The files of this conversation take {files:,} of the {known:,} positions that {self.name} knows; "
                 f"{int(LIMITS.context_share * known):,} are for files; ask about fewer, or in a new conversation."
             )
+        taken = sum(len(ids) for _, ids in runs)
+        if taken >= known:
+            raise OneLLMError(
+                f"This conversation takes {taken:,} positions, and {self.name} knows {known:,}; begin a new one, or "
+                "ask with fewer words."
+            )
+        return known - taken
 
     def _texts(
         self,

@@ -243,3 +243,18 @@ def test_the_preview_says_what_is_heard(rising, film):
     joint = look_at("video", str(film), {}, {"frames": 2}, sound=True)
     assert "sees 2 of 30 frames" in plain.html and "sees 6 of 30 frames" in joint.html
     assert plain.sound and joint.sound and "have it heard" in plain.html and "have it heard" not in joint.html
+
+
+def test_an_answer_ends_where_the_positions_do(make_model, processor):
+    chat = Chat(make_model(), processor, "toy")
+    chat.ask("w3 w4", max_new_tokens=1)
+    prompt = chat.trace.prompt_tokens
+    chat.messages.clear()
+    chat.model.config.text_config.max_position_embeddings = prompt + 3
+    chat.ask("w3 w4", max_new_tokens=50)
+    assert chat.trace.new_tokens <= 3
+    chat.messages.clear()
+    chat.model.config.text_config.max_position_embeddings = prompt
+    with pytest.raises(OneLLMError, match=f"takes {prompt} positions, and toy knows {prompt}; begin a new one"):
+        chat.ask("w3 w4", max_new_tokens=50)
+    assert not chat.messages

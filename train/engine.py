@@ -273,6 +273,8 @@ def _collator(recipe: Recipe, processor, model, augment: bool, answers: Answers 
         token_ids = model.projector.anchor.token_ids.tolist()
         targets = Targets(processor.tokenizer, model.config.projector["queries"], token_ids=token_ids)
     apart = model.config.is_encoder_decoder
+    if recipe.objective == "prefix" and not apart:
+        raise RecipeError("The objective 'prefix' needs an encoder-decoder LLM, such as FlanT5; use 'caption'.")
     return Collator(processor, recipe.objective, recipe.max_tokens, targets, augment, apart, answers)
 
 

@@ -14,7 +14,7 @@ from onellm.modalities import MODALITIES
 from onellm.model.outputs import KINDS as OUTPUTS
 from train.parts import PARTS
 
-OBJECTIVES = ("anchor", "contrast", "caption", "chat", "codes", "draw")
+OBJECTIVES = ("anchor", "contrast", "caption", "prefix", "chat", "codes", "draw")
 PRECISIONS = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "8bit", "4bit")
 SCHEDULES = ("cosine", "linear", "constant")
@@ -137,7 +137,8 @@ class Recipe:
         name: of the stage; its checkpoints and result go to `<runs>/<name>`.
         objective: "anchor" (soft words against the words of the name, without the LLM), "contrast" (a Q-Former that
             reads captions against files, without the LLM), "caption" (the caption through the LLM, right behind the
-            file, as in alignment), "chat" (the answers of a conversation), "codes" (picture codes of the small corpus's
+            file, as in alignment), "prefix" (the same, cut at random: the encoder of an encoder-decoder LLM reads its
+            first part), "chat" (the answers of a conversation), "codes" (picture codes of the small corpus's
             drawings, see `train.codes`) or "draw" (an LLM that writes these, see `train.draw`).
         train: names of the parts that train, keys of `train.parts.PARTS`.
         data: the mix; one batch is of one source.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from onellm.errors import OneLLMError
-from train.data.collate import Collator, encode_conversation
+from train.data.collate import Collator, cut_caption, encode_conversation
 from train.data.example import Example, caption_messages
 from train.data.mixture import WINDOW, FileStream, Mixture, Place
 from train.recipe import Recipe, RecipeError, Source
@@ -178,6 +178,21 @@ def test_a_caption_stands_right_behind_the_file(processor):
     run = [processor.modalities["imu"]["token_id"]] * processor.media_length
     assert ids == [tokenizer.bos_token_id, 5, *run, 6, 7, 8, 9, tokenizer.eos_token_id]
     assert [label for label in labels if label != -100] == [7, 8, 9, tokenizer.eos_token_id]
+
+
+def test_a_caption_cut_at_random_has_both_parts(processor):
+    part = {"type": "imu", "features": torch.zeros(3)}
+    seen = set()
+    for _ in range(40):
+        asked, answer = cut_caption(caption_messages([part], "w7 w8 w9"))
+        file, *before = asked["content"]
+        words = [piece["text"] for piece in (*before, *answer["content"])]
+        assert file == part and " ".join(words) == "w7 w8 w9" and answer["content"][0]["text"]
+        seen.add(len(before) and len(words[0].split()))
+    assert seen == {0, 1, 2}
+    collator = Collator(processor, "prefix", 60, apart=True)
+    row = collator.encode(Example("x", caption_messages([part], "w7")))
+    assert row.labels == [7, processor.tokenizer.eos_token_id]
 
 
 def test_long_rows_are_cut_and_rows_without_an_answer_refused(processor):

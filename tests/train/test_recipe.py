@@ -36,7 +36,7 @@ def write(tmp_path, **changes):
         ({"steps": "many"}, "'steps' is 'many'; expected int"),
         ({"train": "projector"}, "'train' is 'projector'; expected list"),
         ({"train": ["projektor"]}, "The train 'projektor' is not known; choose one of tokenizers, encoder, projector"),
-        ({"objective": "anker"}, "'anker' is not known; choose one of anchor, contrast, caption, chat, codes, draw"),
+        ({"objective": "anker"}, "'anker' is not known; choose one of anchor, contrast, caption, prefix, chat"),
         ({"data": [{"kind": "smell", "source": "items"}]}, "The kind 'smell' is not known; choose one of image"),
         ({"data": [{"kind": "image", "sauce": "items"}]}, "The key 'sauce' is not known; choose one of kind, source"),
         ({"data": [{"kind": "image", "source": "captions"}]}, "has no path"),

@@ -99,6 +99,19 @@ def _caption(processor, messages: list[dict], apart: bool) -> tuple[list[int], l
     return start + answer, [IGNORED] * len(start) + answer, files
 
 
+def cut_caption(messages: list[dict]) -> list[dict]:
+    """Cut a caption before a random word: what is before stands behind the files, and the rest is the answer.
+
+    Prefix language modelling, as BLIP-2 trains before an encoder-decoder LLM (arXiv:2301.12597, section 3.3).
+    """
+    *before, last = messages
+    words = _text(last).split(" ")
+    place = int(torch.randint(len(words), (1,)))
+    asked, answer = ({"type": "text", "text": " ".join(part)} for part in (words[:place], words[place:]))
+    first = {**before[0], "content": [*_parts(before[0]), *([asked] if place else [])]}
+    return [first, *before[1:], {**last, "content": [answer]}]
+
+
 def _answer(processor, message: dict) -> list[int]:
     """Return the tokens of an answer without the chat template, and the end behind them."""
     tokenizer = processor.tokenizer
@@ -165,11 +178,13 @@ class Collator:
             else:
                 files = [{**files[0], "instruction": text}]
         else:
-            messages = example.messages
+            messages, objective = example.messages, self.objective
+            if objective == "prefix":
+                messages, objective = cut_caption(messages), "caption"
             if self.answers is not None:
                 answered = self.answers.complete(messages)
                 messages, made = answered.messages, answered.targets
-            ids, labels, files = encode_conversation(self.processor, messages, self.objective, self.limit, self.apart)
+            ids, labels, files = encode_conversation(self.processor, messages, objective, self.limit, self.apart)
             if made and not self.answers.are_whole(ids, made):
                 raise OneLLMError(f"Its first {self.limit} tokens do not hold all it is to make; raise 'max_tokens'.")
         extracted = any("features" in part for part in files)

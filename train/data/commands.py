@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def add_commands(subparsers: argparse._SubParsersAction) -> None:
     """Add the command "data" with its three parts."""
     data = subparsers.add_parser("data", help="look at training data, turn it into shards, measure its loading")
+    data.set_defaults(run=run)
     commands = data.add_subparsers(dest="data_command", required=True)
     what = "\n".join(f"  {name:12} {text}" for name, text in FORMATS.items())
     look = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": f"formats:\n{what}"}
