@@ -1,12 +1,10 @@
 """Chat: a conversation with a model about files. The web app, the shell and Python all speak through it."""
 
-import copy
-import json
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,17 +12,18 @@ from typing import Any
 
 from onellm import memory
 from onellm.errors import ModelError, OneLLMError
+from onellm.exchange import Encoded, Here, Past, Request
 from onellm.generators import Generators
 from onellm.limits import LIMITS
 from onellm.made import Made, name_for
 from onellm.made import write as write_media
+from onellm.marks import until
+from onellm.messages import DEFAULT_QUESTION, check_count, key_of, with_parts
 from onellm.modalities import MODALITIES
 from onellm.settings import Settings
 from onellm.timeline import spans
 from onellm.trace import FileTrace, Timings, Trace, is_file, name_of, segments
-from onellm.writer import Encoded, Here, Past, Request, Writer
-
-DEFAULT_QUESTION = "What is this?"
+from onellm.writer import Writer
 
 
 class Chat:
@@ -107,7 +106,7 @@ class Chat:
         self._check_open()
         kept = {"origin": self.origin, "quantize": self.quantize, "writer": self._writer}
         chat = Chat(self.model, self.processor, self.name, **kept)
-        chat.messages = [_with_parts(message) for message in messages or []]
+        chat.messages = [with_parts(message) for message in messages or []]
         chat.place = self.place
         return chat
 
@@ -231,7 +230,7 @@ class Chat:
 
     def _read(self, part: dict) -> str:
         """Read the file of a content part, unless this conversation has read it; return its key."""
-        key = _key(part)
+        key = key_of(part)
         if key not in self._words and key not in self._tensors:
             begun_s = time.perf_counter()
             tensor = self.processor.to_tensor(part)
@@ -290,7 +289,7 @@ class Chat:
         known = {key: self._words[key] for _, key in files if key in self._words}
         tensors = {key: self._tensors[key] for _, key in files if key not in known}
         traces = {key: self._seen[key] for key in tensors}
-        asked = {_key(piece): self.processor.instruction(piece) for piece, _ in runs if is_file(piece)}
+        asked = {key_of(piece): self.processor.instruction(piece) for piece, _ in runs if is_file(piece)}
         return Request([token for _, ids in runs for token in ids], files, tensors, traces, known, settings, asked)
 
     @property
@@ -354,7 +353,7 @@ class Chat:
                 self._words = request.words | event.words  # those of questions that were taken back go
                 self._seen = {key: self._seen[key] for key in self._words} | event.traces
                 self._tensors.clear()
-                trace.files = [self._seen[_key(piece)] for piece, _ in runs if is_file(piece)]
+                trace.files = [self._seen[key_of(piece)] for piece, _ in runs if is_file(piece)]
                 roles = {id(part): message["role"] for message in messages for part in message["content"]}
                 trace.segments = segments(runs, roles, event.cached)
                 read_s = sum(self._seen[key].read_s for key in event.words)
@@ -375,51 +374,3 @@ class Chat:
 def _temporary(name: str, _: int) -> Path:
     """Return where a file goes that nobody has another place for."""
     return Path(tempfile.mkdtemp(prefix="onellm-made-")) / name
-
-
-def by_kind(parts: Iterable[dict]) -> dict[str, list[dict]]:
-    """Sort content parts of files as `Chat.stream` takes them: kind -> parts without their type."""
-    files: dict[str, list[dict]] = {}
-    for part in parts:
-        files.setdefault(part["type"], []).append({key: value for key, value in part.items() if key != "type"})
-    return files
-
-
-def check_count(files: Sized) -> None:
-    """Refuse more files than one question takes.
-
-    Raises:
-        OneLLMError: there are more.
-    """
-    if len(files) > LIMITS.files_per_turn:
-        raise OneLLMError(
-            f"{len(files)} files came with one question; {LIMITS.files_per_turn} are allowed, send the others with the "
-            "next question."
-        )
-
-
-def until(pieces: Iterable[str], stops: list[str]) -> Iterator[str]:
-    """Pass text on up to the first stop string; what may be the beginning of one is held back."""
-    held = ""
-    for piece in pieces:
-        held += piece
-        found = [held.index(stop) for stop in stops if stop in held]
-        if found:
-            yield held[: min(found)]
-            return
-        kept = max((n for stop in stops for n in range(1, len(stop)) if held.endswith(stop[:n])), default=0)
-        yield held[: len(held) - kept]
-        held = held[len(held) - kept :]
-    yield held
-
-
-def _with_parts(message: dict) -> dict:
-    """Copy a message; a content that is only text becomes a part."""
-    content = message["content"]
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else copy.deepcopy(content)
-    return {**message, "content": parts}
-
-
-def _key(part: dict) -> str:
-    """Name a file part within a conversation."""
-    return json.dumps(part, sort_keys=True, default=str)

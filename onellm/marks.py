@@ -1,6 +1,6 @@
-"""Marks in streamed text: what stands between two of them is a prompt for a generator, and no part of the answer."""
+"""Marks and stop strings in streamed text: a prompt for a generator is no part of the answer, nor is what follows it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class Marks:
@@ -53,3 +53,18 @@ class Marks:
 def _beginning(text: str, marks: Iterable[str]) -> int:
     """Return how many characters at the end of a text may be the beginning of a mark."""
     return max((n for mark in marks for n in range(1, len(mark)) if text.endswith(mark[:n])), default=0)
+
+
+def until(pieces: Iterable[str], stops: list[str]) -> Iterator[str]:
+    """Pass text on up to the first stop string; what may be the beginning of one is held back."""
+    held = ""
+    for piece in pieces:
+        held += piece
+        found = [held.index(stop) for stop in stops if stop in held]
+        if found:
+            yield held[: min(found)]
+            return
+        kept = max((n for stop in stops for n in range(1, len(stop)) if held.endswith(stop[:n])), default=0)
+        yield held[: len(held) - kept]
+        held = held[len(held) - kept :]
+    yield held

@@ -19,11 +19,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from onellm.chat import Chat, by_kind
+from onellm.chat import Chat
 from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
 from onellm.made import saved
 from onellm.markdown import as_markdown
+from onellm.messages import by_kind
 from onellm.modalities import MODALITIES, Sample
 from onellm.modalities import load as load_file
 from onellm.modalities.recognise import recognise

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onellm.chat import Chat, until
+from onellm.chat import Chat
 from onellm.errors import FileError, ModelError, OneLLMError
+from onellm.exchange import Past
 from onellm.limits import LIMITS
-from onellm.writer import Past
+from onellm.marks import until
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from onellm.api import schema
-from onellm.chat import by_kind, check_count
 from onellm.errors import FileError, OneLLMError
 from onellm.limits import LIMITS
+from onellm.messages import by_kind, check_count
 from onellm.modalities import MODALITIES, WITH_PICTURE
 
 __all__ = ["Conversation", "describe", "read"]

@@ -21,9 +21,9 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from onellm.api import answers, media
 from onellm.api.metrics import Count, counted
 from onellm.api.schema import Completion
-from onellm.chat import until
 from onellm.errors import BusyError, ModelError, OneLLMError
 from onellm.limits import LIMITS
+from onellm.marks import until
 from onellm.settings import Settings
 from onellm.web.engine import Engine
 

@@ -20,10 +20,8 @@ from transformers import (
 )
 from transformers.generation.utils import GenerateOutput
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.modeling_utils import load_state_dict
 
 from onellm.errors import ModelError
-from onellm.model import base_parts
 from onellm.model.adapters import RoutedAdapters, Up
 from onellm.model.config import OneLLMConfig, merge
 from onellm.model.encoder import UniversalEncoder
@@ -33,6 +31,7 @@ from onellm.model.outputs import Grammar
 from onellm.model.projectors import build_projector
 from onellm.model.reading import Media, Reading
 from onellm.model.stems import STEMS
+from onellm.model.storing import Storing
 from onellm.model.tokenizers import build_tokenizer
 
 LORA_SWITCH = ("type", "on")  # of an adapter's settings; the others are PEFT's
@@ -43,7 +42,7 @@ def _only_rows(module: nn.Module, _: tuple, output: torch.Tensor) -> torch.Tenso
     return output if module.rows is None else output * module.rows
 
 
-class OneLLMForConditionalGeneration(Reading, Making, PreTrainedModel, GenerationMixin):
+class OneLLMForConditionalGeneration(Reading, Making, Storing, PreTrainedModel, GenerationMixin):
     """Assemble the parts and scatter the files' soft words into the prompt."""
 
     config_class = OneLLMConfig
@@ -379,51 +378,3 @@ class OneLLMForConditionalGeneration(Reading, Making, PreTrainedModel, Generatio
     def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
         super()._set_gradient_checkpointing(enable, *args, **kwargs)
         self.encoder.transformer.grad_checkpointing = enable  # open_clip has a switch of its own
-
-    # ---- saving and loading -----------------------------------------------------------------------------------
-
-    @staticmethod
-    def _load_pretrained_model(model, state_dict, checkpoint_files, *args: Any, **kwargs: Any):
-        """Load base parts together with the folder's tensors: they are cast, placed and quantised like these."""
-        if model.config.base_parts:
-            state_dict = dict(state_dict or {})
-            for file in checkpoint_files or []:
-                state_dict |= load_state_dict(file)
-            state_dict |= model.base_tensors()
-        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
-
-    def base_tensors(self) -> dict[str, torch.Tensor]:
-        """Fetch the parts named in `config.base_parts`: name in this model -> tensor.
-
-        Raises:
-            ModelError: a part cannot be fetched.
-            RuntimeError: a part lacks a tensor the model has.
-        """
-        found = {}
-        for target, name in self.config.base_parts.items():
-            tensors = load_state_dict(str(base_parts.fetch(name) / "model.safetensors"))
-            for key in self.get_submodule(target).state_dict():
-                if "lora_" in key or key == "lm_head.weight" and self.config.text_config.tie_word_embeddings:
-                    continue
-                plain = key.replace(".base_layer", "")
-                if plain not in tensors:
-                    raise RuntimeError(f"The base part {name} has no tensor {plain}.")
-                found[f"{target}.{key}"] = tensors[plain]
-        return found
-
-    @torch.no_grad()
-    def load_base_parts(self) -> None:
-        """Copy the weights of the base parts into a model that was not loaded from a folder."""
-        values = self.state_dict(keep_vars=True)
-        for key, tensor in self.base_tensors().items():
-            values[key].copy_(tensor)
-
-    def save_pretrained(self, save_directory: Any, *args: Any, state_dict: dict | None = None, **kwargs: Any) -> None:
-        """Save a model folder; base parts are referred to by name, not copied."""
-        referred = tuple(f"{part}." for part in self.config.base_parts)
-        state_dict = {
-            key: value
-            for key, value in (state_dict or self.state_dict()).items()
-            if not key.startswith(referred) or "lora_" in key
-        }
-        super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)

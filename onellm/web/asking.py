@@ -11,9 +11,9 @@ import gradio as gr
 
 from onellm.api.answers import BEAT_S, queue
 from onellm.api.metrics import counted
-from onellm.chat import DEFAULT_QUESTION, by_kind
 from onellm.errors import OneLLMError
 from onellm.limits import LIMITS
+from onellm.messages import DEFAULT_QUESTION, by_kind
 from onellm.modalities.base import megabytes
 from onellm.web import uploads
 from onellm.web.inside import reading

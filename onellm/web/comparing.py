@@ -12,9 +12,9 @@ import gradio as gr
 from onellm.api import answers
 from onellm.api.answers import BEAT_S
 from onellm.api.metrics import counted
-from onellm.chat import by_kind
 from onellm.compare import Answer
 from onellm.errors import OneLLMError
+from onellm.messages import by_kind
 from onellm.web import uploads
 from onellm.web.asking import SHOW_EVERY_S, Asking
 from onellm.web.engine import Engine

@@ -1,0 +1,43 @@
+"""Chat messages: how files are sorted into them, counted and named."""
+
+import copy
+import json
+from collections.abc import Iterable, Sized
+
+from onellm.errors import OneLLMError
+from onellm.limits import LIMITS
+
+DEFAULT_QUESTION = "What is this?"
+
+
+def by_kind(parts: Iterable[dict]) -> dict[str, list[dict]]:
+    """Sort content parts of files as `Chat.stream` takes them: kind -> parts without their type."""
+    files: dict[str, list[dict]] = {}
+    for part in parts:
+        files.setdefault(part["type"], []).append({key: value for key, value in part.items() if key != "type"})
+    return files
+
+
+def check_count(files: Sized) -> None:
+    """Refuse more files than one question takes.
+
+    Raises:
+        OneLLMError: there are more.
+    """
+    if len(files) > LIMITS.files_per_turn:
+        raise OneLLMError(
+            f"{len(files)} files came with one question; {LIMITS.files_per_turn} are allowed, send the others with the "
+            "next question."
+        )
+
+
+def with_parts(message: dict) -> dict:
+    """Copy a message; a content that is only text becomes a part."""
+    content = message["content"]
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else copy.deepcopy(content)
+    return {**message, "content": parts}
+
+
+def key_of(part: dict) -> str:
+    """Name a file part within a conversation."""
+    return json.dumps(part, sort_keys=True, default=str)
