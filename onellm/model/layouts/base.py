@@ -20,9 +20,6 @@ from onellm.model.onellm import OneLLMForConditionalGeneration
 Shapes = Mapping[str, Sequence[int]]
 """Key of a checkpoint -> shape."""
 
-COMPUTED = "language_model.*.rotary_emb.inv_freq"
-"""What transformers of 2023 saved with a LLaMA although it follows from the configuration."""
-
 ZEROS = ""
 """Stands among a rule's keys for rows that the checkpoint leaves out because they are zero."""
 
