@@ -1,4 +1,4 @@
-"""Marks and stop strings in streamed text: a prompt for a generator is no part of the answer, nor is what follows it."""
+"""Marks and stop strings in streamed text: neither a generator's prompt nor what follows a stop is the answer."""
 
 from collections.abc import Iterable, Iterator
 
