@@ -7,7 +7,7 @@ AUDIT_VERSION := 2.10.1
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
-RECIPES := $(sort $(wildcard train/recipes/tiny-*.yaml))
+RECIPES := $(filter-out %-routed.yaml,$(sort $(wildcard train/recipes/tiny-*.yaml)))
 export UV_HTTP_TIMEOUT ?= 300
 export DEBIAN_FRONTEND := noninteractive
 

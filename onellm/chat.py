@@ -306,8 +306,9 @@ class Chat:
         try:
             path = self.place(name_for(made.kind), made.media.array.nbytes)
             write_media(made.media, path)
-        except OneLLMError as error:  # no room for it; the words stay
-            made.error = str(error)
+        except (OneLLMError, OSError, ValueError) as error:  # no room for it, or no way to write it; the words stay
+            known = isinstance(error, OneLLMError)
+            made.error = str(error) if known else f"It could not be written ({error}); choose another folder."
             return made.part(None)
         return made.part(path)
 
@@ -317,7 +318,9 @@ class Chat:
         Raises:
             OneLLMError: files take more than their share, or nothing is left.
         """
-        known = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        model = self.model  # another thread may give it back
+        self._check_open()
+        known = getattr(model.config.text_config, "max_position_embeddings", None)
         if not known:
             return LIMITS.new_tokens
         files = sum(len(ids) for piece, ids in runs if is_file(piece))

@@ -92,3 +92,8 @@ def compare(
             chat = None
         memory.free()
         yield answer
+
+
+def figure(value: float | None, form: str) -> str:
+    """Return a figure as text; nothing for one that there is not."""
+    return "" if value is None else form.format(value)

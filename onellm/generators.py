@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from onellm import memory
 from onellm.errors import ModelError, OneLLMError
 from onellm.made import Media
 
@@ -127,9 +128,31 @@ class Generators:
             ModelError: there is no generator, or it takes another condition.
             Interrupted: it was stopped.
         """
+        pipeline = self.pipeline(kind, own)
+        try:
+            return self._run(pipeline, kind, prompt, condition, seed, stopped)
+        except (Interrupted, ModelError):
+            raise
+        except Exception as error:  # whatever a pipeline that was not meant for this raises
+            if memory.ran_out(error):
+                raise
+            raise ModelError(
+                f"The generator of {NAMES[kind]} failed ({type(error).__name__}: {error}); name another one: "
+                f"--generator {kind}=FOLDER."
+            ) from error
+
+    def _run(
+        self,
+        pipeline: Any,
+        kind: str,
+        prompt: str | None,
+        condition: Any,
+        seed: int | None,
+        stopped: Callable[[], bool],
+    ) -> Media:
+        """Run a pipeline; as for `make`."""
         import torch
 
-        pipeline = self.pipeline(kind, own)
         device = pipeline.device
         given: dict[str, Any] = {"prompt": prompt}
         if condition is not None:

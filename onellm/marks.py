@@ -64,7 +64,7 @@ def until(pieces: Iterable[str], stops: list[str]) -> Iterator[str]:
         if found:
             yield held[: min(found)]
             return
-        kept = max((n for stop in stops for n in range(1, len(stop)) if held.endswith(stop[:n])), default=0)
+        kept = _beginning(held, stops)
         yield held[: len(held) - kept]
         held = held[len(held) - kept :]
     yield held

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onellm.catalogue import Entry
-from onellm.compare import Answer
+from onellm.compare import Answer, figure
 from onellm.made import saved
 from onellm.model.quantize import CPU_MODES
 from onellm.progress import Progress
@@ -69,16 +69,12 @@ def comparison(answers: Iterable[Answer]) -> Table:
     table.add_row("weights", *(answer.quantize for answer in answers))
     told = ([answer.text or answer.error, *map(saved, answer.made)] for answer in answers)
     table.add_row("answer", *(Text("\n".join(filter(None, lines))) for lines in told))
-    table.add_row("first word", *(_figure(answer.first_word_s, "{:.2f} s") for answer in answers))
-    table.add_row("tokens a second", *(_figure(answer.tokens_per_s, "{:.0f}") for answer in answers))
+    table.add_row("first word", *(figure(answer.first_word_s, "{:.2f} s") for answer in answers))
+    table.add_row("tokens a second", *(figure(answer.tokens_per_s, "{:.0f}") for answer in answers))
     if any(answer.nearest for answer in answers):
         nearest = ("; ".join(f"{name}: {', '.join(words)}" for name, words in answer.nearest) for answer in answers)
         table.add_row("soft words are near", *map(Text, nearest))
     return table
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "" if value is None else form.format(value)
 
 
 def catalogue(entries: Iterable[Entry]) -> str:

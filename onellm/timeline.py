@@ -69,6 +69,8 @@ def _check(part: dict) -> None:
     """
     if part.get("sound") and part["type"] != "video":
         raise OneLLMError(f"A file of kind {part['type']} has no 'sound'; only a video has, leave it out.")
+    if part.get("sound") and "seconds" not in part and ("start_s" in part or "stop_s" in part):
+        raise OneLLMError("A video is heard as a whole; leave 'start_s' and 'stop_s' out, or 'sound'.")
     for name in ("windows", "words"):
         value = part.get(name)
         if value is not None and (not isinstance(value, int) or value < 0):
@@ -96,7 +98,7 @@ def spans(part: dict) -> list[dict]:
     sound = part["sound"]
     video_s, sound_s = part["seconds"], sound["seconds"]
     total_s = max(video_s, sound_s)
-    span_s = max(SPAN_S, total_s / LIMITS.joint_spans)
+    span_s = max(SPAN_S, total_s / max(1, LIMITS.joint_spans))
     edges = [number * span_s for number in range(max(1, math.ceil(total_s / span_s - 0.5)))] + [total_s]
     tracks = (
         (plain(part), video_s),
@@ -126,7 +128,9 @@ def windows(part: dict, settings: dict) -> list[dict]:
     if isinstance(asked, int) and not isinstance(asked, bool):
         count = asked
     else:
-        count = math.ceil(seconds / settings.get("windows", {}).get("seconds", LIMITS.window_seconds) - 0.05)
+        count = math.ceil(
+            seconds / settings.get("windows", {}).get("seconds", LIMITS.window_seconds or math.inf) - 0.05
+        )
     count = min(count, LIMITS.long_windows)
     if count < 2:
         return []

@@ -56,6 +56,7 @@ class FileTrace:
         windows: start and end, in seconds, of each window that a long file was read in; empty for others.
         sizes: for each of these whose words remain, how many windows they were merged of; `router` and `words` are of
             what remains.
+        window_words: soft words of one window.
     """
 
     kind: str
@@ -70,6 +71,7 @@ class FileTrace:
     project_s: float = 0.0
     windows: list[tuple[float, float]] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
+    window_words: int = 0
 
     @property
     def nearest(self) -> list[str]:
@@ -262,6 +264,7 @@ def watch(model: Any, tokenizer: Any, trace: FileTrace) -> Iterator[None]:
 
     def merged(module: Any, given: Any, made: Any) -> None:  # [W, M, D]
         trace.sizes, each = made[1], given[0].shape[1]
+        trace.window_words = each
         runs = [size * each for size in trace.sizes]
         if trace.router:  # a router that does not see its input says the same of every window, once
             rows = trace.router * (sum(runs) // len(trace.router))

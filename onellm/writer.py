@@ -57,6 +57,7 @@ class Writer:
         with self.lock:
             self.closed = True
             self.model = None
+            self.generators = Generators()  # closed conversations still know this writer; pipelines need not stay
 
     def write(self, request: Request, here: Here | None = None) -> Iterator[Encoded | Piece | Made | OneLLMError]:
         """Write an answer in a thread of its own; closing the stream ends it within one token.

@@ -25,10 +25,10 @@ def routing(models: dict[str, list]) -> str:
     parts = []
     for row, (name, runs) in enumerate(models.items()):
         for column, what in enumerate(("text alone", "text with files")):
-            x, y = LEFT + column * (WIDTH + GAP), TOP + row * (HEIGHT + 2 * GAP)
+            x, y = LEFT + column * (WIDTH + 2 * GAP), TOP + row * (HEIGHT + 2 * GAP)
             lines = np.asarray(runs)[:, :, column]  # [runs, layers, changes]
             parts.append(f'<g transform="translate({x} {y})">{_panel(f"{name}: {what}", lines, reach)}</g>')
-    width, height = 2 * (WIDTH + GAP) + LEFT, TOP + len(models) * (HEIGHT + 2 * GAP)
+    width, height = LEFT + 2 * WIDTH + 3 * GAP, TOP + len(models) * (HEIGHT + 2 * GAP)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" '
         f'font-size="12" fill="{GREY}">\n' + "\n".join(parts) + "\n</svg>\n"

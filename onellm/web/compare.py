@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onellm.compare import Answer
+from onellm.compare import Answer, figure
 from onellm.web.markup import button, escaped
 from onellm.web.picker import progress_bar
 from onellm.web.previews import made, refusal
@@ -57,14 +57,12 @@ def table(comparison: "Comparison", language: str, loading: "Engine | None" = No
     rows = [
         _row(say(language, "compare.weights"), answers, lambda answer: say(language, f"picker.mode.{answer.quantize}")),
         _row(say(language, "compare.answer"), answers, lambda answer: _said(answer, turn.stage == "done", language)),
-        _row(say(language, "compare.first"), answers, lambda answer: _figure(answer.first_word_s, "{:.2f} s")),
-        _row(say(language, "compare.speed"), answers, lambda answer: _figure(answer.tokens_per_s, "{:.0f}")),
+        _row(say(language, "compare.first"), answers, lambda answer: figure(answer.first_word_s, "{:.2f} s")),
+        _row(say(language, "compare.speed"), answers, lambda answer: figure(answer.tokens_per_s, "{:.0f}")),
     ]
-    for name in dict.fromkeys(name for answer in answers for name, _ in answer.nearest):
-        label = say(language, "compare.nearest", name=escaped(name))
-        rows.append(
-            _row(label, answers, lambda answer, name=name: escaped(", ".join(dict(answer.nearest).get(name, []))))
-        )
+    for file in dict.fromkeys(file for answer in answers for file in _nearest(answer)):
+        label = say(language, "compare.nearest", name=escaped(file[0]))
+        rows.append(_row(label, answers, lambda answer, file=file: escaped(", ".join(_nearest(answer).get(file, [])))))
     heads = "".join(f'<th scope="col">{escaped(Path(answer.model).name)}</th>' for answer in answers)
     state = progress_bar(loading, language) if loading is not None else escaped(turn.note)
     return (
@@ -88,13 +86,15 @@ def _row(label: str, answers: tuple[Answer, Answer], cell: Callable[[Answer], st
     return f'<tr><th scope="row">{label}</th>{cells}</tr>'
 
 
+def _nearest(answer: Answer) -> dict[tuple[str, int], list[str]]:
+    """Return the nearest words of each file, by its name and how many before it have the same."""
+    names = [name for name, _ in answer.nearest]
+    return {(name, names[:place].count(name)): words for place, (name, words) in enumerate(answer.nearest)}
+
+
 def _said(answer: Answer, done: bool, language: str) -> str:
     """Return what a model said, or why it did not."""
     if answer.error:
         return refusal(answer.error)
     shown = escaped(answer.text) + "".join(made(thing, language) for thing in answer.made)
     return shown or (say(language, "answer.empty") if done and answer.trace else "")
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "" if value is None else form.format(value)

@@ -1,6 +1,7 @@
 """Comparing: the question in the form goes to the app's model and to a second one, which is loaded beside it."""
 
 import logging
+import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -36,6 +37,7 @@ class Comparing:
 
     def __init__(self, page: Page, asking: Asking):
         self.page, self.asking, self.second = page, asking, Second(page.engine)
+        self._one = threading.Lock()  # a session compares one question at a time
 
     def show(self, session: Session) -> dict:
         """Return updates of the drawer."""
@@ -52,8 +54,7 @@ class Comparing:
             *settings: values of the settings, see `settings.checked`.
         """
         language, engine = session.language, self.page.engine
-        if session.comparison is not None and session.comparison.turn.stage != "done":
-            raise OneLLMError(say(language, "error.busy"))
+        self._idle(session)
         if not engine.ready:
             raise OneLLMError(say(language, "wait.loading", name=engine.name))
         quantize, _, name = str(event.other).partition(" ")
@@ -65,17 +66,28 @@ class Comparing:
             sizes = {"needed": f"{needed / 1e9:.1f}", "free": f"{free / 1e9:.1f}"}
             raise OneLLMError(say(language, "compare.memory", model=Path(name).name, first=engine.name, **sizes))
         first = Answer(str(engine.origin), str(engine.quantize))
-        session.comparison = Comparison(turn, (first, Answer(name, quantize)))
+        with self._one:
+            self._idle(session)
+            session.comparison = Comparison(turn, (first, Answer(name, quantize)))
         return self.show(session)
+
+    @staticmethod
+    def _idle(session: Session) -> None:
+        """Refuse what cannot be done while a comparison runs."""
+        if session.comparison is not None and session.comparison.turn.stage != "done":
+            raise OneLLMError(say(session.language, "error.busy"))
 
     def answer(self, session: Session) -> Iterator[dict]:
         """Ask both models; yields many times a second, as Gradio can close a generator only then."""
-        comparison = session.comparison
-        if comparison is None or comparison.turn.stage != "asked":  # it was stopped at once
+        with self._one:
+            comparison = session.comparison
+            asked = comparison is not None and comparison.turn.stage == "asked"
+            if asked:
+                comparison.turn.stage = "waiting"
+        if not asked:  # it was stopped at once
             yield self.show(session)
             return
         turn, shown_s = comparison.turn, 0.0
-        turn.stage = "waiting"
         try:
             for loading in self._steps(comparison, session.language):
                 if loading is None and time.monotonic() - shown_s < SHOW_EVERY_S:
@@ -108,7 +120,9 @@ class Comparing:
                 yield beside
                 time.sleep(BEAT_S)
             for answer, engine in ((first, self.page.engine), (second, beside)):
-                if turn.stage != "done":
+                if engine is beside and not beside.ready and turn.stage != "done":
+                    answer.error = beside.error
+                elif turn.stage != "done":
                     turn.note = say(language, "compare.asking", model=engine.name)
                     yield from self._ask(turn, answer, engine)
         finally:
@@ -126,7 +140,10 @@ class Comparing:
                                 break
                             answer.text += piece
                             yield None
+                    count.outcome = "stopped" if turn.stage == "done" else ""
                 finally:
+                    if engine.ready:  # somebody may have switched
+                        answer.model, answer.quantize = str(engine.origin), str(engine.quantize)
                     answer.text, answer.trace = answer.text.strip(), count.trace
         except OneLLMError as error:
             answer.error = str(error)

@@ -133,8 +133,8 @@ def reading(trace: Trace, language: str) -> str:
 def _windows(file: FileTrace, language: str) -> str:
     """Say which windows a long file was read in, and what its soft words were merged into."""
     (start, first), (_, stop) = file.windows[0], file.windows[-1]
-    count = len(file.router)
-    values = {"count": count, "words": count * len(file.windows) // len(file.sizes), "windows": len(file.windows)}
+    count, windows = len(file.sizes) * file.window_words, len(file.windows)
+    values = {"count": count, "words": windows * file.window_words, "windows": windows}
     text = "inside.windows" if values["words"] > count else "inside.windows.all"
     seconds = {"start": f"{start:g}", "stop": f"{stop:g}", "each": f"{first - start:.2g}"}
     return say(language, text, name=html.escape(file.name), **values, **seconds)

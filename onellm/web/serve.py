@@ -113,7 +113,8 @@ def serve(options: argparse.Namespace) -> None:
         threading.Thread(target=_warm_up, args=(engine,), daemon=True).start()
         while True:
             time.sleep(3600)
-    engine.cancel()  # else Python waits at its end for the threads that load
+    for one in filter(None, (engine, engine.beside)):
+        one.cancel()  # else Python waits at its end for the threads that load
     page.close(verbose=False)
     uploads.clear()
 

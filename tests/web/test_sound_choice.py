@@ -47,8 +47,12 @@ def test_a_video_with_a_sound_track_can_be_heard(page, tmp_path):
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_what_was_read_in_windows_is_told(language):
     windows = [(0.0, 5.0), (5.0, 10.0), (10.0, 15.0)]
-    long = FileTrace("audio", "<long>.wav", [3, 1, 96, 64], 2, 1, [[1.0]] * 8, windows=windows, sizes=[2])
-    whole = FileTrace("audio", "all.wav", [3, 1, 96, 64], 2, 1, [[1.0]] * 24, windows=windows, sizes=[1, 1, 1])
+    long = FileTrace(
+        "audio", "<long>.wav", [3, 1, 96, 64], 2, 1, [[1.0]] * 8, windows=windows, sizes=[3], window_words=8
+    )
+    whole = FileTrace(
+        "audio", "all.wav", [3, 1, 96, 64], 2, 1, [[1.0]] * 24, windows=windows, sizes=[1, 1, 1], window_words=8
+    )
     segments = [Segment("audio", "x", 6, 0, 0), Segment("audio", "y", 26, 0, 1), Segment("audio", "z", 6, 6, 2)]
     trace = Trace("toy", segments, [long, whole, long])
     told = inside.reading(trace, language)
