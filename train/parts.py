@@ -51,7 +51,7 @@ def freeze(model: nn.Module, trained: list[str]) -> int:
         The number of trained parameters.
 
     Raises:
-        ModelError: a part has no parameter here.
+        ModelError: a part has no parameter here, or quantised ones.
     """
     for part in trained:
         if not any(matches(name, PARTS[part]) for name, _ in model.named_parameters()):
@@ -60,6 +60,8 @@ def freeze(model: nn.Module, trained: list[str]) -> int:
     patterns = [pattern for part in trained for pattern in PARTS[part]]
     for name, parameter in model.named_parameters():
         wanted = matches(name, patterns) and not matches(name, SOLVED)
+        if wanted and not parameter.is_floating_point():
+            raise ModelError(f"{name} is quantised and cannot train; set 'quantize: none', or train less.")
         if parameter.is_floating_point():  # quantised weights can't be asked for gradients
             parameter.requires_grad = wanted
             if wanted:

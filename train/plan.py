@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration
-from onellm.model.config import merge
+from onellm.model.config import merge, pieces
 from onellm.model.quantize import mode_for
 from train.build import start_config
 from train.data.streams import file_streams
@@ -76,8 +76,7 @@ def plan(recipe: Recipe, config: OneLLMConfig, micro_batch: int) -> Plan:
     llm, projector = _count(model.language_model), _count(getattr(model.projector, "experts", model.projector))
     llm_trains = bool({"language_model", "adapter"} & set(recipe.train))
     sizes = {kind: model.tokenizer_for(kind).count + 1 for kind in config.modalities}
-    views = {kind: s.get("input", {}).get("frames", 1) * s.get("input", {}).get("crops", 1)
-             for kind, s in config.modalities.items()}  # fmt: skip
+    views = {kind: pieces(kind, settings) for kind, settings in config.modalities.items()}
     share = sum(source.weight for source in recipe.data)
     mix = [(source.weight / share, kind) for source in recipe.data for kind in source.kinds]
     longest = max((sizes[kind] + config.length_of(kind) for _, kind in mix), default=0)

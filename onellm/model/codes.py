@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from onellm.model.offload import live
+
 GROUPS = 8  # of the normalisation
 
 
@@ -96,4 +98,4 @@ class PictureCodes(nn.Module):
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Map codes [B, N] int64 to pictures [B, 3, H, W] float32 in 0..1."""
-        return self.draw(self.codebook[codes]).float().clamp(0, 1)
+        return self.draw(live(self, "codebook")[codes]).float().clamp(0, 1)

@@ -19,6 +19,7 @@ PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets"
 
 ROUTERS = ("sigmoid", "softmax", "constant", "sparse", "input_aware")
 ADAPTER_ON = ("files", "always", "outputs")
+USUAL_TYPES = {"projector": "upm", "adapter": "lora"}  # of settings that do not say it
 
 
 class OneLLMConfig(PreTrainedConfig):
@@ -86,6 +87,11 @@ class OneLLMConfig(PreTrainedConfig):
         if self.adapter_on not in ("", *ADAPTER_ON):
             raise ModelError(f"An adapter cannot speak on '{self.adapter_on}'; choose one of {', '.join(ADAPTER_ON)}.")
         check(self.outputs)
+        rows = any(settings["type"] != "text" for settings in self.outputs.values())
+        if rows and self.is_encoder_decoder:
+            raise ModelError("An encoder-decoder LLM has no room for output tokens; use outputs of the type 'text'.")
+        if self.adapter_on == "outputs" and not rows:
+            raise ModelError("An adapter on 'outputs' needs outputs of tokens or signals; add them, or leave 'on' out.")
 
     @property
     def spans(self) -> list[Span]:
@@ -102,7 +108,7 @@ class OneLLMConfig(PreTrainedConfig):
     def length_of(self, kind: str) -> int:
         """Positions that one file of a kind takes in a prompt, tags included."""
         own = self.modalities[kind].get("length")
-        return own if own is not None else self.projector["queries"] + len(self.tags)
+        return own if own is not None else self.projector.get("queries", 0) + len(self.tags)
 
     @property
     def instructed(self) -> bool:
@@ -130,6 +136,17 @@ class OneLLMConfig(PreTrainedConfig):
         return read_config(merge(_read(name), changes))
 
 
+def pieces(kind: str, settings: dict) -> int:
+    """Return how many pictures, or pieces of sound, a file of a kind is cut into, each of which is encoded by itself.
+
+    Args:
+        kind: the kind.
+        settings: its own, see `OneLLMConfig.modalities`.
+    """
+    given = settings.get("input", {})
+    return given.get("frames", 1) * given.get("crops", 1) if kind == "video" else given.get("clips", 1)
+
+
 def read_config(content: dict) -> Any:
     """Make a configuration of what a preset or a config.json holds: a `OneLLMConfig`, or a `gated.GatedConfig`."""
     if content.get("model_type") == "idefics":
@@ -152,6 +169,12 @@ def merge(base: dict, changes: dict) -> dict:
     for key, value in changes.items():
         known = base.get(key)
         both = isinstance(known, dict) and isinstance(value, dict)
-        alike = both and value.get("type", known.get("type")) == known.get("type")
-        merged[key] = merge(known, value) if alike else value
+        merged[key] = merge(known, value) if both and _alike(key, known, value) else value
     return merged
+
+
+def _alike(key: str, known: dict, value: dict) -> bool:
+    """Whether settings are of one type; those that do not name it keep it."""
+    usual = {"type": USUAL_TYPES.get(key), "model_type": None}
+    types = {name: known.get(name, default) for name, default in usual.items()}
+    return all(value.get(name, kept) == kept for name, kept in types.items())

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import nn
 
+from onellm.model.adapters import RoutedAdapter
 from onellm.model.encoder import Attention
 from onellm.progress import Progress, Report
 
@@ -261,6 +262,8 @@ def _plain_llama(config: Any) -> bool:
 
 def _replace(module: nn.Module, linear: type[nn.Module]) -> None:
     for name, child in module.named_children():
+        if name.startswith("lora_") or isinstance(child, RoutedAdapter):  # they are asked for the type of their weights
+            continue
         if type(child) is nn.Linear and child.in_features * child.out_features >= SMALL:
             setattr(module, name, linear(child.weight, child.bias))
         elif isinstance(child, Attention):

@@ -70,11 +70,11 @@ def listed_here(name: str, source: Published) -> list[str]:
     found = try_to_load_from_cache(source.repository, "config.json", revision=source.revision)
     for folder in (place(name), *([Path(found).parent] if isinstance(found, str) else [])):
         try:
-            whole = (folder / "config.json").exists() and all(file.exists() for file in tensor_files.files_of(folder))
-        except ModelError:  # only small files have come
-            whole = False
-        if whole:
-            return needed(source, [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()])
+            if (folder / "config.json").exists() and all(file.exists() for file in tensor_files.files_of(folder)):
+                files = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+                return needed(source, list(files))
+        except ModelError:  # only small files have come, or weights in a form that is not read
+            continue
     return []
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import LayerNorm, QuickGELU, Transformer
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from onellm.errors import ModelError
 from onellm.model.attention import attend
@@ -137,7 +138,7 @@ class UniversalEncoder(nn.Module):
             read.append(self._take(self.transformer(x)))
         else:
             for number, block in enumerate(self.transformer.resblocks, start=1):
-                x = block(x)
+                x = checkpoint(block, x, use_reentrant=False) if self.transformer.grad_checkpointing else block(x)
                 if number in self.read:
                     read.append(self._take(x))
         features = torch.cat(read, dim=1) if len(read) > 1 else read[0]

@@ -34,7 +34,7 @@ class GatedConfig(IdeficsConfig):
     base_parts = outputs = types.MappingProxyType({})
     spans = tags = ()
     adapter = None
-    adapted_rows = instructed = False
+    instructed = False
     media_position = "inline"
     chat_template = CHAT_TEMPLATE
     stop_strings = None
@@ -148,6 +148,10 @@ class GatedForConditionalGeneration(IdeficsForVisionText2Text):
     ) -> torch.Tensor | GenerateOutput:
         """Generate as transformers does; arguments as for `OneLLMForConditionalGeneration.generate`."""
         input_ids = input_ids.to(self.device)
+        if kwargs.get("attention_mask") is not None:
+            kwargs["attention_mask"] = kwargs["attention_mask"].to(self.device)
+        if isinstance(media, list | tuple):
+            media = {"image": [picture for row in media for picture in row.get("image", [])]}
         seen, looks = self._look(input_ids, media, words)
         first = self.config.vocab_size
         added = list(range(first, first + min(self.config.additional_vocab_size, len(ADDED))))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+from onellm.model.offload import live
 from onellm.model.outputs import alignment_loss, build_outputs, find
 from onellm.model.rows import TokenRows
 
@@ -105,7 +106,7 @@ class Making:
             for _, place in find(ids, [span])
         ]
         first = span.first - self.rows.first_id
-        return self.outputs[kind](torch.stack(states), self.rows.input[first : first + span.marks])
+        return self.outputs[kind](torch.stack(states), live(self.rows, "input")[first : first + span.marks])
 
     @torch.no_grad()
     def make(

@@ -377,4 +377,5 @@ class OneLLMForConditionalGeneration(Reading, Making, Storing, PreTrainedModel, 
 
     def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
         super()._set_gradient_checkpointing(enable, *args, **kwargs)
-        self.encoder.transformer.grad_checkpointing = enable  # open_clip has a switch of its own
+        for encoder in filter(None, (self.encoder, *self.encoders.values())):
+            encoder.transformer.grad_checkpointing = enable  # open_clip has a switch of its own

@@ -141,7 +141,6 @@ class OutputProjector(nn.Module):
         ffn: int = 2048,
     ):
         super().__init__()
-        self.tokens, self.queries_count = tokens, queries
         self.input = nn.Linear(width_llm, hidden)
         layer = nn.TransformerEncoderLayer(hidden, heads, ffn, dropout=0.0, batch_first=True, norm_first=True)
         encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(hidden), enable_nested_tensor=False)

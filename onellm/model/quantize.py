@@ -28,7 +28,8 @@ CPU_MODES = ("none", "int8", "8bit", "4bit")
 # docs/performance.md has the table.
 PRECISE = (
     *("stems", "tokenizers", "encoder", "encoders", "adapters", "outputs"),
-    *("projector.routers", "projector.input_proj", "projector.output_proj"),
+    *("projector.routers", "projector.input_proj", "projector.output_proj", "projector.projection"),
+    r"projector\.layers\.[a-z]+",  # a kind's own, onto the LLM; numbers are the abstractor's and the resampler's inside
     *("lm_head", r".*\.lora_[AB]"),
     *("model.vision_model", "model.perceiver_resampler"),  # of models with gated layers
 )
@@ -169,6 +170,8 @@ def _estimate(content: str, quantize: str, dtype: "torch.dtype", context: int) -
     """Estimate the memory of a model whose configuration is `content`, in JSON."""
     import torch
 
+    from onellm.model.config import pieces
+
     model = _without_weights(content)
     config = model.config
     linears = {f"{name}.weight" for name, module in model.named_modules() if _quantised(name, module, quantize)}
@@ -185,14 +188,12 @@ def _estimate(content: str, quantize: str, dtype: "torch.dtype", context: int) -
     text = config.text_config
     context = min(context, getattr(text, "max_position_embeddings", context))
     cache = cache_bytes(text, context, dtype)
-    hidden = next(getattr(text, name) for name in HIDDEN if hasattr(text, name))
+    hidden = next((size for name in HIDDEN if (size := getattr(text, name, None))), 4 * text.hidden_size)
     reading = context * (4 * text.hidden_size + 3 * hidden)
     width, growth = config.encoder.get("width", 0), config.encoder.get("mlp_ratio", 4.0)
     seeing = 0
     for kind, settings in config.modalities.items():
-        given = settings.get("input", {})
-        frames = given.get("frames", 1) * given.get("crops", 1)
-        seeing = max(seeing, frames * (model.tokenizer_for(kind).count + 1) * width * int(7 + growth))
+        seeing = max(seeing, pieces(kind, settings) * (model.tokenizer_for(kind).count + 1) * width * int(7 + growth))
     working = max(reading, seeing) * dtype.itemsize + largest * (quantize in ("8bit", "4bit"))
     head = model.get_output_embeddings().weight
     if dtype == torch.float32 and head is model.get_input_embeddings().weight:  # the CPU packs a copy of a tied head

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from onellm.errors import ModelError
+from onellm.model.config import pieces
 from onellm.model.encoder import UniversalEncoder
 from onellm.model.merging import Windows
 from onellm.model.offload import live
@@ -39,7 +40,7 @@ class Reading:
         for kind in self.config.modalities:
             if isinstance(self.tokenizer_for(kind), StemTokens):  # which makes a few tokens of any number of frames
                 continue
-            frames = self.config.modalities[kind].get("input", {}).get("frames", 1)
+            frames = pieces(kind, self.config.modalities[kind])
             encoder = self.encoder_for(kind)
             if encoder.features != self.encoder.features:
                 raise ModelError(

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from onellm.model.offload import live
+
 NOISE = 0.1  # of the spread of the known rows: enough to tell new rows apart
 
 
@@ -50,11 +52,12 @@ class TokenRows(nn.Module):
         own = self.own(input_ids).to(embeds.device)
         if not own.any():
             return embeds
-        rows = F.embedding((input_ids - self.first_id).clamp_min(0), self.input).to(embeds)
+        rows = F.embedding((input_ids - self.first_id).clamp_min(0), live(self, "input")).to(embeds)
         return torch.where(own.unsqueeze(-1), rows, embeds)
 
     def extend(self, hidden: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Append logits [B, L, V] by those of these rows for hidden states [B, L, D]: [B, L, first_id + n]."""
-        further = F.linear(hidden.to(self.head.dtype), self.head).to(logits)
+        head = live(self, "head")
+        further = F.linear(hidden.to(head), head).to(logits)
         between = logits.new_full((*logits.shape[:-1], self.first_id - logits.shape[-1]), -torch.inf)
         return torch.cat([logits, between, further], dim=-1)

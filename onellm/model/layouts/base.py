@@ -38,6 +38,7 @@ class Layout:
         rules: regular expression of our name -> the keys whose rows, one below the other, are our tensor; a key may be
             `ZEROS`. The first rule that matches counts.
         dropped: patterns of keys, as they are after `renames`, that nothing of ours reads.
+        padded: regular expression of our name -> how many axes of length 1 the checkpoint has before ours.
         meta_rotary: the LLM's queries and keys are in Meta's order, which rotates neighbours (0, 1); transformers
             rotates the halves (0, n / 2).
     """
@@ -49,6 +50,7 @@ class Layout:
     renames: Mapping[str, str] = {}
     rules: Mapping[str, Sequence[str]] = {}
     dropped: tuple[str, ...] = ()
+    padded: Mapping[str, int] = {}
     meta_rotary = False
 
     def read_config(self, shapes: Shapes, params: Mapping, preset: str | None) -> OneLLMConfig:
@@ -66,7 +68,7 @@ class Layout:
 
     def shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape that our tensor (or its share of rows) has in the checkpoint."""
-        return shape
+        return (*(1,) * next((n for rule, n in self.padded.items() if re.fullmatch(rule, name)), 0), *shape)
 
     def arrange(self, name: str, tensor: torch.Tensor, config: OneLLMConfig) -> torch.Tensor:
         """Bring the rows of our tensor, put together as they are in the checkpoint, into our order."""

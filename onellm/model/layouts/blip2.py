@@ -10,7 +10,7 @@ from transformers import Blip2Config, InstructBlipConfig
 from onellm.errors import ModelError
 from onellm.model.config import OneLLMConfig
 from onellm.model.layouts.base import Layout, Shapes
-from onellm.model.layouts.parts import BLOCK, tower_of
+from onellm.model.layouts.parts import BLOCK, TOWER_PADDED, tower_of
 
 PRESETS = {
     ("blip-2", "opt"): "blip2-opt-2.7b",
@@ -41,11 +41,7 @@ class Blip2Layout(Layout):
         r"language_model\.(.+)": [r"language_model.\1"],
     }
 
-    def shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the published shape, which has axes of length 1 that ours lacks."""
-        if name in ("tokenizers.image.positions", "projector.queries.all"):
-            return 1, *shape
-        return (1, 1, *shape) if name == "encoder.class_embedding" else shape
+    padded = TOWER_PADDED | {r"projector\.queries\.all": 1}
 
     def read_config(self, shapes: Shapes, params: Mapping, preset: str | None) -> OneLLMConfig:
         """Read config.json; prompts and all that is said around them come from the preset of its LLM's type."""

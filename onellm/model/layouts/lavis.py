@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from onellm.model.config import OneLLMConfig
 from onellm.model.layouts.base import ZEROS, Layout, Shapes
-from onellm.model.layouts.parts import BLOCK, picture_side
+from onellm.model.layouts.parts import BLOCK, TOWER_PADDED, picture_side
 
 VIT, QFORMER = "visual_encoder", "Qformer.bert"
 
@@ -49,11 +49,7 @@ class LavisLayout(Layout):
         *("opt_proj.*", "t5_proj.*"),  # to another LLM
     )
 
-    def shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the published shape, which has axes of length 1 that ours lacks."""
-        if name in ("tokenizers.image.positions", "projector.queries.all"):
-            return 1, *shape
-        return (1, 1, *shape) if name == "encoder.class_embedding" else shape
+    padded = TOWER_PADDED | {r"projector\.queries\.all": 1}
 
     def read_config(self, shapes: Shapes, params: Mapping, preset: str | None) -> OneLLMConfig:
         """Read sizes from shapes; heads, which these do not tell, and prompts come from the preset."""

@@ -9,7 +9,7 @@ import torch
 
 from onellm.model.config import OneLLMConfig
 from onellm.model.layouts.base import Layout, Shapes
-from onellm.model.layouts.parts import BLOCK
+from onellm.model.layouts.parts import BLOCK, TOWER_PADDED
 
 LAYER = r"projector\.layers\.(\d+)"
 CROSS = r"abstractor.encoder.layers.\1.crossattention"
@@ -57,11 +57,7 @@ class MplugOwlLayout(Layout):
         r"language_model\.(.+)": [r"language_model.\1"],
     }
 
-    def shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the published shape, which has axes of length 1 that ours lacks."""
-        if name in ("tokenizers.image.positions", "projector.queries"):
-            return 1, *shape
-        return (1, 1, *shape) if name in ("encoder.class_embedding", "projector.end_tags.image") else shape
+    padded = TOWER_PADDED | {r"projector\.queries": 1, r"projector\.end_tags\.image": 2}
 
     def arrange(self, name: str, tensor: torch.Tensor, config: OneLLMConfig) -> torch.Tensor:
         """Sort the tower's queries, keys and values, which are published head by head."""

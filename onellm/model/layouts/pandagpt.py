@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from onellm.model.config import OneLLMConfig
 from onellm.model.layouts.base import Layout, Shapes
-from onellm.model.layouts.parts import heads, picture_side
+from onellm.model.layouts.parts import TOWER_PADDED, heads, picture_side
 
 # our kind -> ImageBind's; our name of its encoder
 TOWERS = {"image": ("vision", r"encoder"), "audio": ("audio", r"encoders\.audio")}
@@ -62,11 +62,7 @@ class PandaGptLayout(Layout):
         for kind in ("text", "depth", "thermal", "imu")
     ) + ("modality_postprocessors.*",)
 
-    def shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the published shape, which has axes of length 1 that ours lacks."""
-        if name.endswith(".positions"):
-            return 1, *shape
-        return (1, 1, *shape) if name.endswith("class_embedding") else shape
+    padded = TOWER_PADDED
 
     def read_config(self, shapes: Shapes, params: Mapping, preset: str | None) -> OneLLMConfig:
         """Read sizes from shapes; heads, which these do not tell, and prompts come from the preset.

@@ -10,6 +10,9 @@ BLOCK = r"encoder\.transformer\.resblocks\.(\d+)"
 
 Rules = dict[str, Sequence[str]]
 
+# positions and class tokens of a tower whose published form has room for a batch
+TOWER_PADDED = {r"tokenizers\..*\.positions": 1, r".*\bclass_embedding": 2}
+
 
 def meta_llama(prefix: str = "") -> Rules:
     """Return the rules of an LLM; its queries and keys are in Meta's rotary order."""
@@ -98,7 +101,6 @@ CLIP_RENAMES = {r"^vision_model\.": "vision_tower."}
 CLIP_DROPPED = (
     "vision_tower.encoder.layers.*",  # behind the layer that is read
     "vision_tower.post_layernorm.*",
-    "*.position_ids",
     "text_model.*",
     "text_projection.*",
     "visual_projection.*",

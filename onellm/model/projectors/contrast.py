@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from onellm.model.projectors.base import Instruction
+
 SMOOTHING = 0.1  # of the labels of contrast and writing
 LEAST_TEMPERATURE = 1e-3  # it is learnt, and must not reach zero
-
-Texts = tuple[torch.Tensor, torch.Tensor]
-"""Token ids, which begin with the classifying token, and mask, both [B, L] int64."""
 
 
 class Contrast(nn.Module):
@@ -34,7 +33,9 @@ class Contrast(nn.Module):
         self.transform = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.LayerNorm(hidden))
         self.word_bias = nn.Parameter(torch.zeros(vocabulary))
 
-    def likeness(self, qformer: nn.Module, queries: torch.Tensor, features: torch.Tensor, texts: Texts) -> torch.Tensor:
+    def likeness(
+        self, qformer: nn.Module, queries: torch.Tensor, features: torch.Tensor, texts: Instruction
+    ) -> torch.Tensor:
         """Compare files with texts, which do not see each other.
 
         Args:
@@ -54,7 +55,9 @@ class Contrast(nn.Module):
         best = torch.einsum("bmw,cw->bcm", media, said).amax(dim=-1)
         return best / self.temperature.clamp_min(LEAST_TEMPERATURE)
 
-    def forward(self, qformer: nn.Module, queries: torch.Tensor, features: torch.Tensor, texts: Texts) -> torch.Tensor:
+    def forward(
+        self, qformer: nn.Module, queries: torch.Tensor, features: torch.Tensor, texts: Instruction
+    ) -> torch.Tensor:
         """Return the sum of the three losses of a batch of pairs.
 
         What is compared are the files and texts of the batch; equal texts count as one.
@@ -77,7 +80,7 @@ class Contrast(nn.Module):
         qformer: nn.Module,
         queries: torch.Tensor,
         features: torch.Tensor,
-        texts: Texts,
+        texts: Instruction,
         likeness: torch.Tensor,
         same: torch.Tensor,
     ) -> torch.Tensor:
@@ -99,7 +102,7 @@ class Contrast(nn.Module):
         return F.cross_entropy(self.match(read[:, : queries.shape[1]]).mean(dim=1), belongs)
 
     def _writing_loss(
-        self, qformer: nn.Module, queries: torch.Tensor, features: torch.Tensor, texts: Texts
+        self, qformer: nn.Module, queries: torch.Tensor, features: torch.Tensor, texts: Instruction
     ) -> torch.Tensor:
         """Write the texts: every word sees the queries and the words before it, and the queries see no word."""
         ids, mask = texts
