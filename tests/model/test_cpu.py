@@ -130,3 +130,14 @@ def test_routers_fold_unless_they_see_the_input(make_model, tensors):
             model.projector.fold()
             assert torch.allclose(model.soft_words("audio", [tensors["audio"]] * 2), before, atol=1e-6)
         assert (sum(p.numel() for p in model.projector.routers.parameters()) == 0) == folds
+
+
+def test_an_adapter_beside_packed_layers_speaks(make_model, tensors):
+    """Of an LLM whose layers stay transformers' own: PEFT asks LoRA's matrices for the type of their weights."""
+    text = {"model_type": "opt", "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "ffn_dim": 48}
+    text |= {"num_attention_heads": 2, "max_position_embeddings": 64, "word_embed_proj_dim": 32}
+    model = awake(make_model(text_config=text, adapter={"r": 2, "target_modules": ["q_proj", "fc2"], "on": "always"}))
+    ids = torch.tensor([[3, 4, 5, 9]])
+    expected = model(input_ids=ids).logits
+    packed = cpu.optimise(model, False)
+    assert (packed(input_ids=ids).logits - expected).abs().max() < 1e-4

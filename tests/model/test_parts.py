@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from onellm.errors import ModelError
-from onellm.model.config import PRESETS, ROUTERS, OneLLMConfig
+from onellm.model.config import PRESETS, ROUTERS, OneLLMConfig, merge
 
 
 def test_7b_builds_with_the_published_parameter_count():
@@ -38,6 +38,32 @@ def test_7b_token_counts_are_the_published_ones():
 def test_unknown_preset_lists_the_valid_ones():
     with pytest.raises(ModelError, match=", ".join(PRESETS)):
         OneLLMConfig.from_preset("onellm-8b")
+
+
+def test_changes_keep_what_is_of_the_same_type_alone():
+    known = {"projector": {"experts": 3}, "adapter": {"r": 8}, "text_config": {"model_type": "llama", "head_dim": 64}}
+    same = {"projector": {"type": "upm", "router": "softmax"}, "adapter": {"type": "lora", "r": 16}}
+    merged = merge(known, same | {"text_config": {"hidden_size": 32}})
+    assert merged["projector"] == {"experts": 3, "type": "upm", "router": "softmax"} and merged["adapter"]["r"] == 16
+    assert merged["text_config"] == {"model_type": "llama", "head_dim": 64, "hidden_size": 32}
+    other = merge(known, {"projector": {"type": "mlp"}, "text_config": {"model_type": "opt"}})
+    assert other["projector"] == {"type": "mlp"} and other["text_config"] == {"model_type": "opt"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"adapter": {"r": 2, "on": "outputs"}}, "needs outputs of tokens or signals"),
+        (
+            {"outputs": {"audio": {"type": "representation", "tokens": 2, "queries": 1, "width": 8}},
+             "text_config": {"model_type": "t5", "d_model": 32}},
+            "encoder-decoder LLM has no room",
+        ),
+    ],
+)  # fmt: skip
+def test_outputs_and_adapters_that_do_not_fit(make_model, changes, words):
+    with pytest.raises(ModelError, match=words):
+        make_model(**changes)
 
 
 def test_unknown_router_and_tokenizer_list_the_valid_ones(make_model):

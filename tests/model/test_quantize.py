@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 import torch
 
+from onellm.auto import OneLLMForConditionalGeneration
 from onellm.errors import ModelError
 from onellm.model import quantize
 from onellm.model.config import OneLLMConfig
@@ -67,6 +68,25 @@ def test_only_the_linears_of_llm_and_experts_are_quantised(quantised, mode):
     ids = torch.tensor([[3, 4, 7, 9, 11]])
     exact, near = model(ids).logits, loaded(ids).logits
     assert 0 < (near - exact).norm() / exact.norm() < {"8bit": 0.05, "4bit": 0.3}[mode]
+
+
+@pytest.mark.parametrize("name", ["blip2-opt-2.7b", "llava-1.5-7b", "minigpt4-7b", "lavin-7b", "pandagpt-7b"])
+def test_the_way_into_the_llm_is_never_quantised(name):
+    config = OneLLMConfig.from_preset(name)
+    with torch.device("meta"):
+        projector = OneLLMForConditionalGeneration(config).projector
+    last = [
+        f"projector.{name}"
+        for name, module in projector.named_modules()
+        if isinstance(module, torch.nn.Linear) and module.out_features == config.text_config.hidden_size
+    ]
+    assert last and not any(quantize._quantised(name, torch.nn.Linear(1, 1), "4bit") for name in last)
+
+
+@pytest.mark.parametrize("text", [{"model_type": "gpt2"}, {"model_type": "bloom"}])
+def test_memory_is_known_for_any_llm(text):
+    config = OneLLMConfig.from_preset("llava-1.5-7b", text_config=text)
+    assert quantize.estimate(config, "none").total > 0
 
 
 def test_the_published_size():
