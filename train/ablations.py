@@ -5,7 +5,6 @@ LLM, on the development split, a kind.
 """
 
 import copy
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
 from train.engine import run
 from train.evaluation.words import word_accuracy
 from train.recipe import Recipe, load_recipe
+from train.results import read, slug
 
 logger = logging.getLogger(__name__)
 STAGES = ("tiny-1-image", "tiny-2-video-audio-point", "tiny-3-depth-normal-imu-fmri")
@@ -99,16 +99,17 @@ def ablate(out: Path, scale: float, seeds: list[int], runs: Path, variants: list
         runs: folder for the models.
         variants: keys of `VARIANTS`; None: all.
     """
-    results: dict = json.loads(out.read_text()) if out.exists() else {"scale": scale, "accuracy": {}}
+    kept = read(out, scale=scale)
+    results = kept["found"]
     for seed in seeds:
         for variant in variants or VARIANTS:
-            done = results["accuracy"].setdefault(variant, {})
+            done = results.setdefault(variant, {})
             if str(seed) not in done:
-                place = runs / f"{variant.replace(' ', '-').replace(',', '')}-{seed}"
+                place = runs / f"{slug(variant)}-{seed}"
                 done[str(seed)] = measure(variant, scale, seed, place)
                 logger.info("%s, seed %d: %s", variant, seed, done[str(seed)])
-                disk.write_json(out, results)
-    return table(results["accuracy"])
+                disk.write_json(out, kept)
+    return table(results)
 
 
 def table(accuracy: dict[str, dict[str, dict[str, float]]]) -> str:

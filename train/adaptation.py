@@ -5,7 +5,6 @@ is questions with the LLM's own answers, so that a model can learn to keep them.
 Source: LaVIN (arXiv:2305.15023) compares accuracy by trained parameters, and shows the router's weights.
 """
 
-import json
 import logging
 import random
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +23,6 @@ from train.build import save, start_folder
 from train.data.items import read_items
 from train.data.plain_questions import HELD_OUT, training_questions
 from train.data.questions import WORDS
-from train.engine import run
 from train.evaluation.ask import ask_all
 from train.evaluation.drift import Original
 from train.evaluation.following import ask_whether
@@ -33,6 +31,7 @@ from train.evaluation.words import soft_words
 from train.parts import PARTS, matches
 from train.plots import routing
 from train.recipe import Recipe, RecipeError
+from train.results import claim, finished, read, slug
 
 logger = logging.getLogger(__name__)
 RECIPE = Path(__file__).parent / "recipes/tiny-4-routed.yaml"
@@ -85,9 +84,8 @@ def recipe_of(name: str, recipe: Recipe, seed: int, runs: Path) -> Recipe:
             raise RecipeError(
                 f"The model {recipe.init} has no LoRA to compare with; start from one such as onellm-tiny."
             )
-    label = name.replace(",", "").replace(" ", "-").lower()
     data = [source for source in recipe.data if source.kinds or variant.text]
-    return replace(recipe, name=f"{label}-{seed}", adapter=adapter, data=data, seed=seed)
+    return replace(recipe, name=f"{slug(name)}-{seed}", adapter=adapter, data=data, seed=seed)
 
 
 def train(name: str, recipe: Recipe, seed: int, runs: Path) -> Path:
@@ -99,9 +97,7 @@ def train(name: str, recipe: Recipe, seed: int, runs: Path) -> Path:
         if not (folder / "config.json").exists():
             save(folder, replace(recipe, adapter=None), start_folder(recipe, runs), {})
         return folder
-    trained = recipe_of(name, recipe, seed, runs)
-    folder = runs / trained.name
-    return folder if (folder / "config.json").exists() else run(trained, runs)
+    return finished(recipe_of(name, recipe, seed, runs), runs)
 
 
 def write_own_answers(chat: onellm.Chat, questions: list[str], out: Path) -> int:
@@ -187,7 +183,8 @@ def compare(
     """Train and measure variants, those that `out` does not hold yet, and lay out all it holds.
 
     Args:
-        recipe: of the routed adapters with text in the mix; its source without files is written where it is missing.
+        recipe: of the routed adapters with text in the mix; its source without files is written to `runs`, as the LLM
+            itself answers.
         out: JSON file of results, written after every variant; the routers' weights are drawn beside it (.svg).
         runs: folder of the models.
         seeds: one run each.
@@ -201,7 +198,10 @@ def compare(
     Raises:
         OneLLMError: something the recipe needs is missing.
     """
-    results: dict = json.loads(out.read_text()) if out.exists() else {}
+    recipe = replace(recipe, data=[s if s.kinds else replace(s, path=str(runs / "text.json")) for s in recipe.data])
+    claim(runs, recipe=asdict(recipe))
+    kept = read(out, recipe=asdict(recipe), split=split, limit=limit)
+    results = kept["found"]
     kinds = [kind for kind in MODALITIES if any(kind in source.kinds for source in recipe.data)]
     nothing = train(NOTHING, recipe, 0, runs)
     for source in recipe.data:
@@ -221,7 +221,7 @@ def compare(
         found = measure(_load(folder), original, kinds, split, limit)
         results.setdefault(name, {})[str(seed)] = found
         logger.info("%s, seed %d: %s", name, seed, found)
-        disk.write_json(out, results, indent=None)
+        disk.write_json(out, kept, indent=None)
     routed = {
         name: [found["weights"] for found in done.values()]
         for name, done in _in_order(results)

@@ -4,6 +4,7 @@ Source: NExT-GPT (arXiv:2309.05519), section 5.1: the caption's embedding by the
 optionally the generator's denoising error; weighed by the signal-to-noise ratio as in arXiv:2303.09556, section 3.3.
 """
 
+import copy
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -59,8 +60,10 @@ class Answers:
         self.processor, self.generators, self.denoise = processor, generators, denoise
         self.settings = model.config.outputs
         self.spans = {span.kind: span for span in model.config.spans}
-        self.codes = {kind: model.outputs[kind] for kind, span in self.spans.items() if span.codes}
-        self._condition = lru_cache(CAPTIONS)(lambda kind, text: caption_condition(self.pipeline(kind), text).float())
+        self.codes = {kind: copy.deepcopy(model.outputs[kind]) for kind, span in self.spans.items() if span.codes}
+        self._condition = lru_cache(CAPTIONS)(
+            lambda kind, text: caption_condition(self.pipeline(kind), text).float().cpu()
+        )
 
     def pipeline(self, kind: str) -> Any:
         """Return the generator of a kind."""
@@ -100,15 +103,21 @@ class Answers:
         return {"type": kind, "tokens": tokens}
 
 
-def answers_of(recipe: Recipe, model: Any, processor: Any) -> Answers | None:
+def answers_of(recipe: Recipe, model: Any, processor: Any, device: str) -> Answers | None:
     """Return what completes a recipe's answers, and give the model its denoisers; None where a model only writes text.
+
+    Args:
+        recipe: of the stage.
+        model: whose outputs they are.
+        processor: its processor.
+        device: that the model trains on; the generators run there too.
 
     Raises:
         RecipeError: loading processes cannot run a generator.
     """
     if not model.config.outputs:
         return None
-    answers = Answers(model, processor, Generators(recipe.generators, str(model.device)), recipe.denoise)
+    answers = Answers(model, processor, Generators(recipe.generators, device), recipe.denoise)
     signalled = [kind for kind, span in answers.spans.items() if not span.codes]
     if signalled and recipe.workers:
         raise RecipeError("The generators' text encoders run while batches are made; set 'workers: 0'.")
@@ -140,7 +149,7 @@ def encode_latents(pipeline: Any, kind: str, path: str) -> torch.Tensor:
     side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     frames = _pixels(array if kind == "video" else array[None], side) * 2 - 1
     latents = vae.encode(frames.to(vae.device, vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
-    return latents.transpose(0, 1) if kind == "video" else latents[0]
+    return (latents.transpose(0, 1) if kind == "video" else latents[0]).float().cpu()
 
 
 def _pixels(frames: np.ndarray, side: int) -> torch.Tensor:

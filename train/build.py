@@ -127,6 +127,7 @@ def load(recipe: Recipe, folder: Path, dtype: torch.dtype, quantize: str = "none
         dtype: of the weights.
         quantize: "8bit" or "4bit" for the frozen linear layers of LLM and experts.
     """
+    torch.manual_seed(recipe.seed)  # of what the stage adds: an adapter, rows
     config = OneLLMConfig.from_pretrained(folder)
     changes = recipe.config if recipe.preset is None else {}
     own = config.adapter

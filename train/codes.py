@@ -128,13 +128,17 @@ def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
     out, checkpoint = runs / recipe.name, runs / recipe.name / "checkpoint.pt"
     if not resume:
         disk.discard(out)
+    if (out / "codes.json").exists():
+        return out
     sizes = new_config(recipe).outputs["image"]["codes"]
     torch.manual_seed(recipe.seed)
     model, pictures, held_out = PictureCodes(**sizes), read_pictures("train"), read_pictures("dev")
     model.to(memory_format=torch.channels_last)
     codebook = Codebook(model)
     trained = [value for name, value in model.named_parameters() if name != "codebook"]
-    optimizer = torch.optim.AdamW(trained, recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(
+        trained, recipe.learning_rate, betas=tuple(recipe.betas), weight_decay=recipe.weight_decay
+    )
     done, losses = 0, []
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -151,7 +155,7 @@ def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
         loss, vectors, codes = loss_of(model, batch)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, recipe.clip or math.inf)
         optimizer.step()
         codebook.follow(vectors, codes, generator)
         mean.append(float(loss.detach()))

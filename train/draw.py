@@ -7,6 +7,7 @@ states too, and is fitted at the end, against talk in which nothing is drawn.
 """
 
 import logging
+import math
 import random
 import time
 from collections.abc import Iterable
@@ -180,15 +181,16 @@ def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
         codes, end = upper.loss(batch)
         optimizer.zero_grad()
         (codes + end / upper.span.length).backward()
-        torch.nn.utils.clip_grad_norm_(trained.values(), recipe.clip)
+        torch.nn.utils.clip_grad_norm_(trained.values(), recipe.clip or math.inf)
         optimizer.step()
         seen.append(float(codes.detach()))
-        if (step + 1) % recipe.log_every == 0 or step + 1 == recipe.steps:
+        saves = (step + 1) % recipe.save_every == 0
+        if saves or (step + 1) % recipe.log_every == 0 or step + 1 == recipe.steps:
             rate = (step + 1 - done) * recipe.batch / (time.perf_counter() - begun_s)
             losses.append({"step": step + 1, "loss": sum(seen) / len(seen), "end": float(end.detach())})
             logger.info("%s, %.1f samples/s", losses[-1], rate)
             seen = []
-        if (step + 1) % recipe.save_every == 0:
+        if saves:
             losses[-1]["held_out"] = measure(upper, held_out, recipe.batch)
             logger.info("in other words: %.3f", losses[-1]["held_out"])
             _save(checkpoint, trained, optimizer, step + 1, losses)

@@ -74,7 +74,10 @@ class StageTrainer(Trainer):
             raise RecipeError(_too_large(source, keys, inputs)) from error
         self.watch.note_skipped(source, skipped, self.state.global_step + model.training)
         if model.training:
-            self.watch.saw(source, loss, inputs, len(keys), num_items_in_batch)
+            items = num_items_in_batch
+            if items is not None:  # the Trainer multiplies by the number of processes, which all add to `items`
+                items = items / self.args.world_size
+            self.watch.saw(source, loss, inputs, len(keys), items)
         return (loss, {}) if return_outputs else loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
@@ -218,7 +221,7 @@ def _run(recipe: Recipe, runs: Path, out: Path, resume: bool) -> Path:
     PartialState().wait_for_everyone()
     last, done = last_checkpoint(out)
     model, processor = build_model(recipe, runs)
-    answers = answers_of(recipe, model, processor)
+    answers = answers_of(recipe, model, processor, str(arguments.device))
     collator, held_out = (_collator(recipe, processor, model, augment, answers) for augment in (recipe.augment, False))
 
     def mixture(sources: list[Source], batches: int, collator: Collator, seed: int) -> Mixture:

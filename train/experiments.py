@@ -36,6 +36,7 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
 
     steps = _add(subparsers, "transfer-steps", _steps, "onellm-tiny moved to another LLM: accuracy by steps, a table")
     _add_results(steps, "transfer-steps")
+    steps.add_argument("--looks", nargs="+", type=int, help="measure after these steps (default: 0 25 50 100 200)")
     steps.add_argument("--variants", nargs="+", help="only these")
 
     forget = _add(subparsers, "forget", _forget, "add a kind to a model and see what it forgets, as a table")
@@ -83,9 +84,9 @@ def _transfer(options: argparse.Namespace) -> str:
 
 
 def _steps(options: argparse.Namespace) -> str:
-    from train.transfer_steps import compare
+    from train.transfer_steps import LOOKS, compare
 
-    return compare(options.out, options.seeds, options.runs, options.variants)
+    return compare(options.out, options.seeds, options.runs, options.variants, options.looks or LOOKS)
 
 
 def _forget(options: argparse.Namespace) -> str:

@@ -5,7 +5,6 @@ kind, in every variant from the same number of the new kind's batches. What coun
 without the LLM, before and after.
 """
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +15,9 @@ import torch
 from onellm import disk
 from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
 from train.ablations import cell
-from train.engine import run
 from train.evaluation.words import word_accuracy
 from train.recipe import Recipe, Source, load_recipe
+from train.results import claim, finished, read, slug
 
 logger = logging.getLogger(__name__)
 RECIPES = Path(__file__).parent / "recipes"
@@ -30,6 +29,7 @@ BEFORE = "before"
 FROZEN = "shared parts frozen"
 REPLAY = {"all parts, the new kind alone": 0.0, "all parts, replay 0.1": 0.1, "all parts, replay 0.5": 0.5}
 VARIANTS = (*REPLAY, FROZEN)
+STEPS = 300  # with batches of the new kind; those of old kinds come on top
 
 
 def stages(seed: int, scale: float) -> list[Recipe]:
@@ -42,15 +42,14 @@ def stages(seed: int, scale: float) -> list[Recipe]:
     return [_shortened(load_recipe(RECIPES / f"{name}.yaml"), scale, seed) for name in STAGES]
 
 
-def addition(kind: str, variant: str, seed: int, scale: float, steps: int) -> Recipe:
+def addition(kind: str, variant: str, seed: int, scale: float) -> Recipe:
     """Return the recipe that adds a kind to that model.
 
     Args:
         kind: one of `NEW`.
         variant: one of `VARIANTS`; replay mixes a share of the old kinds' batches in, as stage II weighs them.
         seed: of the stage.
-        scale: share of `steps`.
-        steps: with batches of the new kind; those of old kinds come on top.
+        scale: share of `STEPS`.
     """
     share = REPLAY.get(variant, 0.0)
     old = load_recipe(RECIPES / f"{STAGES[-1]}.yaml").data
@@ -60,12 +59,12 @@ def addition(kind: str, variant: str, seed: int, scale: float, steps: int) -> Re
     recipe = load_recipe(RECIPES / f"{NEXT}.yaml")
     recipe = replace(
         recipe,
-        name=f"{kind}-{variant}".replace(", ", "-").replace(" ", "-"),
+        name=slug(f"{kind} {variant}"),
         init=STAGES[-1],
         from_image=[kind],
         train=[kind] if variant == FROZEN else recipe.train,
         data=data,
-        steps=round(steps / (1 - share)),
+        steps=round(STEPS / (1 - share)),
     )
     return _shortened(recipe, scale, seed)
 
@@ -91,7 +90,6 @@ def forget(
     runs: Path,
     split: str = "dev",
     scale: float = 1.0,
-    steps: int = 300,
 ) -> str:
     """Add each of some kinds in every way, where that is not done yet, and measure all kinds before and after.
 
@@ -102,15 +100,16 @@ def forget(
         runs: folder of the models; finished ones are used again.
         split: "dev", or "test" once everything is chosen.
         scale: share of all steps.
-        steps: with batches of the new kind.
 
     Returns:
         Markdown tables of all that `out` holds of the split.
     """
-    results: dict = json.loads(out.read_text()) if out.exists() else {}
+    claim(runs, scale=scale)
+    kept = read(out, scale=scale)
+    results = kept["found"]
     for seed in seeds:
         place = runs / f"seed-{seed}"
-        base = [_finished(recipe, place) for recipe in stages(seed, scale)][-1]
+        base = [finished(recipe, place) for recipe in stages(seed, scale)][-1]
         for kind in kinds:
             for variant in (BEFORE, *VARIANTS):
                 done = results.setdefault(split, {}).setdefault(kind, {}).setdefault(variant, {})
@@ -119,17 +118,11 @@ def forget(
                 if variant == BEFORE:
                     done[str(seed)] = accuracy(base, OLD, split)
                 else:
-                    folder = _finished(addition(kind, variant, seed, scale, steps), place)
+                    folder = finished(addition(kind, variant, seed, scale), place)
                     done[str(seed)] = accuracy(folder, (*OLD, kind), split)
                 logger.info("%s, %s, seed %d: %s", kind, variant, seed, done[str(seed)])
-                disk.write_json(out, results)
+                disk.write_json(out, kept)
     return "\n\n".join(table(kind, found) for kind, found in results[split].items())
-
-
-def _finished(recipe: Recipe, runs: Path) -> Path:
-    """Return the folder of a stage, which is run unless that is done."""
-    folder = runs / recipe.name
-    return folder if (folder / "config.json").exists() else run(recipe, runs)
 
 
 def table(kind: str, found: dict[str, dict[str, dict[str, float]]]) -> str:

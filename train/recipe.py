@@ -160,7 +160,8 @@ class Recipe:
         denoise: let that pipeline's denoising error count too.
         from_image: kinds whose queries, projections and tags start as copies of the image's (the paper's stage II
             and III).
-        adapter: LoRA on the LLM: PEFT's settings (`r`, `lora_alpha`, `target_modules`).
+        adapter: on the LLM: LoRA (PEFT's settings, such as `r`, `lora_alpha` and `target_modules`), or
+            `{type: routed, ...}`, see `OneLLMConfig.adapter`.
         quantize: "8bit" or "4bit" keeps the frozen LLM and experts in bitsandbytes' formats (QLoRA).
         micro_batch: samples a process at once; the rest of `batch` is accumulated. None: as many as there are.
         precision: of the arithmetic; what trains is kept in float32.

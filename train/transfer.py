@@ -7,6 +7,7 @@ Source: VPGTrans (arXiv:2305.01278), sections 4.1 and 4.2.
 """
 
 import copy
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ STARTS = {
     "random": "the old projector and a random matrix in the converter's place",
     "new": "a new projector",
 }
+BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # spells letters that a vocabulary lacks
 STEPS, BATCH, RATE = 1000, 1024, 3e-3
 HELD_OUT = 0.05  # share of the shared words, with all their spellings, on which the converter is measured
 # of an LLM that was not taught to chat
@@ -75,15 +77,15 @@ class Fit:
 def read_words(tokenizer: Any) -> dict[str, int]:
     """List the words of a vocabulary as they stand within a text: " dog" -> token id.
 
-    A token is read behind another, because some tokenizers drop the space before a text's first word. Special tokens
-    and parts of a letter are left out.
+    A token is read behind another, because some tokenizers drop the space before a text's first word. Special tokens,
+    bytes and parts of a letter are left out.
     """
     first = tokenizer.convert_ids_to_tokens(tokenizer(".", add_special_tokens=False)["input_ids"][-1])
     start = len(tokenizer.convert_tokens_to_string([first]))
-    special = set(tokenizer.all_special_tokens)
+    left_out = {token for token in tokenizer.get_vocab() if BYTE.fullmatch(token)} | set(tokenizer.all_special_tokens)
     words: dict[str, int] = {}
     for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
-        word = "" if token in special else tokenizer.convert_tokens_to_string([first, token])[start:]
+        word = "" if token in left_out else tokenizer.convert_tokens_to_string([first, token])[start:]
         if word and "\N{REPLACEMENT CHARACTER}" not in word:
             words.setdefault(word, number)
     return words
@@ -171,10 +173,14 @@ def transfer(source: str, target: str, out: Path, start: str = "converted", seed
         ModelError: a model cannot be had, its projector cannot be converted, or the LLMs share too few words.
         OneLLMError: the disk is full, or the anchor's vocabulary needs the corpus and there is none.
     """
+    if start not in STARTS:
+        raise ModelError(f"A moved projector cannot begin as '{start}'; choose one of {', '.join(STARTS)}.")
     if out.exists():
         raise ModelError(f"{out} exists already; remove it, or name another folder with --out.")
     folder = models.folder_of(source)
     model = OneLLMForConditionalGeneration.from_pretrained(folder, dtype="auto")
+    if model.projector is None or model.config.outputs:
+        raise ModelError(f"{source} reads no files, or makes some; give a model that reads files and writes text.")
     processor = OneLLMProcessor.from_pretrained(folder)
     llm, tokenizer = load_llm(target)
     pairs = shared_words(processor.tokenizer, tokenizer)

@@ -4,9 +4,8 @@ What counts is the accuracy of the soft words, without the LLM, on the developme
 variants learn for the same number of steps, on the same data, by the recipes of the transfer.
 """
 
-import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -20,6 +19,7 @@ from train.ablations import KINDS
 from train.engine import run
 from train.evaluation.words import word_accuracy
 from train.recipe import Recipe, load_recipe
+from train.results import claim, read, slug
 from train.transfer import transfer
 
 logger = logging.getLogger(__name__)
@@ -54,10 +54,10 @@ VARIANTS = {
 }
 
 
-def recipes_of(variant: Variant, start: Path, seed: int) -> list[Recipe]:
+def recipes_of(variant: Variant, start: Path, seed: int, looks: Sequence[int] = LOOKS) -> list[Recipe]:
     """Return the stages of a variant, of the same number of steps in sum, with a checkpoint for every look."""
     first, second = (load_recipe(Path(__file__).parent / "recipes" / f"{name}.yaml") for name in STAGES)
-    total, init = max(LOOKS), str(start.resolve())
+    total, init = max(looks), str(start.resolve())
     common = {"seed": seed, "save_every": 25, "keep": total, "log_every": 25}
     second = replace(second, learning_rate=variant.rate * second.learning_rate, **common)
     if not variant.warmup:
@@ -65,22 +65,23 @@ def recipes_of(variant: Variant, start: Path, seed: int) -> list[Recipe]:
     return [replace(first, init=init, **common), replace(second, steps=total - first.steps)]
 
 
-def measure(name: str, seed: int, runs: Path) -> dict[str, dict[str, float]]:
+def measure(name: str, seed: int, runs: Path, looks: Sequence[int] = LOOKS) -> dict[str, dict[str, float]]:
     """Train a variant and return its accuracy: steps -> kind -> accuracy.
 
     Args:
         name: a key of `VARIANTS`.
         seed: of the converter and the stages.
         runs: folder for the models.
+        looks: after which steps, multiples of 25; the last one is how long it learns.
     """
     variant = VARIANTS[name]
     begin = runs / f"{variant.start}-{seed}"
     if not begin.exists():
         transfer(SOURCE, TARGET, begin, variant.start, seed)
-    place, done, found = runs / f"{name.replace(',', '').replace(' ', '-')}-{seed}", 0, {}
-    for recipe in recipes_of(variant, begin, seed):
+    place, done, found = runs / f"{slug(name)}-{seed}", 0, {}
+    for recipe in recipes_of(variant, begin, seed, looks):
         out = run(recipe, place)
-        steps = [step for step in LOOKS if done <= step <= done + recipe.steps and str(step) not in found]
+        steps = [step for step in looks if done <= step <= done + recipe.steps and str(step) not in found]
         found |= dict(zip(map(str, steps), _look(begin, out, [step - done for step in steps]), strict=True))
         begin, done = out, done + recipe.steps
     return found
@@ -99,7 +100,9 @@ def _look(begin: Path, out: Path, steps: list[int]) -> Iterable[dict[str, float]
         yield {kind: word_accuracy(model, processor, kind, limit=LIMIT) for kind in KINDS}
 
 
-def compare(out: Path, seeds: list[int], runs: Path, variants: list[str] | None = None) -> str:
+def compare(
+    out: Path, seeds: list[int], runs: Path, variants: list[str] | None = None, looks: Sequence[int] = LOOKS
+) -> str:
     """Measure variants, those that `out` does not hold yet, and return a Markdown table of all it holds.
 
     Args:
@@ -107,8 +110,11 @@ def compare(out: Path, seeds: list[int], runs: Path, variants: list[str] | None 
         seeds: one run each.
         runs: folder for the models.
         variants: keys of `VARIANTS`; None: all.
+        looks: as for `measure`.
     """
-    results: dict = json.loads(out.read_text()) if out.exists() else {}
+    claim(runs, looks=looks)
+    kept = read(out, looks=looks)
+    results = kept["found"]
     if SOURCE not in results:
         (accuracy,) = _look(models.folder_of(SOURCE), out, [0])
         results[SOURCE] = {"0": {"0": accuracy}}
@@ -116,18 +122,18 @@ def compare(out: Path, seeds: list[int], runs: Path, variants: list[str] | None 
         for name in variants or VARIANTS:
             done = results.setdefault(name, {})
             if str(seed) not in done:
-                done[str(seed)] = measure(name, seed, runs)
+                done[str(seed)] = measure(name, seed, runs, looks)
                 logger.info("%s, seed %d: %s", name, seed, _means(done[str(seed)]))
-                disk.write_json(out, results)
-    return table(results)
+                disk.write_json(out, kept)
+    return table(results, looks)
 
 
-def table(results: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:
+def table(results: dict[str, dict[str, dict[str, dict[str, float]]]], looks: Sequence[int] = LOOKS) -> str:
     """Lay out variant -> seed -> steps -> kind -> accuracy as means over the kinds; of several seeds, their range."""
-    rows = [f"| steps | {' | '.join(map(str, LOOKS))} |", "|---" * (len(LOOKS) + 1) + "|"]
+    rows = [f"| steps | {' | '.join(map(str, looks))} |", "|---" * (len(looks) + 1) + "|"]
     for name, seeds in results.items():
         curves = [_means(found) for found in seeds.values()]
-        columns = [[curve[step] for curve in curves if step in curve] for step in LOOKS]
+        columns = [[curve[step] for curve in curves if step in curve] for step in looks]
         rows.append(f"| {name} | {' | '.join(map(_cell, columns))} |")
     return "\n".join(rows)
 

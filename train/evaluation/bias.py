@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onellm
 from train.data.items import Item, read_items
@@ -92,7 +92,7 @@ def measure_bias(
     """
     for a, b in kinds:
         choose = random.Random(seed)
-        items = [read_items(kind, split) for kind in (a, b)]
+        items = [[replace(item, picture=None) for item in read_items(kind, split)] for kind in (a, b)]
         apart, alike = (draw_pairs(*items, agree, count, choose) for agree in (False, True))
         shown = [
             (f"{a} alone", apart, lambda one, other: [one], QUESTION),

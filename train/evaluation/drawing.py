@@ -40,6 +40,7 @@ class Figures:
         asked: group of requests -> how many, how many began a picture, and whose nearest is the one asked for.
         kinds: of colours and shapes never seen together: picture's colour right, shape right, by its nearest.
         false_starts: texts after which a picture began although nothing was to be drawn.
+        false_starts_about: of these, in sentences of a form that was taught, about things that were not.
         texts: how many these were.
         same_text: of them, answered word for word as by the LLM alone.
         seen: request -> file of what was drawn.
@@ -50,6 +51,7 @@ class Figures:
     asked: dict = field(default_factory=dict)
     kinds: dict = field(default_factory=dict)
     false_starts: int = 0
+    false_starts_about: int = 0
     texts: int = 0
     same_text: int = 0
     seen: dict = field(default_factory=dict)
@@ -75,9 +77,9 @@ class Judge:
         return F.normalize(torch.cat([self.stem(group)[1] for group in large.split(BATCH)]), dim=-1)
 
     def nearest(self, pictures: torch.Tensor) -> list[str]:
-        """Return the name, or the label, of the drawing most like each picture."""
+        """Return the name of the drawing most like each picture; "#" and the label of one that has none."""
         places = (self.look(pictures) @ self.features.T).argmax(dim=-1).tolist()
-        return [self.lines[place]["name"] or self.lines[place]["label"] for place in places]
+        return [self.lines[place]["name"] or f"#{self.lines[place]['label']}" for place in places]
 
 
 def measure_drawing(chat: Chat, out: Path, seed: int = 0) -> Figures:
@@ -142,13 +144,14 @@ def _draw(chat: Chat, request: str, out: Path, found: Figures) -> torch.Tensor |
 
 def _talk(chat: Chat, found: Figures, choose: random.Random) -> None:
     """Ask what is not to be answered by a picture, of the model and of its LLM alone."""
-    texts = [*CHAT_HELD_OUT, *(form.format(with_article(choose.choice(UNKNOWN), "image")) for form in TALK)]
+    about = [form.format(with_article(choose.choice(UNKNOWN), "image")) for form in TALK]
     first = chat.model.config.spans[0].first
-    for text in texts:
+    for text in (*CHAT_HELD_OUT, *about):
         fresh = chat.new()
         answer = fresh.ask(text, max_new_tokens=12)
         found.texts += 1
         found.false_starts += bool(fresh.made)
+        found.false_starts_about += bool(fresh.made) and text in about
         ids = fresh.processor.pad([fresh.processor.encode(fresh.messages[:1])[0]])
         alone = chat.model.generate(
             **ids, max_new_tokens=12, do_sample=False, suppress_tokens=[first], tokenizer=fresh.processor.tokenizer
@@ -193,7 +196,8 @@ def evaluate(model: str, quantize: str | None, out: Path, json: Path | None) -> 
     lines += [
         f"real drawings through the codes: {figures.by_hand:.2f} right",
         f"never together: colour right {figures.kinds.get('colour')}, shape right {figures.kinds.get('shape')}",
-        f"pictures after {figures.texts} texts that ask for none: {figures.false_starts}; answered word for word as "
+        f"pictures after {figures.texts} texts that ask for none: {figures.false_starts} (of taught forms: "
+        f"{figures.false_starts_about}); answered word for word as "
         f"without: {figures.same_text}",
     ]
     return "\n".join(lines)

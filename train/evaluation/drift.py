@@ -47,8 +47,9 @@ class Original:
             prompt, ids = self._encode(question, answer)
             theirs, ours = (_log_probabilities(model, prompt, ids) for model in (self.chat.model, chat.model))
             divergence += float((theirs.exp() * (theirs - ours)).sum())
-            surprise -= float(ours.gather(1, torch.tensor(ids)[:, None]).sum())
+            surprise -= float(ours.gather(1, torch.tensor(ids, dtype=torch.long)[:, None]).sum())
             tokens += len(ids)
+        tokens = max(tokens, 1)  # all answers may be empty
         return Drift(sum(same) / len(same), divergence / tokens, math.exp(surprise / tokens))
 
     def _encode(self, question: str, answer: str) -> tuple[list[int], list[int]]:

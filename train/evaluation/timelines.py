@@ -13,6 +13,7 @@ import onellm
 from onellm.modalities.audio import RATE_HZ
 from train.data.items import Item, load_sample, read_items
 from train.evaluation.ask import as_part, ask_all
+from train.evaluation.bias import draw_pairs
 from train.evaluation.naming import chance_of, is_right, pick
 
 LONG_S = 40.0
@@ -43,7 +44,7 @@ class Row:
         n: answers.
         right: share of answers that name what is to be named.
         chance: the same with the things of all other answers in place of an answer's own.
-        positions: mean positions of the files in the prompt.
+        positions: mean positions of the files in the prompt, of the first four.
         seconds: of computing per answer, on one core.
     """
 
@@ -129,8 +130,8 @@ def measure_timelines(
     choose = random.Random(seed)
     items = pick(read_items("audio", split), limit or 1_000)
     samples = {item.id: load_sample(item).array for item in items}
-    pairs = _pairs(items, items, limit or PAIRS, choose)
-    films = _pairs(read_items("video", split), items, limit or PAIRS, choose)
+    pairs = [list(pair) for pair in draw_pairs(items, items, False, limit or PAIRS, choose)]
+    films = draw_pairs(read_items("video", split), items, False, limit or PAIRS, choose)
     single = [[item] for item in items]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -163,16 +164,6 @@ def measure_timelines(
         things = [[[pair[place]] for pair in films] for place in (0, 1)]
         for name, parts in (("as two files, one after the other", apart), ("second by second, in turns", joint)):
             yield from zip(titles[2:], measure(chat, name, parts, things, BOTH), strict=True)
-
-
-def _pairs(first: list[Item], second: list[Item], count: int, choose: random.Random) -> list[list[Item]]:
-    """Draw pairs whose nouns differ."""
-    found: list[list[Item]] = []
-    while len(found) < count:
-        pair = [choose.choice(first), choose.choice(second)]
-        if not set(pair[0].accept) & set(pair[1].accept):
-            found.append(pair)
-    return found
 
 
 def table(found: Iterable[tuple[str, Row]]) -> str:
