@@ -27,6 +27,7 @@ from train.evaluation.ask import ask_all
 from train.evaluation.drift import Original
 from train.plots import routing
 from train.recipe import Recipe, build
+from train.results import slug
 
 LORA = {"r": 2, "target_modules": ["q_proj", "v_proj"]}
 ROUTED, LORA_TEXT = "routed adapters, text in the mix", "LoRA, text in the mix"
@@ -72,7 +73,7 @@ def test_the_table_from_one_command(recipe, tmp_path, monkeypatch):
     out, runs = tmp_path / "found.json", tmp_path / "runs"
     names = [NOTHING, LORA_TEXT, ROUTED]
     said = compare(recipe, out, runs, [0], "test", 4, names)
-    results = json.loads(out.read_text())
+    results = json.loads(out.read_text())["found"]
     nothing, lora, routed = (results[name]["0"] for name in names)
     assert nothing["parameters"] == 0 and nothing["n"] == {"fmri": 4}
     same = pytest.approx({"identical": 1, "divergence": 0}, abs=1e-6)
@@ -86,7 +87,7 @@ def test_the_table_from_one_command(recipe, tmp_path, monkeypatch):
     assert f"| {LORA_TEXT}, always on |" in said
     assert out.with_suffix(".svg").read_text().count("<polyline") == 4
 
-    before, after = (load_file(runs / name / "model.safetensors") for name in (NOTHING, f"{_slug(ROUTED)}-0"))
+    before, after = (load_file(runs / name / "model.safetensors") for name in (NOTHING, f"{slug(ROUTED)}-0"))
     # all else is as it was, but for the noun classifiers, which opening the data solves; a toy scan has none
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert {name.split(".")[0] for name in set(after) - set(before)} == {"adapters"}
@@ -95,10 +96,10 @@ def test_the_table_from_one_command(recipe, tmp_path, monkeypatch):
     began = out.stat().st_mtime_ns
     assert compare(recipe, out, runs, [0], "test", 4, names) == said
     assert out.stat().st_mtime_ns == began  # nothing was measured twice
-
-
-def _slug(name):
-    return name.replace(",", "").replace(" ", "-").lower()
+    with pytest.raises(OneLLMError, match="holds results of other settings; give another file with --out"):
+        compare(recipe, out, runs, [0], "dev", 4, names)
+    with pytest.raises(OneLLMError, match="holds models of other settings; give another folder with --runs"):
+        compare(replace(recipe, steps=recipe.steps + 1), tmp_path / "other.json", runs, [0], "test", 4, names)
 
 
 def test_without_an_adapter_the_llm_answers_alone(recipe, tmp_path):
@@ -114,7 +115,7 @@ def test_what_is_not_trained_is_measured_once(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(adaptation, "HELD_OUT", QUESTIONS)
     out = tmp_path / "found.json"
     compare(recipe, out, tmp_path / "runs", [0, 1], "test", 4, [NOTHING, SHIPPED])
-    results = json.loads(out.read_text())
+    results = json.loads(out.read_text())["found"]
     assert {name: list(seeds) for name, seeds in results.items()} == {NOTHING: ["0"], SHIPPED: ["0"]}
     assert results[SHIPPED]["0"]["parameters"] > 0
     assert results[SHIPPED]["0"]["text"]["as it is"]["identical"] == 1
