@@ -139,3 +139,16 @@ def test_marks_are_found_however_the_text_comes(cut):
     marks = Marks({"image": ("<i>", "</i>")})
     said = "".join(marks.feed(text[start : start + cut]) for start in range(0, len(text), cut)) + marks.end()
     assert said == "ab  cd  <" and marks.found == [("image", "one"), ("image", "two")]
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_words(make_model, tokenizer):
+    chat = chat_with(make_model, tokenizer, {"image": {"type": "tokens", "codes": CODES}})
+
+    def nowhere(name, size):
+        raise PermissionError("read-only")
+
+    chat.place = nowhere
+    (span,) = chat.model.config.spans
+    write(chat, [5, *span.tokens_of([1, 2, 3, 4] * 4), 6])
+    assert chat.ask("w3", max_new_tokens=30).split() == ["w5", "w6"]
+    assert chat.made[0]["error"] == "It could not be written (read-only); choose another folder."

@@ -111,3 +111,18 @@ def test_generators_are_named_by_options_and_environment(monkeypatch):
             from_environment()
         with pytest.raises(SystemExit):
             parser.parse_args(["--generator", wrong])
+
+
+def test_one_that_fails_says_so_in_words(monkeypatch):
+    class Broken:
+        device = torch.device("cpu")
+
+        def __call__(self, prompt, output_type, **_):
+            raise TypeError("it wants a picture")
+
+    generators = Generators({"image": "somewhere"})
+    monkeypatch.setattr(generators, "pipeline", lambda kind, own: Broken())
+    with pytest.raises(
+        ModelError, match=r"generator of pictures failed \(TypeError: it wants a picture\); name another"
+    ):
+        generators.make("image", "a dog")

@@ -258,3 +258,8 @@ def test_an_answer_ends_where_the_positions_do(make_model, processor):
     with pytest.raises(OneLLMError, match=f"takes {prompt} positions, and toy knows {prompt}; begin a new one"):
         chat.ask("w3 w4", max_new_tokens=50)
     assert not chat.messages
+
+
+def test_a_part_of_a_video_is_not_heard(chat, film):
+    with pytest.raises(OneLLMError, match="heard as a whole; leave 'start_s'"):
+        chat.ask("w3", video={"path": str(film), "start_s": 1, "sound": True})
