@@ -209,7 +209,7 @@ def _load(kind: str, source: str, named: bool, device: str) -> Any:
     try:
         pipeline = DiffusionPipeline.from_pretrained(
             source,
-            torch_dtype=torch.float16 if device.startswith("cuda") else torch.float32,
+            dtype=torch.float16 if device.startswith("cuda") else torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=not named,
