@@ -68,7 +68,7 @@ def comparison(answers: Iterable[Answer]) -> Table:
     table = Table("", *(escape(Path(answer.model).name) for answer in answers), show_lines=True)
     table.add_row("weights", *(answer.quantize for answer in answers))
     told = ([answer.text or answer.error, *map(saved, answer.made)] for answer in answers)
-    table.add_row("answer", *(Text("\n".join(filter(None, lines))) for lines in told))
+    table.add_row("answer", *(Text("\n".join(filter(None, lines)), overflow="fold") for lines in told))
     table.add_row("first word", *(figure(answer.first_word_s, "{:.2f} s") for answer in answers))
     table.add_row("tokens a second", *(figure(answer.tokens_per_s, "{:.0f}") for answer in answers))
     if any(answer.nearest for answer in answers):
