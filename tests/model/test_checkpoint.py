@@ -16,7 +16,7 @@ from published_checkpoint import PARAMS, SIZES_7B, published_shapes, published_s
 from onellm.errors import ModelError
 from onellm.model.checkpoint import convert
 from onellm.model.config import OneLLMConfig
-from onellm.model.layouts import plan
+from onellm.model.layouts import plan_with, recognise
 from onellm.model.layouts.onellm import DROPPED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +24,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def on_meta(shapes):
     return {key: torch.empty(shape, dtype=torch.bfloat16, device="meta") for key, shape in shapes.items()}
+
+
+def plan(published, params):
+    layout = recognise(published, None)
+    return plan_with(layout, {layout.rename(key): value for key, value in published.items()}, params)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from onellm.model.layouts.mplug_owl import MplugOwlLayout
 from onellm.model.layouts.onellm import OneLLMLayout
 from onellm.model.layouts.pandagpt import PandaGptLayout
 
-__all__ = ["LAYOUTS", "ZEROS", "Layout", "Shapes", "Tensor", "plan", "plan_with", "recognise"]
+__all__ = ["LAYOUTS", "ZEROS", "Layout", "Shapes", "Tensor", "plan_with", "recognise"]
 
 LAYOUTS: tuple[Layout, ...] = (
     OneLLMLayout(),
@@ -59,11 +59,3 @@ def recognise(keys: Iterable[str], preset: str | None = None) -> Layout:
         f"This is the checkpoint of another model (its first key is '{keys[0] if keys else ''}'); expected are keys of "
         f"{expected}; give another file, or all the files of the model."
     )
-
-
-def plan(
-    published: Mapping[str, torch.Tensor], params: Mapping, preset: str | None = None
-) -> tuple[OneLLMConfig, dict[str, Tensor]]:
-    """Recognise a checkpoint and decide what every one of our tensors is made of; see `base.plan_with`."""
-    layout = recognise(published, preset)
-    return plan_with(layout, {layout.rename(key): value for key, value in published.items()}, params, preset)

@@ -6,7 +6,7 @@ from onellm.errors import ModelError
 from onellm.model.projectors.abstractor import Abstractor
 from onellm.model.projectors.anchor import Anchor
 from onellm.model.projectors.base import Instruction, Projector
-from onellm.model.projectors.pointwise import MLP, Bottleneck, Linear, Merge
+from onellm.model.projectors.pointwise import MLP, Bottleneck, Linear, Neighbours
 from onellm.model.projectors.qformer import QFormer
 from onellm.model.projectors.resampler import Resampler
 from onellm.model.projectors.upm import UniversalProjection
@@ -18,7 +18,7 @@ PROJECTORS = {
     "linear": Linear,
     "mlp": MLP,
     "bottleneck": Bottleneck,
-    "merge": Merge,
+    "merge": Neighbours,
     "qformer": QFormer,
     "abstractor": Abstractor,
     "resampler": Resampler,

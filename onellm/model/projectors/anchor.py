@@ -13,6 +13,10 @@ class Anchor(nn.Module):
     A soft word becomes a mixture of the embeddings of a caption vocabulary, weighed by a sharpened cosine similarity,
     so that a frozen LLM meets nothing it has not seen, and the mixture's weights can be trained as a classifier
     without running the LLM.
+
+    Args:
+        size: words of the vocabulary.
+        scale: of the similarity, before the softmax.
     """
 
     def __init__(self, size: int, scale: float):

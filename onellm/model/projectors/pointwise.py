@@ -49,7 +49,15 @@ class Linear(Pointwise):
 
 
 class MLP(Pointwise):
-    """Linear layers with GELU between them."""
+    """Linear layers with GELU between them.
+
+    Args:
+        kinds: of file.
+        width: D.
+        width_llm: D_llm, also of what is between.
+        depth: layers.
+        **common: of every pointwise projector.
+    """
 
     def __init__(self, kinds: list[str], width: int, width_llm: int, depth: int = 2, **common: Any):
         self.depth = depth
@@ -64,7 +72,15 @@ class MLP(Pointwise):
 
 
 class Bottleneck(Pointwise):
-    """Two linear layers with SiLU and few channels between them."""
+    """Two linear layers with SiLU and few channels between them.
+
+    Args:
+        kinds: of file.
+        width: D.
+        width_llm: D_llm.
+        hidden: channels between them.
+        **common: of every pointwise projector.
+    """
 
     def __init__(self, kinds: list[str], width: int, width_llm: int, hidden: int = 128, **common: Any):
         self.hidden = hidden
@@ -75,8 +91,16 @@ class Bottleneck(Pointwise):
         return nn.Sequential(nn.Linear(width, self.hidden), nn.SiLU(), nn.Linear(self.hidden, width_llm))
 
 
-class Merge(Pointwise):
-    """Neighbouring features side by side, then one linear layer: a fraction of the soft words."""
+class Neighbours(Pointwise):
+    """Neighbouring features side by side, then one linear layer: a fraction of the soft words.
+
+    Args:
+        kinds: of file.
+        width: D of one feature.
+        width_llm: D_llm.
+        neighbours: features that become one soft word.
+        **common: of every pointwise projector.
+    """
 
     def __init__(self, kinds: list[str], width: int, width_llm: int, neighbours: int = 4, **common: Any):
         self.neighbours = neighbours

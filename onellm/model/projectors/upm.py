@@ -17,7 +17,14 @@ from onellm.model.projectors.base import Instruction, Projector
 
 
 class ExpertBlock(GradientCheckpointingLayer):
-    """A LLaMA block that sees in both directions and has no rotary positions."""
+    """A LLaMA block that sees in both directions and has no rotary positions.
+
+    Args:
+        width: D.
+        heads: of attention.
+        hidden: width between the feed-forward layers.
+        eps: of the norms.
+    """
 
     def __init__(self, width: int, heads: int, hidden: int, eps: float):
         super().__init__()
@@ -49,7 +56,14 @@ class Expert(nn.ModuleList):
 
 
 class Router(nn.Module):
-    """Weigh the experts for one kind of file, query by query."""
+    """Weigh the experts for one kind of file, query by query.
+
+    Args:
+        kind: of router, one of `ROUTERS`.
+        width: D.
+        hidden: width between its layers.
+        experts: K.
+    """
 
     def __init__(self, kind: str, width: int, hidden: int, experts: int):
         super().__init__()
@@ -97,7 +111,22 @@ class FoldedRouter(nn.Module):
 
 
 class UniversalProjection(Projector):
-    """Mix K experts, shared by all kinds, with a router a kind, into M soft words."""
+    """Mix K experts, shared by all kinds, with a router a kind, into M soft words.
+
+    Args:
+        kinds: of file.
+        width: D, of the features and inside.
+        width_llm: D_llm.
+        experts: K.
+        layers: blocks of an expert.
+        heads: of their attention.
+        hidden: width between their feed-forward layers.
+        queries: M.
+        router: one of `ROUTERS`.
+        router_hidden: width between a router's layers.
+        norm_eps: of the experts' norms.
+        **common: of every projector.
+    """
 
     def __init__(
         self,
