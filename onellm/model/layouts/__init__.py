@@ -3,13 +3,10 @@
 A new one is a file here with a subclass of `Layout`, and a line in `LAYOUTS`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from fnmatch import filter as matching
 
-import torch
-
 from onellm.errors import ModelError
-from onellm.model.config import OneLLMConfig
 from onellm.model.layouts.base import ZEROS, Layout, Shapes, Tensor, plan_with
 from onellm.model.layouts.blip2 import Blip2Layout
 from onellm.model.layouts.lavin import LavinLayout, LavinOnTransformersLayout
