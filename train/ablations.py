@@ -10,14 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
-import torch
-
 from onellm import disk
-from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
 from train.engine import run
-from train.evaluation.words import word_accuracy
+from train.evaluation.words import accuracy
 from train.recipe import Recipe, load_recipe
-from train.results import read, slug
+from train.results import claim, read, shortened, slug
 
 logger = logging.getLogger(__name__)
 STAGES = ("tiny-1-image", "tiny-2-video-audio-point", "tiny-3-depth-normal-imu-fmri")
@@ -43,11 +40,8 @@ def recipes_of(variant: str, scale: float, seed: int) -> list[list[Recipe]]:
         scale: share of the recipes' steps.
         seed: of all of them.
     """
-    stages = [load_recipe(Path(__file__).parent / "recipes" / f"{name}.yaml") for name in STAGES]
-    for stage in stages:
-        steps = max(1, round(stage.steps * scale))
-        changes = {"steps": steps, "seed": seed, "warmup": min(stage.warmup, steps // 10), "save_every": steps}
-        stage.__dict__ |= changes | {"log_every": steps}
+    recipes = (load_recipe(Path(__file__).parent / "recipes" / f"{name}.yaml") for name in STAGES)
+    stages = [shortened(recipe, scale, seed) for recipe in recipes]
     stages[0].config = {"projector": VARIANTS[variant]} if VARIANTS[variant] else {}
     if variant == "all kinds at once, no image first":
         steps = sum(stage.steps for stage in stages)
@@ -82,10 +76,7 @@ def measure(variant: str, scale: float, seed: int, runs: Path) -> dict[str, floa
     found = {}
     for chain in recipes_of(variant, scale, seed):
         folder = [run(recipe, runs) for recipe in chain][-1]
-        model = OneLLMForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-        processor = OneLLMProcessor.from_pretrained(folder)
-        kinds = KINDS if variant != "a model a kind" else [chain[0].name]
-        found |= {kind: word_accuracy(model, processor, kind) for kind in kinds}
+        found |= accuracy(folder, KINDS if variant != "a model a kind" else [chain[0].name])
     return found
 
 
@@ -99,6 +90,7 @@ def ablate(out: Path, scale: float, seeds: list[int], runs: Path, variants: list
         runs: folder for the models.
         variants: keys of `VARIANTS`; None: all.
     """
+    claim(runs, scale=scale)
     kept = read(out, scale=scale)
     results = kept["found"]
     for seed in seeds:

@@ -10,14 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
-import torch
-
 from onellm import disk
-from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
 from train.ablations import cell
-from train.evaluation.words import word_accuracy
+from train.evaluation.words import accuracy
 from train.recipe import Recipe, Source, load_recipe
-from train.results import claim, finished, read, slug
+from train.results import claim, finished, read, shortened, slug
 
 logger = logging.getLogger(__name__)
 RECIPES = Path(__file__).parent / "recipes"
@@ -39,7 +36,7 @@ def stages(seed: int, scale: float) -> list[Recipe]:
         seed: of both stages.
         scale: share of the recipes' steps.
     """
-    return [_shortened(load_recipe(RECIPES / f"{name}.yaml"), scale, seed) for name in STAGES]
+    return [shortened(load_recipe(RECIPES / f"{name}.yaml"), scale, seed) for name in STAGES]
 
 
 def addition(kind: str, variant: str, seed: int, scale: float) -> Recipe:
@@ -66,21 +63,7 @@ def addition(kind: str, variant: str, seed: int, scale: float) -> Recipe:
         data=data,
         steps=round(STEPS / (1 - share)),
     )
-    return _shortened(recipe, scale, seed)
-
-
-def _shortened(recipe: Recipe, scale: float, seed: int) -> Recipe:
-    steps = max(1, round(recipe.steps * scale))
-    return replace(
-        recipe, steps=steps, seed=seed, warmup=min(recipe.warmup, steps // 10), save_every=steps, log_every=steps
-    )
-
-
-def accuracy(folder: Path, kinds: tuple[str, ...], split: str) -> dict[str, float]:
-    """Measure the soft words of a model folder: kind -> accuracy."""
-    model = OneLLMForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    processor = OneLLMProcessor.from_pretrained(folder)
-    return {kind: word_accuracy(model, processor, kind, split) for kind in kinds}
+    return shortened(recipe, scale, seed)
 
 
 def forget(

@@ -2,13 +2,13 @@
 
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import onellm
 from train.data.items import Item, read_items
 from train.data.questions import WORDS
 from train.evaluation.ask import ask_all
-from train.evaluation.naming import chance_of, is_right
+from train.evaluation.naming import chance_of, is_right, without_pictures
 
 PAIRS = (("image", "audio"), ("video", "audio"), ("depth", "image"), ("point", "video"))
 COUNT = 40  # pairs of files for each pair of kinds
@@ -92,7 +92,7 @@ def measure_bias(
     """
     for a, b in kinds:
         choose = random.Random(seed)
-        items = [[replace(item, picture=None) for item in read_items(kind, split)] for kind in (a, b)]
+        items = [without_pictures(read_items(kind, split)) for kind in (a, b)]
         apart, alike = (draw_pairs(*items, agree, count, choose) for agree in (False, True))
         shown = [
             (f"{a} alone", apart, lambda one, other: [one], QUESTION),

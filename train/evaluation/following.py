@@ -1,7 +1,7 @@
 """Following: two files in one question, yes or no, one word, a sentence, on held-out files."""
 
 import random
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from onellm.modalities import MODALITIES
 from train.data.items import Item, read_items
 from train.data.questions import WORDS, whether
 from train.evaluation.ask import ask_all
-from train.evaluation.naming import is_right, pick
+from train.evaluation.naming import is_right, pick, without_pictures
 
 ITEMS = 40  # a kind, evenly spread
 PAIRS = 60
@@ -104,10 +104,7 @@ def measure_following(chat: onellm.Chat, split: str, kinds: list[str] | None = N
         The figures.
     """
     choose = random.Random(seed)
-    items = {
-        kind: [replace(item, picture=None) for item in pick(read_items(kind, split), ITEMS)]
-        for kind in kinds or MODALITIES
-    }
+    items = {kind: without_pictures(pick(read_items(kind, split), ITEMS)) for kind in kinds or MODALITIES}
     seen, heard = read_items("image", split), read_items("audio", split)
     pairs = [(choose.choice(seen), choose.choice(heard)) for _ in range(PAIRS)]
     answers = ask_all(chat, [(list(pair), BOTH) for pair in pairs])

@@ -68,6 +68,11 @@ def chance_of(answers: list[str], wanted: list[list[Item]]) -> float:
     return float(np.mean(hits)) if hits else 0.0
 
 
+def without_pictures(items: list[Item]) -> list[Item]:
+    """Return items without the pictures that may lie beside maps, and tell what these show."""
+    return [replace(item, picture=None) for item in items]
+
+
 def pick(items: list[Item], limit: int) -> list[Item]:
     """Take at most `limit` items, evenly spread."""
     if len(items) <= limit:
@@ -153,7 +158,7 @@ def evaluate(
     model, processor = chat.model, chat.processor
     results = []
     for kind in kinds or list(MODALITIES):
-        items = [replace(item, picture=None) for item in pick(read_items(kind, split), limit or LIMIT)]
+        items = without_pictures(pick(read_items(kind, split), limit or LIMIT))
         answers = ask_all(chat, [([item], WORDS[kind][2]) for item in items])
         verdicts = [is_right(answer, item) for answer, item in zip(answers, items, strict=True)]
         nouns = [item.noun or item.name for item in items]

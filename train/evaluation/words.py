@@ -1,9 +1,13 @@
 """Soft words, and what they alone say: read off the anchor's vocabulary without the LLM, for tuning and ablations."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import numpy as np
 import torch
 
 import onellm
+from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
 from train.data.items import Item, extract_features, read_items
 from train.evaluation.naming import is_right, map_alone, pick
 
@@ -47,6 +51,13 @@ def word_accuracy(model, processor, kind: str, split: str = "dev", limit: int | 
     features = map_alone(model, kind, extract_features(model, processor, items, split))
     texts = read_words(model, processor, kind, features)
     return float(np.mean([is_right(text, item) for text, item in zip(texts, items, strict=True)]))
+
+
+def accuracy(folder: Path, kinds: Iterable[str], split: str = "dev") -> dict[str, float]:
+    """Measure the soft words of a model folder: kind -> accuracy, see `word_accuracy`."""
+    model = OneLLMForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = OneLLMProcessor.from_pretrained(folder)
+    return {kind: word_accuracy(model, processor, kind, split) for kind in kinds}
 
 
 @torch.no_grad()
