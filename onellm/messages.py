@@ -31,11 +31,15 @@ def check_count(files: Sized) -> None:
         )
 
 
-def with_parts(message: dict) -> dict:
-    """Copy a message; a content that is only text becomes a part."""
+def parts_of(message: dict) -> list[dict]:
+    """Return a message's content parts; a content that is only text is one."""
     content = message["content"]
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else copy.deepcopy(content)
-    return {**message, "content": parts}
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def with_parts(message: dict) -> dict:
+    """Copy a message, its content as parts."""
+    return {**message, "content": copy.deepcopy(parts_of(message))}
 
 
 def key_of(part: dict) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from onellm import timeline
 from onellm.errors import OneLLMError
+from onellm.messages import parts_of
 from onellm.trace import is_file
 
 # Private-use characters stand for the parts while the chat template is rendered. Text a user types is encoded apart
@@ -29,9 +30,7 @@ class Prompts:
         parts: list[dict] = []
         rendered = []
         for message in messages:
-            content = message["content"]
-            if isinstance(content, str):
-                content = [{"type": "text", "text": content}]
+            content = parts_of(message)
             if message["role"] == "assistant":
                 content = [part for part in content if part["type"] == "text" or self.wrote(part)]
             else:

@@ -120,9 +120,11 @@ class Comparing:
                 yield beside
                 time.sleep(BEAT_S)
             for answer, engine in ((first, self.page.engine), (second, beside)):
-                if engine is beside and not beside.ready and turn.stage != "done":
+                if turn.stage == "done":
+                    break
+                if engine is beside and not beside.ready:
                     answer.error = beside.error
-                elif turn.stage != "done":
+                else:
                     turn.note = say(language, "compare.asking", model=engine.name)
                     yield from self._ask(turn, answer, engine)
         finally:

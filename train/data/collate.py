@@ -6,6 +6,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from onellm.errors import OneLLMError
+from onellm.messages import parts_of
 from onellm.modalities import MODALITIES
 from train.data.augment import vary_sample, vary_tensor
 from train.data.example import Example
@@ -91,7 +92,7 @@ def encode_conversation(
 def _caption(processor, messages: list[dict], apart: bool) -> tuple[list[int], list[int], list[dict]]:
     """Lay out files, a question if there is one, and the caption, without the chat template."""
     tokenizer = processor.tokenizer
-    asked = (processor.instruct(_parts(message)) for message in messages if message["role"] == "user")
+    asked = (processor.instruct(parts_of(message)) for message in messages if message["role"] == "user")
     content = [part for parts in asked for part in parts]
     pieces = [*content, tokenizer.eos_token] if apart else [tokenizer.bos_token or "", *content]
     start, files = processor.lay_out(pieces)
@@ -108,7 +109,7 @@ def cut_caption(messages: list[dict]) -> list[dict]:
     words = _text(last).split(" ")
     place = int(torch.randint(len(words), (1,)))
     asked, answer = ({"type": "text", "text": " ".join(part)} for part in (words[:place], words[place:]))
-    first = {**before[0], "content": [*_parts(before[0]), *([asked] if place else [])]}
+    first = {**before[0], "content": [*parts_of(before[0]), *([asked] if place else [])]}
     return [first, *before[1:], {**last, "content": [answer]}]
 
 
@@ -119,18 +120,13 @@ def _answer(processor, message: dict) -> list[int]:
     return [*answer, tokenizer.eos_token_id]
 
 
-def _parts(message: dict) -> list[dict]:
-    content = message["content"]
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
 def _text(message: dict) -> str:
-    return " ".join(part["text"] for part in _parts(message) if part["type"] == "text").strip()
+    return " ".join(part["text"] for part in parts_of(message) if part["type"] == "text").strip()
 
 
 def _tokens(message: dict) -> bool:
     """Whether a message holds something other than text that the model is to make."""
-    return any("tokens" in part for part in _parts(message))
+    return any("tokens" in part for part in parts_of(message))
 
 
 class Collator:
@@ -168,7 +164,7 @@ class Collator:
         ids = labels = words = None
         made: list = []
         if self.objective in ("anchor", "contrast"):
-            parts = [part for message in example.messages for part in _parts(message)]
+            parts = [part for message in example.messages for part in parts_of(message)]
             files = [part for part in parts if part["type"] != "text"]
             if len(files) != 1:
                 raise OneLLMError(f"It has {len(files)} files; the objective '{self.objective}' takes one an example.")
