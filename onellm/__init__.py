@@ -14,11 +14,11 @@ __all__ = [
 
 _HOMES = {
     "MODALITIES": "onellm.modalities",
-    "Chat": "onellm.chat",
-    "load": "onellm.models",
-    "OneLLMConfig": "onellm.auto",
-    "OneLLMForConditionalGeneration": "onellm.auto",
-    "OneLLMProcessor": "onellm.auto",
+    "Chat": "onellm.chat.chat",
+    "load": "onellm.chat.load",
+    "OneLLMConfig": "onellm.model.auto",
+    "OneLLMForConditionalGeneration": "onellm.model.auto",
+    "OneLLMProcessor": "onellm.model.auto",
 }
 
 

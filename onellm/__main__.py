@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "convert":
             return _convert(options)
         if options.command == "serve":
-            from onellm.web.serve import serve
+            from onellm.serve import serve
 
             serve(options)
             return 0
@@ -56,11 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     """Describe the commands."""
-    from onellm.generators import add_options as add_generators
-    from onellm.model.quantize import CPU_MODES
-    from onellm.models import add_options as add_model_options
-    from onellm.settings import add_options as add_settings
-    from onellm.web.serve import add_options
+    from onellm.chat.outputs.diffusion import add_options as add_generators
+    from onellm.chat.sampling import add_options as add_settings
+    from onellm.hub.registry import add_options as add_model_options
+    from onellm.model.runtime.quantization import CPU_MODES
+    from onellm.serve import add_options
 
     parser = argparse.ArgumentParser(prog="python -m onellm", description=sys.modules["onellm"].__doc__)
     commands = parser.add_subparsers(
@@ -118,15 +118,17 @@ def _parser() -> argparse.ArgumentParser:
 def _add_question(parser: argparse.ArgumentParser) -> None:
     """Add a question and its files to a parser."""
     parser.add_argument("question", nargs="?", default="", help='with files and without it: "What is this?"')
-    for kind in MODALITIES:
-        parser.add_argument(f"--{kind}", action="append", default=[], metavar="FILE", help="may be given several times")
-    for kind in WITH_PICTURE:
+    for modality in MODALITIES:
         parser.add_argument(
-            f"--{kind}-picture",
+            f"--{modality}", action="append", default=[], metavar="FILE", help="may be given several times"
+        )
+    for modality in WITH_PICTURE:
+        parser.add_argument(
+            f"--{modality}-picture",
             action="append",
             default=[],
             metavar="FILE",
-            help=f"the picture beside the {kind} map; the first belongs to the first map",
+            help=f"the picture beside the {modality} map; the first belongs to the first map",
         )
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where a picture, video or sound goes")
     parser.add_argument("--video-sound", action="store_true", help="hear the videos too, second by second")
@@ -134,12 +136,14 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
 
 def _files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, list]:
     """Return the files of a question as `Chat.stream` takes them, once they look right."""
-    files: dict[str, list] = {kind: [{"path": path} for path in getattr(options, kind)] for kind in MODALITIES}
-    for kind in WITH_PICTURE:
-        pictures = getattr(options, f"{kind}_picture")
-        if len(pictures) > len(files[kind]):
-            parser.error(f"--{kind}-picture needs a --{kind} it belongs to")
-        for item, picture in zip(files[kind], pictures, strict=False):
+    files: dict[str, list] = {
+        modality: [{"path": path} for path in getattr(options, modality)] for modality in MODALITIES
+    }
+    for modality in WITH_PICTURE:
+        pictures = getattr(options, f"{modality}_picture")
+        if len(pictures) > len(files[modality]):
+            parser.error(f"--{modality}-picture needs a --{modality} it belongs to")
+        for item, picture in zip(files[modality], pictures, strict=False):
             item["picture"] = picture
     if options.video_sound and not files["video"]:
         parser.error("--video-sound needs a --video to be heard")
@@ -147,19 +151,19 @@ def _files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict
         item["sound"] = True
     if not options.question.strip() and not any(files.values()):
         parser.error(f"{options.command}: a question or a file is needed")
-    for kind, items in files.items():
+    for modality, items in files.items():
         for item in items:
-            MODALITIES[kind].check(item["path"])  # before seconds go into loading the model
-    return {kind: items for kind, items in files.items() if items}
+            MODALITIES[modality].check(item["path"])  # before seconds go into loading the model
+    return {modality: items for modality, items in files.items() if items}
 
 
 def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Print the answer, and nothing else, on standard output; where what it made was saved, on standard error."""
     files = _files(parser, options)
     _silence()
-    from onellm.made import saved
-    from onellm.models import load
-    from onellm.settings import given
+    from onellm.chat.load import load
+    from onellm.chat.outputs.media import saved
+    from onellm.chat.sampling import given
 
     chat = load(
         options.model,
@@ -167,14 +171,14 @@ def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         device_map="auto" if options.offload else None,
         generators=dict(options.generator),
     )
-    chat.place = lambda name, _: options.out / name
+    chat.output_path = lambda name, _: options.out / name
     begun = False
     for piece in chat.stream(options.question, **vars(given(options)), **files):
         piece = piece if begun else piece.lstrip()
         begun = begun or bool(piece)
         print(piece, end="", flush=True)
     print(flush=True)
-    for part in chat.made:
+    for part in chat.generated:
         print(saved(part), file=sys.stderr, flush=True)
     return 0
 
@@ -187,9 +191,9 @@ def _compare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
     _silence()
     from rich.console import Console
 
-    from onellm.compare import compare
-    from onellm.screen import comparison
-    from onellm.settings import given
+    from onellm.chat.compare import compare
+    from onellm.chat.sampling import given
+    from onellm.cli.tables import comparison
 
     ways = [(options.model, options.quantize), (options.other, options.with_quantize)]
     device_map = "auto" if options.offload else None
@@ -203,11 +207,11 @@ def _compare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
 def _chat(options: argparse.Namespace) -> int:
     """Chat in the terminal: questions and files in, streamed answers out; /help lists the commands."""
     _silence()
-    from onellm import terminal
-    from onellm.settings import given
+    from onellm.chat.sampling import given
+    from onellm.cli import chat
 
     device_map = "auto" if options.offload else None
-    return terminal.start(
+    return chat.start(
         options.model,
         given(options),
         quantize=options.quantize,
@@ -219,16 +223,17 @@ def _chat(options: argparse.Namespace) -> int:
 def _models() -> int:
     """List the known models."""
     _silence()
-    from onellm import catalogue, screen
+    from onellm.cli import tables
+    from onellm.hub import catalogue
 
-    print(screen.catalogue(catalogue.asked(catalogue.entries())))
+    print(tables.catalogue(catalogue.asked(catalogue.entries())))
     return 0
 
 
 def _convert(options: argparse.Namespace) -> int:
     """Print the folder a published checkpoint was turned into."""
     _silence()
-    from onellm.model.checkpoint import convert
+    from onellm.hub.convert import convert
 
     chosen = {name: getattr(options, name) for name in ("tokenizer", "params", "llm", "preset")}
     print(convert(options.checkpoint, options.out, **chosen, progress=not options.quiet))
@@ -238,7 +243,7 @@ def _convert(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     """Print how fast the model answers on this machine."""
     _silence()
-    from onellm import bench
+    from onellm.cli import bench
 
     print(
         bench.run(

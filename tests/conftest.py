@@ -18,9 +18,9 @@ MODEL = os.environ.get("ONELLM_TEST_MODEL", "onellm-tiny")
 
 
 def tiny_config(**changes):
-    from onellm.model.config import OneLLMConfig
+    from onellm.model.configuration import OneLLMConfig
 
-    kinds = {
+    modalities = {
         "image": {"type": "image-patches", "size": 28, "patch": 14},
         "video": {"share": "image"},
         "audio": {"type": "spectrogram-patches", "mels": 32, "frames": 64},
@@ -46,8 +46,8 @@ def tiny_config(**changes):
         "encoder": {"width": 16, "layers": 2, "heads": 2},
         "projector": {"experts": 2, "layers": 2, "heads": 2, "hidden": 24, "queries": 3, "router_hidden": 8},
         "modalities": {
-            kind: {"token_id": 64 + i, "tokenizer": tokenizer, "before": "w5", "after": "w6"}
-            for i, (kind, tokenizer) in enumerate(kinds.items())
+            modality: {"token_id": 64 + i, "tokenizer": tokenizer, "before": "w5", "after": "w6"}
+            for i, (modality, tokenizer) in enumerate(modalities.items())
         },
     }
     for key, value in changes.items():
@@ -77,7 +77,7 @@ def make_model():
     """Build a random model; the same every time."""
 
     def make(**changes):
-        from onellm.auto import OneLLMForConditionalGeneration
+        from onellm.model.auto import OneLLMForConditionalGeneration
 
         torch.manual_seed(0)
         return OneLLMForConditionalGeneration(tiny_config(**changes)).eval()
@@ -112,7 +112,7 @@ def tokenizer():
 
 @pytest.fixture
 def processor(tokenizer, config):
-    from onellm.auto import OneLLMProcessor
+    from onellm.model.auto import OneLLMProcessor
 
     return OneLLMProcessor.from_config(tokenizer, config)
 
@@ -121,7 +121,7 @@ def processor(tokenizer, config):
 def tensors():
     """One random tensor a kind, of the tiny model's shapes."""
     generator = torch.Generator().manual_seed(1)
-    return {kind: torch.rand(shape, generator=generator) for kind, shape in SHAPES.items()}
+    return {modality: torch.rand(shape, generator=generator) for modality, shape in SHAPES.items()}
 
 
 @pytest.fixture(scope="session")
@@ -130,9 +130,9 @@ def example_files() -> dict[str, Path]:
     folder = ROOT / "examples"
     files: dict[str, Path] = {}
     for entry in json.loads((folder / "examples.json").read_text(encoding="utf-8")):
-        for kind, given in entry["files"].items():
+        for modality, given in entry["files"].items():
             path = given["path"] if isinstance(given, dict) else given
-            files.setdefault(kind, next(p for p in (folder / path, ROOT / path) if p.exists()))
+            files.setdefault(modality, next(p for p in (folder / path, ROOT / path) if p.exists()))
     return files
 
 
@@ -207,7 +207,7 @@ def own_app(tmp_path):
 
 def pytest_terminal_summary(terminalreporter):
     """Repeat at the end what tests measured, see the fixture `figure` of tests/safety."""
-    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    reports = [report for modality in ("passed", "failed") for report in terminalreporter.stats.get(modality, [])]
     figures = [line for report in reports for name, line in report.user_properties if name == "figure"]
     if figures:
         terminalreporter.section("figures")

@@ -20,8 +20,8 @@ def tiny():
 
 
 def test_two_files_a_kind_two_mixed_prompts_and_every_licence():
-    kinds = [next(iter(example["files"])) for example in EXAMPLES if len(example["files"]) == 1]
-    assert all(kinds.count(kind) >= 2 for kind in MODALITIES)
+    modalities = [next(iter(example["files"])) for example in EXAMPLES if len(example["files"]) == 1]
+    assert all(modalities.count(modality) >= 2 for modality in MODALITIES)
     assert sum(len(example["files"]) > 1 for example in EXAMPLES) >= 2
     assert all(example["source"] and example["licence"] and example["expected"] for example in EXAMPLES)
 
@@ -29,7 +29,7 @@ def test_two_files_a_kind_two_mixed_prompts_and_every_licence():
 def test_at_least_four_of_five_examples_are_answered_right(tiny):
     wrong = []
     for example in EXAMPLES:
-        files = {kind: FOLDER / path for kind, path in example["files"].items()}
+        files = {modality: FOLDER / path for modality, path in example["files"].items()}
         answer = tiny.new().ask(example["question"], max_new_tokens=32, **files)
         if not any(word.lower() in answer.lower() for word in example["expected"]):
             wrong.append((example["files"], answer))
@@ -39,9 +39,9 @@ def test_at_least_four_of_five_examples_are_answered_right(tiny):
 def test_the_readme_shows_what_is_there_and_right():
     readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\w+) \|[^|]*\| \[[^]]+\]\(examples/([^)]+)\) \| \*(.+)\* \|$", readme, re.MULTILINE)
-    assert [kind for kind, _, _ in rows] == list(MODALITIES)
-    for kind, path, answer in rows:
-        example = next(example for example in EXAMPLES if example["files"] == {kind: path})
+    assert [modality for modality, _, _ in rows] == list(MODALITIES)
+    for modality, path, answer in rows:
+        example = next(example for example in EXAMPLES if example["files"] == {modality: path})
         assert any(word.lower() in answer.lower() for word in example["expected"]), path
 
 

@@ -131,7 +131,8 @@ def nginx(folder, app, port):
     server = next(block for block in blocks(HOSTING, "nginx") if "location" in block)
     server = server.replace("listen 80", f"listen {port}").replace(LOCAL, app)
     paths = "".join(
-        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        f"{modality}_temp_path {folder}/{modality};"
+        for modality in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     config = folder / "nginx.conf"
     config.write_text(f"daemon off; pid {folder}/pid; events {{}} http {{ access_log off; {paths} {server} }}")
@@ -212,7 +213,7 @@ def test_the_commands_of_the_api_page(ready_url):
 
 
 def test_the_options_of_the_hosting_page_exist(capsys):
-    from onellm.web.serve import main
+    from onellm.serve import main
 
     with pytest.raises(SystemExit):
         main(["--help"])

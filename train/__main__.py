@@ -6,12 +6,12 @@ import sys
 import threading
 from pathlib import Path
 
-from onellm.disk import is_full
 from onellm.errors import OneLLMError
-from onellm.modalities.isolated import trust_files
-from train import experiments
+from onellm.modalities.sandbox import trust_files
+from onellm.utils.atomic import is_full
 from train.data import commands as data
 from train.evaluation import commands as evaluation
+from train.experiments import commands as experiments
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -65,9 +65,9 @@ def _tell_of_thread(failed: threading.ExceptHookArgs) -> None:
 
 
 def build_corpus(options: argparse.Namespace) -> None:
-    """Build the corpus, or some of its kinds."""
-    from train.corpus import build
-    from train.data.items import corpus_folder
+    """Build the corpus, or some of its modalities."""
+    from train.small.corpus import build
+    from train.small.items import corpus_folder
 
     build(options.out or corpus_folder(), options.kinds)
 
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
 
         print("\n".join(check(recipes, options.runs)))
         return
-    from train.engine import run as run_stage
+    from train.trainer import run as run_stage
 
     for recipe in recipes:
         run_stage(recipe, options.runs, resume=not options.restart)

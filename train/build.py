@@ -9,19 +9,18 @@ import torch
 from accelerate import PartialState
 from transformers import AutoTokenizer
 
-from onellm import disk, models
-from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor
 from onellm.errors import ModelError
+from onellm.hub import registry
+from onellm.hub.convert import generation_of
 from onellm.model import base_parts
-from onellm.model.checkpoint import generation_of
-from onellm.model.config import merge
-from onellm.model.outputs import build_outputs
-from onellm.model.quantize import quantization_config
-from onellm.processor import READER
-from train.data.batches import Targets
-from train.data.items import describe, read_items, read_lines
-from train.data.nouns import noun_vocabulary
-from train.parts import (
+from onellm.model.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor
+from onellm.model.configuration import merge
+from onellm.model.output_heads import build_outputs
+from onellm.model.processing import READER
+from onellm.model.runtime.quantization import quantization_config
+from onellm.utils import atomic
+from train.drawing.checkpoint import load_codes_into
+from train.modules import (
     copy_from_image,
     copy_part,
     freeze,
@@ -31,6 +30,9 @@ from train.parts import (
     remove_lora,
 )
 from train.recipe import Recipe, RecipeError
+from train.small.features import Targets
+from train.small.items import describe, read_items, read_lines
+from train.small.nouns import noun_vocabulary
 
 logger = logging.getLogger(__name__)
 ANCHOR_SCALE = 30.0
@@ -83,9 +85,9 @@ def start_config(recipe: Recipe, runs: Path) -> OneLLMConfig:
     """Return the configuration of what the recipe starts from, without making or loading it."""
     if recipe.init is None:
         return new_config(recipe)
-    from onellm.model.config import PRESETS
+    from onellm.model.configuration import PRESETS
 
-    if recipe.init in PRESETS and not (models.PRETRAINED / recipe.init).exists():
+    if recipe.init in PRESETS and not (registry.PRETRAINED / recipe.init).exists():
         return OneLLMConfig.from_preset(recipe.init)  # what is not here yet need not be fetched to be looked at
     return OneLLMConfig.from_pretrained(_existing_folder(recipe, recipe.init, runs))
 
@@ -98,9 +100,9 @@ def new_config(recipe: Recipe) -> OneLLMConfig:
     else:
         config = OneLLMConfig.from_preset(recipe.preset, **recipe.config)
     config.adapter = recipe.adapter or config.adapter
-    for kind, settings in config.modalities.items():
+    for modality, settings in config.modalities.items():
         if settings["tokenizer"].get("nouns") == []:  # those of the corpus
-            settings["tokenizer"]["nouns"] = noun_vocabulary(read_items(kind, "train"))
+            settings["tokenizer"]["nouns"] = noun_vocabulary(read_items(modality, "train"))
     return config
 
 
@@ -110,7 +112,7 @@ def _existing_folder(recipe: Recipe, name: str, runs: Path) -> Path:
     if (folder / "config.json").exists():
         return folder
     try:
-        return models.folder_of(name)
+        return registry.folder_of(name)
     except ModelError as error:
         raise RecipeError(
             f"The stage {recipe.name} goes on from '{name}', which is no finished stage in {runs}, and no "
@@ -157,8 +159,8 @@ def load(recipe: Recipe, folder: Path, dtype: torch.dtype, quantize: str = "none
         model.insert_adapter(recipe.adapter)
     if "language_model" in recipe.train:  # what changes can't be referred to
         model.config.base_parts.pop("language_model", None)
-    for kind in recipe.from_image:
-        copy_from_image(model, kind)
+    for modality in recipe.from_image:
+        copy_from_image(model, modality)
     if quantize != "none":
         model._hf_peft_config_loaded = True  # the Trainer asks: what trains is not quantised
     return model
@@ -209,7 +211,7 @@ def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
             _take(model, part, recipe, runs)
     if recipe.objective == "anchor":
         prepare_anchor(model, processor.tokenizer, targets.token_ids)
-    with disk.whole(folder, model.num_parameters() * model.dtype.itemsize) as part:
+    with atomic.whole(folder, model.num_parameters() * model.dtype.itemsize) as part:
         model.save_pretrained(part)
         processor.save_pretrained(part)
 
@@ -221,24 +223,6 @@ def _take(model: OneLLMForConditionalGeneration, part: str, recipe: Recipe, runs
         {"encoder": load_encoder, "qformer": load_qformer}[part](model, _fetched(source))
     else:
         copy_part(model, part, _existing_folder(recipe, source, runs))
-
-
-def load_codes_into(model: OneLLMForConditionalGeneration, runs: Path, source: str) -> None:
-    """Copy picture codes that a stage trained into a model.
-
-    Raises:
-        RecipeError: there are none, or they are of another size.
-    """
-    from train.codes import load_codes
-
-    folder = runs / source
-    codes = load_codes(folder if folder.exists() else Path(source))
-    try:
-        model.outputs["image"].load_state_dict(codes.state_dict())
-    except (KeyError, RuntimeError) as error:
-        raise RecipeError(
-            f"The picture codes of {source} do not fit the model's; give 'outputs' the same sizes."
-        ) from error
 
 
 def _is_foreign(source: str) -> bool:
@@ -286,8 +270,8 @@ def caption_texts() -> list[str]:
     """List every name the corpus knows, for the anchor's vocabulary."""
     texts = [describe(line["name"], line["basic"]) for line in read_lines("imagenet")]
     texts += [line["name"] for line in read_lines("audioset")]
-    for kind in ("point", "imu", "fmri"):
-        texts += [item.text for item in read_items(kind, "train")]
+    for modality in ("point", "imu", "fmri"):
+        texts += [item.text for item in read_items(modality, "train")]
     return sorted(set(texts))
 
 
@@ -311,7 +295,7 @@ def save(model_folder: Path, recipe: Recipe, start: Path, trained: dict[str, tor
         parameters = dict(model.named_parameters())
         for name, tensor in trained.items():
             parameters[name].copy_(tensor)
-    with disk.filled(
+    with atomic.filled(
         model_folder, "config.json", "model*.safetensors*", model.num_parameters() * dtype.itemsize
     ) as part:
         model.save_pretrained(part, max_shard_size="9MB" if model.config.base_parts else "5GB")

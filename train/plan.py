@@ -1,7 +1,7 @@
 """What a recipe will take, worked out from its configuration before anything is loaded: parameters, memory, work.
 
 The formulas count what dominates. Memory a process: frozen weights in the recipe's precision (4bit and 8bit as in
-`onellm.model.quantize`), 16 bytes a trained parameter (float32 weight, gradient, two moments), and activations: 32
+`runtime.quantization`), 16 bytes a trained parameter (float32 weight, gradient, two moments), and activations: 32
 numbers of two bytes a token, layer and unit of width (a transformer block with a gated FFN keeps about that many),
 or one such layer and every layer's input where activations are recomputed. Work: 2 operations a parameter and token
 forward, 2 for gradients to what lies before, 2 more for gradients of what trains.
@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration
-from onellm.model.config import merge, pieces
-from onellm.model.quantize import mode_for
+from onellm.model.auto import OneLLMConfig, OneLLMForConditionalGeneration
+from onellm.model.configuration import merge, pieces
+from onellm.model.runtime.quantization import mode_for
 from train.build import start_config
 from train.data.streams import file_streams
-from train.parts import freeze
+from train.modules import freeze
 from train.recipe import Recipe
 
 ACTIVATIONS = 32  # kept numbers a token, layer and unit of width
@@ -75,13 +75,13 @@ def plan(recipe: Recipe, config: OneLLMConfig, micro_batch: int) -> Plan:
     text, tokens = config.text_config, recipe.max_tokens
     llm, projector = _count(model.language_model), _count(getattr(model.projector, "experts", model.projector))
     llm_trains = bool({"language_model", "adapter"} & set(recipe.train))
-    sizes = {kind: model.tokenizer_for(kind).count + 1 for kind in config.modalities}
-    views = {kind: pieces(kind, settings) for kind, settings in config.modalities.items()}
+    sizes = {modality: model.tokenizer_for(modality).count + 1 for modality in config.modalities}
+    views = {modality: pieces(modality, settings) for modality, settings in config.modalities.items()}
     share = sum(source.weight for source in recipe.data)
-    mix = [(source.weight / share, kind) for source in recipe.data for kind in source.kinds]
-    longest = max((sizes[kind] + config.length_of(kind) for _, kind in mix), default=0)
-    encoded = sum(weight * sizes[kind] * views[kind] for weight, kind in mix)
-    projected = sum(weight * (sizes[kind] + config.length_of(kind)) for weight, kind in mix)
+    mix = [(source.weight / share, modality) for source in recipe.data for modality in source.modalities]
+    longest = max((sizes[modality] + config.length_of(modality) for _, modality in mix), default=0)
+    encoded = sum(weight * sizes[modality] * views[modality] for weight, modality in mix)
+    projected = sum(weight * (sizes[modality] + config.length_of(modality)) for weight, modality in mix)
     reads_llm = recipe.objective not in ("anchor", "contrast")
     layers = config.projector.get("layers", 1) * config.projector.get("experts", 1)
     kept = _activations(longest, config.encoder.get("width", 0), layers)

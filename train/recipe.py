@@ -11,8 +11,8 @@ import yaml
 
 from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES
-from onellm.model.outputs import KINDS as OUTPUTS
-from train.parts import PARTS
+from onellm.model.output_heads import KINDS as OUTPUTS
+from train.modules import PARTS
 
 OBJECTIVES = ("anchor", "contrast", "caption", "prefix", "chat", "codes", "draw")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -53,7 +53,7 @@ class Source:
     """One ingredient of the data mix.
 
     Attributes:
-        kind: of the files of every example; several for examples of several files, "text" for none.
+        modality: of the files of every example; several for examples of several files, "text" for none.
         source: "items" (the small corpus), "classes" (the names a frozen stem knows, mixed synthetically), "drawings"
             (requests for the small corpus's drawings, and talk without any), or a format
             of `train.data.formats`.
@@ -81,28 +81,29 @@ class Source:
     name: str | None = None
 
     @property
-    def kinds(self) -> tuple[str, ...]:
-        """The files' kinds; none for text alone."""
-        kinds = [self.kind] if isinstance(self.kind, str) else self.kind
-        return () if kinds == ["text"] else tuple(kinds)
+    def modalities(self) -> tuple[str, ...]:
+        """The files' modalities; none for text alone."""
+        modalities = [self.kind] if isinstance(self.kind, str) else self.kind
+        return () if modalities == ["text"] else tuple(modalities)
 
     @property
     def label(self) -> str:
         """What logs call it."""
         return (
-            self.name or " ".join(["+".join(self.kinds) or "text", Path(self.path).name if self.path else ""]).strip()
+            self.name
+            or " ".join(["+".join(self.modalities) or "text", Path(self.path).name if self.path else ""]).strip()
         )
 
     def check(self) -> None:
         """Check what can be checked without opening anything.
 
         Raises:
-            RecipeError: a kind or a source is unknown, or a path is missing.
+            RecipeError: a modality or a source is unknown, or a path is missing.
         """
         from train.data.formats import FORMATS
 
-        for kind in self.kinds:
-            _one_of("kind", kind, [*MODALITIES, "text"])
+        for modality in self.modalities:
+            _one_of("kind", modality, [*MODALITIES, "text"])
         _one_of("source", self.source, [*MADE, *FORMATS])
         if self.source not in MADE and not self.path:
             raise RecipeError(f"The source {self.label} ({self.source}) has no path; say where its data lies.")
@@ -120,7 +121,7 @@ class Samples:
 
     Attributes:
         every: optimiser steps between two looks.
-        ask: {"kind": file, "question": text} each; a kind's default question if there is none.
+        ask: {"kind": file, "question": text} each; a modality's default question if there is none.
         tokens: longest answer.
     """
 
@@ -135,12 +136,12 @@ class Recipe:
 
     Attributes:
         name: of the stage; its checkpoints and result go to `<runs>/<name>`.
-        objective: "anchor" (soft words against the words of the name, without the LLM), "contrast" (a Q-Former that
+        objective: "anchor" (soft tokens against the words of the name, without the LLM), "contrast" (a Q-Former that
             reads captions against files, without the LLM), "caption" (the caption through the LLM, right behind the
             file, as in alignment), "prefix" (the same, cut at random: the encoder of an encoder-decoder LLM reads its
             first part), "chat" (the answers of a conversation), "codes" (picture codes of the small corpus's
-            drawings, see `train.codes`) or "draw" (an LLM that writes these, see `train.draw`).
-        train: names of the parts that train, keys of `train.parts.PARTS`.
+            drawings, see `train.drawing.vq`) or "draw" (an LLM that writes these, see `train.drawing.train`).
+        train: names of the parts that train, keys of `train.modules.PARTS`.
         data: the mix; one batch is of one source.
         steps: optimiser steps.
         batch: samples an optimiser step, over all processes.
@@ -155,10 +156,10 @@ class Recipe:
             "minilm-l6", which a Python registry has) and `codes` (the name of the stage that trained picture codes, or
             its folder).
         config: changes to the preset or to the folder's config, such as `{projector: {experts: 5}}`.
-        generators: kind -> the diffusers pipeline, a folder or a name on the hub, whose text encoder says what the
+        generators: modality -> the diffusers pipeline, a folder or a name on the hub, whose text encoder says what the
             outputs of the type "representation" are to be.
         denoise: let that pipeline's denoising error count too.
-        from_image: kinds whose queries, projections and tags start as copies of the image's (the paper's stage II
+        from_image: modalities whose queries, projections and tags start as copies of the image's (the paper's stage II
             and III).
         adapter: on the LLM: LoRA (PEFT's settings, such as `r`, `lora_alpha` and `target_modules`), or
             `{type: routed, ...}`, see `OneLLMConfig.adapter`.

@@ -3,8 +3,8 @@
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
-from onellm.api import metrics
-from onellm.web.engine import Engine
+from onellm.serving import metrics
+from onellm.serving.engine import Engine
 
 
 def router(engine: Engine) -> APIRouter:
@@ -28,7 +28,7 @@ def router(engine: Engine) -> APIRouter:
         if engine.failed:
             engine.start()
         if engine.ready:
-            return JSONResponse({"status": "ready", "model": engine.name, "waiting": len(engine.line)})
+            return JSONResponse({"status": "ready", "model": engine.name, "waiting": len(engine.queue)})
         state = "failed" if engine.error else "loading"
         message = engine.error or f"{engine.name} is being loaded; ask again in a few seconds."
         return JSONResponse({"status": state, "model": engine.name, "message": message}, status_code=503)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from onellm.api import schema
 from onellm.errors import FileError, OneLLMError
-from onellm.limits import LIMITS
-from onellm.messages import by_kind, check_count
 from onellm.modalities import MODALITIES, WITH_PICTURE
+from onellm.model.messages import by_modality, check_count
+from onellm.utils.limits import LIMITS
 
 __all__ = ["Conversation", "describe", "read"]
 
@@ -42,7 +42,7 @@ class Conversation:
         system: the system and developer messages.
         messages: what was said before the question.
         text: the question.
-        files: the question's files, kind -> content parts.
+        files: the question's files, modality -> content parts.
     """
 
     system: str = ""
@@ -81,7 +81,7 @@ def read(messages: list[schema.Message], folder: Path) -> Conversation:
         content = [*_files(message, writer), {"type": "text", "text": message.text}]
         talk.messages.append({"role": message.role, "content": content})
     talk.text = said[-1].text
-    talk.files = by_kind(_files(said[-1], writer))
+    talk.files = by_modality(_files(said[-1], writer))
     return talk
 
 
@@ -142,9 +142,9 @@ def _file(part: schema.Part, writer: _Writer) -> dict:
             "path": writer.write(f"audio.{part.input_audio.format.lower()}", part.input_audio.data),
         }
     file = part.file
-    kinds = ", ".join(MODALITIES)
+    modalities = ", ".join(MODALITIES)
     if file.kind is not None and file.kind not in MODALITIES:
-        raise OneLLMError(f"{file.filename}: '{file.kind}' is no kind of file; use one of {kinds}.")
+        raise OneLLMError(f"{file.filename}: '{file.kind}' is no kind of file; use one of {modalities}.")
     data = _split(file.file_data, file.filename)[1] if ":" in file.file_data[:8] else file.file_data
     path = writer.write(file.filename, data)
     found = {"type": file.kind or _recognise(path), "path": path}
@@ -157,7 +157,7 @@ def _file(part: schema.Part, writer: _Writer) -> dict:
 
 def _recognise(path: str) -> str:
     """Return the likeliest kind of a file."""
-    from onellm.modalities.recognise import recognise
+    from onellm.modalities.detect import recognise
 
     return recognise(path)[0]
 

@@ -18,14 +18,15 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from onellm.api import answers, media
-from onellm.api.metrics import Count, counted
+from onellm.api import media
 from onellm.api.schema import Completion
+from onellm.chat.sampling import Settings
+from onellm.chat.streaming import until
 from onellm.errors import BusyError, ModelError, OneLLMError
-from onellm.limits import LIMITS
-from onellm.marks import until
-from onellm.settings import Settings
-from onellm.web.engine import Engine
+from onellm.serving import answers
+from onellm.serving.engine import Engine
+from onellm.serving.metrics import Count, counted
+from onellm.utils.limits import LIMITS
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class Answer:
         """Yield the answer piece by piece, and empty pieces in between; the request's files live as long."""
         asked = self.asked
         with counted("openai") as self.count, tempfile.TemporaryDirectory(prefix="onellm-") as folder:
-            self.engine.line.check()  # before anything is read
+            self.engine.queue.check()  # before anything is read
             talk = media.read(asked.messages, Path(folder))
             pieces = answers.stream(
                 self.engine,

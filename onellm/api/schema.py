@@ -4,17 +4,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-__all__ = ["Completion", "Message", "Part", "whole"]
+from onellm.model.messages import without_surrogates
+
+__all__ = ["Completion", "Message", "Part"]
 
 NOT_TAKEN = ("tools", "functions", "logprobs", "audio", "prediction")
 
 
-def whole(text: str) -> str:
-    """Put a question mark for every half of a character, which JSON can hold and nothing else."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-Words = Annotated[str, AfterValidator(whole)]
+Words = Annotated[str, AfterValidator(without_surrogates)]
 
 
 class Text(BaseModel):

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onellm.limits import LIMITS
-from onellm.modalities import mel, sound
-from onellm.modalities.base import Damaged, Modality, Preview, Sample, Seen, check_times, megabytes, refuse
+from onellm.modalities.base import Coverage, Damaged, Modality, Preview, Sample, check_times, megabytes, refuse
 from onellm.modalities.plots import COLOURS, spread, style, veil
-from onellm.modalities.sound import Track
+from onellm.modalities.readers import mel, sound
+from onellm.modalities.readers.sound import Track
+from onellm.utils.limits import LIMITS
 
 if TYPE_CHECKING:
     import torch
@@ -171,9 +171,9 @@ class Audio(Modality):
             return torch.from_numpy(np.concatenate(delayed))
         raise ValueError(f"features is {features!r}; expected 'fbank' or 'yamnet'")
 
-    def seen(self, sample: Sample, **settings) -> Seen:
+    def coverage(self, sample: Sample, **settings) -> Coverage:
         """Say how many seconds of the sound the model takes."""
-        return Seen.seconds(sum(end - start for start, end in self.heard(sample, **settings)), sample.seconds)
+        return Coverage.seconds(sum(end - start for start, end in self.heard(sample, **settings)), sample.seconds)
 
     def heard(
         self,

@@ -1,4 +1,4 @@
-"""The contract all kinds share: what a kind is called, which files it reads, and its three verbs."""
+"""The contract all modalities share: what a modality is called, which files it reads, and its three verbs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from onellm.errors import FileError, OneLLMError
-from onellm.limits import LIMITS
+from onellm.utils.limits import LIMITS
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Damaged", "Modality", "Preview", "Sample", "Seen", "check_file", "check_times", "megabytes", "refuse"]
+__all__ = ["Damaged", "Modality", "Preview", "Sample", "Coverage", "check_file", "check_times", "megabytes", "refuse"]
 
 
 @dataclass
@@ -29,11 +29,11 @@ class Sample:
     """What `load` returns: the content of one file, with nothing in it that depends on a model.
 
     Attributes:
-        kind: name of the modality, such as ``"audio"``.
+        modality: name of the modality, such as ``"audio"``.
         name: the file's base name.
-        array: the kind's own array; each modality states shape, dtype and unit.
+        array: the modality's own array; each modality states shape, dtype and unit.
         summary: one line for people, such as ``"3.2 s, 44.1 kHz, stereo"``.
-        rate_hz: samples, rows or frames a second, for kinds that run in time.
+        rate_hz: samples, rows or frames a second, for modalities that run in time.
         picture: [H, W, 3] uint8, the optional picture beside a depth or normal map.
         notes: what the person should know about how the file was read.
         duration_s: how long a sound or video lasts, with what lies beyond the array's end; None if that is all.
@@ -42,7 +42,7 @@ class Sample:
         sound: whether a video's file has a sound track.
     """
 
-    kind: str
+    modality: str
     name: str
     array: np.ndarray
     summary: str
@@ -56,12 +56,12 @@ class Sample:
 
     @property
     def seconds(self) -> float:
-        """How long the file lasts, for kinds that run in time."""
+        """How long the file lasts, for modalities that run in time."""
         return self.duration_s or len(self.array) / self.rate_hz
 
 
 @dataclass(frozen=True)
-class Seen:
+class Coverage:
     """How much of a file reaches a model: "5" of "121" "frames".
 
     Attributes:
@@ -80,7 +80,7 @@ class Seen:
         return self.used == self.of
 
     @classmethod
-    def seconds(cls, used_s: float, of_s: float) -> Seen:
+    def seconds(cls, used_s: float, of_s: float) -> Coverage:
         """Return it for what runs in time."""
         digits = 1 if of_s >= 1 else 2
         return cls(f"{used_s:.{digits}f}", f"{of_s:.{digits}f}", "seconds")
@@ -112,7 +112,7 @@ class Damaged(ValueError):
 
 
 class Modality(ABC):
-    """One kind of file: how it is read, turned into a tensor and shown.
+    """One modality: how it is read, turned into a tensor and shown.
 
     Attributes:
         name: singular name, the same in code, messages, config and UI.
@@ -121,6 +121,7 @@ class Modality(ABC):
         suffixes: file name endings it reads, lower case, with the dot.
         expects: what a good file is, to follow "expected" in an error.
         libraries: modules that `read` imports when it needs them, and functions that import more ("module:function").
+        siblings: all modalities by name, as the package lists them.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Modality(ABC):
     suffixes: tuple[str, ...]
     expects: str
     libraries: tuple[str, ...] = ("PIL.Image:init", "PIL.ImageOps")
+    siblings: ClassVar[dict[str, Modality]] = {}
 
     @property
     def limit_bytes(self) -> int:
@@ -145,14 +147,14 @@ class Modality(ABC):
 
         Args:
             path: the file.
-            **options: the kind's own options, see its `read`; None means "not given".
+            **options: the modality's own options, see its `read`; None means "not given".
 
         Returns:
             The file's content as a sample.
 
         Raises:
-            FileError: if the file is missing, empty, too large, of another kind or broken, or if an option
-                is not one of the kind's.
+            FileError: if the file is missing, empty, too large, of another modality or broken, or if an option
+                is not one of the modality's.
         """
         path = self.check(path)
         options = {key: value for key, value in options.items() if value is not None}
@@ -180,7 +182,7 @@ class Modality(ABC):
             raise refuse(path, found, self.expects, "check that the file is whole, or save it anew") from error
 
     def check(self, path: str | os.PathLike) -> Path:
-        """Check what can be known of a file without opening it as its kind.
+        """Check what can be known of a file without opening it as its modality.
 
         Args:
             path: the file.
@@ -189,7 +191,7 @@ class Modality(ABC):
             The same path as a `Path`.
 
         Raises:
-            FileError: if it is not a file of this kind's size and suffixes.
+            FileError: if it is not a file of this modality's size and suffixes.
         """
         path, size_bytes = check_file(path, self.expects)
         if not path.name.lower().endswith(self.suffixes):
@@ -211,7 +213,7 @@ class Modality(ABC):
         """Turn a sample into what a model's tokenizer takes; the settings come from the model's config."""
 
     @abstractmethod
-    def seen(self, sample: Sample, **settings) -> Seen:
+    def coverage(self, sample: Sample, **settings) -> Coverage:
         """Say how much of a sample `to_tensor` takes with the same settings; it raises the same errors."""
 
     @abstractmethod
@@ -347,8 +349,6 @@ def _reason(error: BaseException, length: int = 100) -> str:
 
 
 def _suggest(name: str, path: Path) -> str:
-    """Say what to do with a file whose suffix this kind does not read."""
-    from onellm.modalities import MODALITIES
-
-    others = [m.name for m in MODALITIES.values() if m.name != name and path.name.lower().endswith(m.suffixes)]
+    """Say what to do with a file whose suffix this modality does not read."""
+    others = [m.name for m in Modality.siblings.values() if m.name != name and path.name.lower().endswith(m.suffixes)]
     return f"give it as {' or '.join(others)}, or convert it" if others else "convert it to one of these"

@@ -8,21 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onellm.limits import LIMITS
-from onellm.modalities.arrays import pick, read_arrays
-from onellm.modalities.base import Damaged, Modality, Preview, Sample, Seen, megabytes, refuse
-from onellm.modalities.pictures import (
-    CLIP_MEAN,
-    CLIP_STD,
-    beside,
-    millions,
-    open_image,
-    read_beside,
-    seen_pixels,
-    size_text,
-)
+from onellm.modalities.base import Coverage, Damaged, Modality, Preview, Sample, megabytes, refuse
+from onellm.modalities.maps import beside, normals_of, read_beside, shade, shrink
 from onellm.modalities.plots import GREY, spread, style
-from onellm.modalities.shading import normals_of, shade, shrink
+from onellm.modalities.readers.arrays import pick, read_arrays
+from onellm.modalities.readers.pictures import CLIP_MEAN, CLIP_STD, covered_pixels, millions, open_image, size_text
+from onellm.utils.limits import LIMITS
 
 if TYPE_CHECKING:
     import torch
@@ -176,9 +167,9 @@ class Depth(Modality):
         }
         return beside(sample, [pictures[look]() for look in looks], size, resize, mean, std)
 
-    def seen(self, sample: Sample, **settings) -> Seen:
+    def coverage(self, sample: Sample, **settings) -> Coverage:
         """Say how many pixels of the map the model takes."""
-        return seen_pixels(sample, **settings)
+        return covered_pixels(sample, **settings)
 
     def preview(self, sample: Sample, **settings) -> Preview:
         """Show the map in colours with a scale in metres."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onellm.limits import LIMITS
-from onellm.modalities.arrays import pick, read_arrays
-from onellm.modalities.base import Damaged, Modality, Preview, Sample, Seen, megabytes, refuse
+from onellm.modalities.base import Coverage, Damaged, Modality, Preview, Sample, megabytes, refuse
 from onellm.modalities.plots import COLOURS, GREY, spread, style
+from onellm.modalities.readers.arrays import pick, read_arrays
+from onellm.utils.limits import LIMITS
 
 if TYPE_CHECKING:
     import torch
@@ -197,10 +197,10 @@ class Fmri(Modality):
 
         return torch.from_numpy(self._average(sample, voxels, grid))
 
-    def seen(self, sample: Sample, voxels: int | None = None, grid: tuple[int, ...] | None = None) -> Seen:
+    def coverage(self, sample: Sample, voxels: int | None = None, grid: tuple[int, ...] | None = None) -> Coverage:
         """Say how many voxels the model takes: all, or it refuses."""
         count = f"{self._average(sample, voxels, grid).size:,}"
-        return Seen(count, count, "voxels")
+        return Coverage(count, count, "voxels")
 
     def _average(self, sample: Sample, voxels: int | None, grid: tuple[int, ...] | None) -> np.ndarray:
         """Return [V] float32, see `to_tensor`."""

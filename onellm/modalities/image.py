@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onellm.limits import LIMITS
-from onellm.modalities.base import Modality, Preview, Sample, Seen, megabytes
-from onellm.modalities.pictures import (
+from onellm.modalities.base import Coverage, Modality, Preview, Sample, megabytes
+from onellm.modalities.readers.pictures import (
     CLIP_MEAN,
     CLIP_STD,
+    covered_pixels,
     fitted,
     framed,
     millions,
     read_picture,
-    seen_pixels,
     size_text,
     to_pixels,
 )
+from onellm.utils.limits import LIMITS
 
 if TYPE_CHECKING:
     import torch
@@ -79,9 +79,9 @@ class Image(Modality):
             return to_pixels([sample.array, framed(sample.array)[:, ::-1]], size, resize, mean, std)
         return to_pixels([fitted(sample.array, fit, size, mean)], size, resize, mean, std)[0]
 
-    def seen(self, sample: Sample, **settings) -> Seen:
+    def coverage(self, sample: Sample, **settings) -> Coverage:
         """Say how many of its pixels the model takes."""
-        return seen_pixels(sample, **settings)
+        return covered_pixels(sample, **settings)
 
     def preview(self, sample: Sample, **settings) -> Preview:
         """Show the picture, at most 1,024 pixels wide and high."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onellm.limits import LIMITS
-from onellm.modalities.arrays import pick, read_arrays
-from onellm.modalities.base import Modality, Preview, Sample, Seen, megabytes, refuse
+from onellm.modalities.base import Coverage, Modality, Preview, Sample, megabytes, refuse
 from onellm.modalities.plots import COLOURS, spread, style, veil
+from onellm.modalities.readers.arrays import pick, read_arrays
+from onellm.utils.limits import LIMITS
 
 if TYPE_CHECKING:
     import torch
@@ -268,9 +268,9 @@ class Imu(Modality):
             values[:3] /= GRAVITY
         return torch.from_numpy(values)
 
-    def seen(self, sample: Sample, rate_hz: float = 50.0, length: int = 128, **settings) -> Seen:
+    def coverage(self, sample: Sample, rate_hz: float = 50.0, length: int = 128, **settings) -> Coverage:
         """Say how many seconds of the recording the model takes."""
-        return Seen.seconds(self._taken_s(sample, rate_hz, length), sample.seconds)
+        return Coverage.seconds(self._taken_s(sample, rate_hz, length), sample.seconds)
 
     def _taken_s(self, sample: Sample, rate_hz: float, length: int) -> float:
         return min(len(self._start(sample, rate_hz, length)) / rate_hz, sample.seconds)

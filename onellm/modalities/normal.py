@@ -7,20 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onellm.limits import LIMITS
-from onellm.modalities.arrays import pick, read_arrays
-from onellm.modalities.base import Modality, Preview, Sample, Seen, megabytes, refuse
-from onellm.modalities.pictures import (
-    CLIP_MEAN,
-    CLIP_STD,
-    beside,
-    millions,
-    open_image,
-    read_beside,
-    seen_pixels,
-    size_text,
-)
-from onellm.modalities.shading import shade
+from onellm.modalities.base import Coverage, Modality, Preview, Sample, megabytes, refuse
+from onellm.modalities.maps import beside, read_beside, shade
+from onellm.modalities.readers.arrays import pick, read_arrays
+from onellm.modalities.readers.pictures import CLIP_MEAN, CLIP_STD, covered_pixels, millions, open_image, size_text
+from onellm.utils.limits import LIMITS
 
 if TYPE_CHECKING:
     import torch
@@ -137,9 +128,9 @@ class Normal(Modality):
         pictures = {"coded": to_picture, "shaded": shade}
         return beside(sample, [pictures[look](sample.array) for look in looks], size, resize, mean, std)
 
-    def seen(self, sample: Sample, **settings) -> Seen:
+    def coverage(self, sample: Sample, **settings) -> Coverage:
         """Say how many pixels of the map the model takes."""
-        return seen_pixels(sample, **settings)
+        return covered_pixels(sample, **settings)
 
     def preview(self, sample: Sample, **settings) -> Preview:
         """Show the map as colours; the legend is a ball of all directions that face the viewer."""

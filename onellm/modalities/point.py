@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onellm.limits import LIMITS
-from onellm.modalities import clouds, meshes, ply
-from onellm.modalities.base import Modality, Preview, Sample, Seen, megabytes, refuse
+from onellm.modalities.base import Coverage, Modality, Preview, Sample, megabytes, refuse
 from onellm.modalities.plots import style
+from onellm.modalities.readers import clouds, meshes, ply
+from onellm.utils.limits import LIMITS
 
 if TYPE_CHECKING:
     import torch
@@ -116,10 +116,10 @@ class Point(Modality):
         cloud[:, :3] /= max(radius, 1e-12)
         return torch.from_numpy(cloud)
 
-    def seen(self, sample: Sample, points: int = 8192) -> Seen:
+    def coverage(self, sample: Sample, points: int = 8192) -> Coverage:
         """Say how many of the points the model takes."""
         count = len(sample.array)
-        return Seen(f"{len(set(_choose(count, points))):,}", f"{count:,}", "points")
+        return Coverage(f"{len(set(_choose(count, points))):,}", f"{count:,}", "points")
 
     def preview(self, sample: Sample, **settings) -> Preview:
         """Show the points in space, to be turned with the mouse; the first ones of those the model takes."""

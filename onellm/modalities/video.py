@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onellm.limits import LIMITS
-from onellm.modalities import sound
 from onellm.modalities.audio import Soundtrack
-from onellm.modalities.base import Damaged, Modality, Preview, Sample, Seen, check_times, megabytes, refuse
-from onellm.modalities.pictures import CLIP_MEAN, CLIP_STD, millions, size_text, to_pixels
+from onellm.modalities.base import Coverage, Damaged, Modality, Preview, Sample, check_times, megabytes, refuse
 from onellm.modalities.plots import spread
+from onellm.modalities.readers import sound
+from onellm.modalities.readers.pictures import CLIP_MEAN, CLIP_STD, millions, size_text, to_pixels
+from onellm.utils.limits import LIMITS
 
 if TYPE_CHECKING:
     import torch
@@ -260,10 +260,10 @@ class Video(Modality):
         pictures = [sample.array[i] for i in _pick(len(sample.array), frames)]
         return to_pixels(pictures, size, resize, mean, std, crops)
 
-    def seen(self, sample: Sample, frames: int = 5, **settings) -> Seen:
+    def coverage(self, sample: Sample, frames: int = 5, **settings) -> Coverage:
         """Say how many of the file's frames the model takes."""
         taken = len(set(_pick(len(sample.array), frames)))
-        return Seen(f"{taken:,}", f"{max(len(sample.array), round(sample.seconds * sample.rate_hz)):,}", "frames")
+        return Coverage(f"{taken:,}", f"{max(len(sample.array), round(sample.seconds * sample.rate_hz)):,}", "frames")
 
     def preview(self, sample: Sample, frames: int | None = None, **settings) -> Preview:
         """Show the frames the model takes, or up to 16 of those read, each at most 320 pixels wide and high."""

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from onellm.errors import ModelError
-from onellm.model.offload import live
+from onellm.model.runtime.offload import live
 
 # where a decoder layer normalises what its attention reads, by the names that transformers' models use
 ATTENTION_NORMS = ("input_layernorm", "self_attn_layer_norm", "ln_1")

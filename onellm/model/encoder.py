@@ -1,4 +1,4 @@
-"""The universal encoder: one transformer that all kinds of file share.
+"""The universal encoder: one transformer that all modalities share.
 
 Source: OneLLM (arXiv:2312.03700), section 3.1; the published model uses CLIP's ViT-L/14.
 """
@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from onellm.errors import ModelError
-from onellm.model.attention import attend
-from onellm.model.offload import live
+from onellm.model.runtime.attention import attend
+from onellm.model.runtime.offload import live
 
 CLASS_TOKENS = ("keep", "drop", "alone")
 ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
@@ -120,11 +120,11 @@ class UniversalEncoder(nn.Module):
             self.adapters = adapt_encoder(self.transformer.resblocks, width, adapter)
 
     def forward(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Encode the tokens of one kind.
+        """Encode the tokens of one modality.
 
         Args:
             tokens: [B, N, D].
-            positions: [N + 1, D], the kind's positional embedding, the class token's first.
+            positions: [N + 1, D], the modality's positional embedding, the class token's first.
 
         Returns:
             [B, N', D'] features: the class token's first where it is kept, D' is `features`.

@@ -1,4 +1,4 @@
-"""Merging soft words: a long file is read in windows, and the words of all of them become fewer.
+"""Merging soft tokens: a long file is read in windows, and the words of all of them become fewer.
 
 The two neighbours in time that are most alike become one, their average weighed by how many windows each stands for,
 until no more are left than wanted. Whole windows are merged, word by word, as a projector's words have places: the
@@ -21,7 +21,7 @@ class Windows:
     """The tensors of a file that is read in windows, in order of time.
 
     Attributes:
-        tensors: one a window, each as of a file of the kind.
+        tensors: one a window, each as of a file of the modality.
         kept: how many windows' words the LLM reads; the others are merged into these.
     """
 

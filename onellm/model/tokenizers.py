@@ -1,4 +1,4 @@
-"""Tokenizers: from a kind's tensor to tokens of the encoder's width, one small module a way of cutting.
+"""Tokenizers: from a modality's tensor to tokens of the encoder's width, one small module a way of cutting.
 
 Every tokenizer has two steps. `extract` is fixed (a frozen stem, or nothing), so training may keep its result;
 `forward` is what trains. `count` is the largest number of tokens; tensors of one shape form a batch.
@@ -220,7 +220,7 @@ class MotionWindows(Tokenizer):
         return self.conv(motion).transpose(1, 2)
 
 
-class StemTokens(Tokenizer):
+class BackboneTokens(Tokenizer):
     """What a frozen classifier says of a file's frames, as tokens.
 
     `tokens` lists them: "mixture" is the sum over classes of probability times the classifier's row, the
@@ -346,7 +346,7 @@ def render_points(points: torch.Tensor, views: int, size: int = 224, grid: int =
     return torch.stack(pictures, dim=1).clamp(0, 1) * 2 - 1
 
 
-class PointViews(StemTokens):
+class PointViews(BackboneTokens):
     """Point clouds as a stem of pictures sees them: drawn from several sides."""
 
     def __init__(self, width: int, stem: nn.Module, tokens: list[str], views: int = 6, nouns: list[str] | None = None):
@@ -365,7 +365,7 @@ TOKENIZERS = {
     "point-groups": PointGroups,
     "voxels": Voxels,
     "motion-windows": MotionWindows,
-    "stem": StemTokens,
+    "stem": BackboneTokens,
     "point-views": PointViews,
 }
 

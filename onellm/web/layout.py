@@ -7,16 +7,18 @@ from typing import Any
 
 import gradio as gr
 
-from onellm.limits import LIMITS
 from onellm.modalities import MODALITIES
-from onellm.web import allowed, conversations, endpoints, wiring
-from onellm.web import examples as example_cards
-from onellm.web.engine import Engine
-from onellm.web.markup import button
-from onellm.web.page import Page
+from onellm.serving.engine import Engine
+from onellm.utils.limits import LIMITS
+from onellm.web import records, wiring
+from onellm.web.handlers import endpoints
+from onellm.web.handlers.settings import DEFAULTS
 from onellm.web.session import Session
-from onellm.web.settings import DEFAULTS
-from onellm.web.texts import DEFAULT, LANGUAGES, say
+from onellm.web.views import examples as example_cards
+from onellm.web.views import limits
+from onellm.web.views.markup import button
+from onellm.web.views.page import Page
+from onellm.web.views.texts import DEFAULT, LANGUAGES, say
 
 TITLE = "OneLLM"
 EVENTS = 200  # of all visitors that wait to be handled; questions have a line of their own
@@ -168,7 +170,7 @@ def _welcome(language: str, with_examples: bool) -> str:
 
 
 def _files(page: Page) -> None:
-    """Lay out a widget a kind, and what records."""
+    """Lay out a widget a modality, and what records."""
     parts = page.parts
     _said(
         page,
@@ -179,16 +181,16 @@ def _files(page: Page) -> None:
         },
     )
     with gr.Column(elem_id="tray"):
-        for kind in MODALITIES:
-            with gr.Column(elem_classes="card", elem_id=f"card-{kind}", min_width=120):
-                parts[f"add-{kind}"] = _said(
+        for modality in MODALITIES:
+            with gr.Column(elem_classes="card", elem_id=f"card-{modality}", min_width=120):
+                parts[f"add-{modality}"] = _said(
                     page,
                     gr.UploadButton,
-                    lambda language, kind=kind: {"label": say(language, f"kind.{kind}")},
+                    lambda language, modality=modality: {"label": say(language, f"kind.{modality}")},
                     file_count="multiple",
-                    elem_id=f"add-{kind}",
+                    elem_id=f"add-{modality}",
                 )
-                _said(page, gr.HTML, functools.partial(_card, page, kind))
+                _said(page, gr.HTML, functools.partial(_card, page, modality))
     parts["beside"] = gr.UploadButton("Picture beside a map", elem_id="beside", elem_classes="unseen")
     with _said(
         page,
@@ -211,14 +213,14 @@ def _files(page: Page) -> None:
             )
 
 
-def _card(page: Page, kind: str, language: str) -> dict:
-    """Return what stands below a kind's upload button: what it takes, and an example to try."""
-    suffixes = " ".join(suffix.lstrip(".") for suffix in MODALITIES[kind].suffixes)
+def _card(page: Page, modality: str, language: str) -> dict:
+    """Return what stands below a modality's upload button: what it takes, and an example to try."""
+    suffixes = " ".join(suffix.lstrip(".") for suffix in MODALITIES[modality].suffixes)
     example = ""
-    if any(file.kind == kind for example in page.examples for file in example.files):
-        name = say(language, "sample.of", kind=say(language, f"kind.{kind}"))
-        example = button("sample", say(language, "sample"), name=name, kind=kind)
-    expects = say(language, f"kind.{kind}.expects", limit=getattr(LIMITS, f"{kind}_seconds", 0))
+    if any(file.modality == modality for example in page.examples for file in example.files):
+        name = say(language, "sample.of", kind=say(language, f"kind.{modality}"))
+        example = button("sample", say(language, "sample"), name=name, kind=modality)
+    expects = say(language, f"kind.{modality}.expects", limit=getattr(LIMITS, f"{modality}_seconds", 0))
     return {
         "value": f'<div class="card-foot"><span class="card-expects">{expects}</span>'
         f'<span class="card-suffixes">{suffixes}</span>{example}</div>'
@@ -250,7 +252,7 @@ def _history(page: Page) -> None:
 
 def _exports(language: str) -> dict:
     """Return the buttons that download the conversation as HTML."""
-    buttons = "".join(button("export", say(language, f"history.{form}"), format=form) for form in conversations.FORMATS)
+    buttons = "".join(button("export", say(language, f"history.{form}"), format=form) for form in records.FORMATS)
     return {"value": f'<div class="exports"><span>{say(language, "history.export")}</span>{buttons}</div>'}
 
 
@@ -284,7 +286,7 @@ def _settings(page: Page) -> None:
         ]
         parts["reset"] = _said(page, gr.Button, lambda language: {"value": say(language, "set.reset")}, size="sm")
     with _said(page, gr.Accordion, lambda language: {"label": say(language, "limits")}, open=False, elem_id="limits"):
-        _said(page, gr.HTML, lambda language: {"value": allowed.table(language)})
+        _said(page, gr.HTML, lambda language: {"value": limits.table(language)})
 
 
 def _comparing(page: Page) -> None:

@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from onellm.compare import Answer
+from onellm.chat.compare import Answer
+from onellm.chat.sampling import Settings
+from onellm.chat.trace import Trace
 from onellm.errors import OneLLMError
-from onellm.settings import Settings
-from onellm.trace import Trace
-from onellm.web.previews import Look, look_at
-from onellm.web.reader import Reader
-from onellm.web.texts import say
+from onellm.serving.background import Reader
+from onellm.web.views.previews import FileView, look_at
+from onellm.web.views.texts import say
 
 
 @dataclass(frozen=True)
 class Attachment:
-    """A file given as one kind.
+    """A file given as one modality.
 
     Attributes:
-        kind: name of the modality.
+        modality: name of the modality.
         path: the file; "" where a kept conversation's file is gone.
         picture: the picture beside a depth or a normal map.
         frames: frames a video is read as; None leaves it to the model.
@@ -29,7 +29,7 @@ class Attachment:
         name: the file's name where the path is gone.
     """
 
-    kind: str
+    modality: str
     path: str
     picture: str | None = None
     frames: int | None = None
@@ -53,15 +53,15 @@ class Pending:
     """A file that waits in the form.
 
     Attributes:
-        file: the file as the kind it counts as.
-        kinds: the kinds it may be, likeliest first; of one there is nothing to choose.
+        file: the file as the modality it counts as.
+        modalities: the modalities it may be, likeliest first; of one there is nothing to choose.
         error: why it cannot be used; empty if it can.
         readable: it could be read; the model may be unable to take it nevertheless.
         id: names it on the page.
     """
 
     file: Attachment
-    kinds: tuple[str, ...]
+    modalities: tuple[str, ...]
     error: str = ""
     readable: bool = True
     id: str = field(default_factory=lambda: secrets.token_hex(4))
@@ -76,7 +76,7 @@ class Turn:
         files: what came with it.
         settings: how the answer is drawn.
         answer: the model's words so far.
-        made: what the answer holds besides words, content parts as `Chat.made` has them.
+        generated: what the answer holds besides words, content parts as `Chat.generated` has them.
         note: the app's words below the answer: that it waits, was stopped, or failed.
         failed: the note is an error.
         stage: whether the question was asked, waits in line, is being answered, or is done with, as a stopped one is.
@@ -90,7 +90,7 @@ class Turn:
     files: tuple[Attachment, ...] = ()
     settings: Settings = Settings()
     answer: str = ""
-    made: list[dict] = field(default_factory=list)
+    generated: list[dict] = field(default_factory=list)
     note: str = ""
     failed: bool = False
     stage: Literal["asked", "waiting", "answering", "done"] = "asked"
@@ -102,7 +102,7 @@ class Turn:
     def parts(self) -> list[dict]:
         """Return the files that are there as content parts of a chat message."""
         return [
-            {"type": file.kind, "path": file.path, **file.options, **({"sound": True} if file.sound else {})}
+            {"type": file.modality, "path": file.path, **file.options, **({"sound": True} if file.sound else {})}
             for file in self.files
             if file.path
         ]
@@ -146,13 +146,13 @@ class Session:
         self.beside = ""
         self.editing: int | None = None
         self.comparison: Comparison | None = None
-        self._looks: dict[tuple, Look] = {}
+        self._looks: dict[tuple, FileView] = {}
         self._name()
 
     def _name(self) -> None:
         self.id, self.begun_s = secrets.token_hex(8), time.time()
 
-    def look(self, file: Attachment, inputs: dict | None) -> Look:
+    def look(self, file: Attachment, inputs: dict | None) -> FileView:
         """Return a file's preview; a file is read once for it.
 
         Args:
@@ -160,16 +160,18 @@ class Session:
             inputs: the model's settings by kind, which tell how much of the file it takes; None if none is loaded.
 
         Raises:
-            FileError: the file cannot be used as that kind.
+            FileError: the file cannot be used as that modality.
         """
         settings = (
-            None if inputs is None else inputs.get(file.kind, {}) | ({"frames": file.frames} if file.frames else {})
+            None if inputs is None else inputs.get(file.modality, {}) | ({"frames": file.frames} if file.frames else {})
         )
         key = (file, self.language, repr(settings))
         if key not in self._looks:
             shown = {given for turn in self.turns for given in turn.files} | {item.file for item in self.pending}
             kept = {known: look for known, look in self._looks.items() if known[0] in shown - {file}}
-            self._looks = kept | {key: look_at(file.kind, file.path, file.options, settings, self.language, file.sound)}
+            self._looks = kept | {
+                key: look_at(file.modality, file.path, file.options, settings, self.language, file.sound)
+            }
         return self._looks[key]
 
     @property
@@ -225,22 +227,22 @@ class Session:
             del self.chat.messages[2 * sum(turn.held for turn in self.turns[:count]) :]
         del self.turns[count:]
 
-    def history(self, kinds: Collection[str]) -> list[dict]:
+    def history(self, modalities: Collection[str]) -> list[dict]:
         """Return what the model's conversation holds as chat messages, for a model that has not met it.
 
         Args:
-            kinds: of files that this model reads; others are left out, see `unread`.
+            modalities: of files that this model reads; others are left out, see `unread`.
         """
         messages = []
         for turn in self.turns:
             if turn.held:
-                asked = [part for part in turn.parts() if part["type"] in kinds]
+                asked = [part for part in turn.parts() if part["type"] in modalities]
                 asked = [*asked, {"type": "text", "text": turn.question}]
-                answered = [{"type": "text", "text": turn.answer}, *turn.made]
+                answered = [{"type": "text", "text": turn.answer}, *turn.generated]
                 messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
         return messages
 
-    def unread(self, kinds: Collection[str]) -> list[str]:
-        """Return the kinds of files in the conversation that a model does not read, each once."""
+    def unread(self, modalities: Collection[str]) -> list[str]:
+        """Return the modalities in the conversation that a model does not read, each once."""
         found = (part["type"] for turn in self.turns if turn.held for part in turn.parts())
-        return [kind for kind in dict.fromkeys(found) if kind not in kinds]
+        return [modality for modality in dict.fromkeys(found) if modality not in modalities]

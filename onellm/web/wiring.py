@@ -6,12 +6,12 @@ from typing import Any
 import gradio as gr
 
 from onellm.modalities import MODALITIES
-from onellm.web.archive import Archive
-from onellm.web.asking import Asking
-from onellm.web.comparing import Comparing
-from onellm.web.composer import Composer
-from onellm.web.page import Page
-from onellm.web.settings import Options
+from onellm.web.handlers.archive import Archive
+from onellm.web.handlers.asking import Asking
+from onellm.web.handlers.comparing import Comparing
+from onellm.web.handlers.composer import Composer
+from onellm.web.handlers.settings import Options
+from onellm.web.views.page import Page
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 FREE = QUIET | {"queue": False}  # what answers at once, whoever else waits
@@ -70,12 +70,12 @@ def _connect_files(page: Page, session: gr.State) -> None:
     parts, bus, on = page.parts, page.parts["bus"], Composer(page)
     attached = parts["attached"]
     parts["any"].upload(on.add, [session, parts["any"]], attached, **FILES)
-    for kind in MODALITIES:
-        widget = parts[f"add-{kind}"]
-        widget.upload(functools.partial(on.add, kind=kind), [session, widget], attached, **FILES)
-    for name, kind in RECORDERS.items():
+    for modality in MODALITIES:
+        widget = parts[f"add-{modality}"]
+        widget.upload(functools.partial(on.add, modality=modality), [session, widget], attached, **FILES)
+    for name, modality in RECORDERS.items():
         taken = parts[name].input if name == "camera" else parts[name].stop_recording
-        add = functools.partial(on.add, kind=kind, recorder=parts[name])
+        add = functools.partial(on.add, modality=modality, recorder=parts[name])
         taken(add, [session, parts[name]], [attached, parts[name]], **FILES)
     parts["beside"].upload(on.add_beside, [session, parts["beside"]], attached, **FILES)
     bus.beside(on.want_beside, session, None, **FREE)

@@ -7,8 +7,9 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from onellm.errors import ModelError
-from onellm.web.engine import Engine
-from onellm.web.serve import PLOTLY, routes
+from onellm.serve import routes
+from onellm.serving.engine import Engine
+from onellm.web.app import PLOTLY
 
 
 def test_a_ready_app(ready_url):

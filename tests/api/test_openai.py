@@ -23,20 +23,20 @@ def client(ready_url):
 @pytest.fixture(scope="module")
 def parts(example_files):
     """One content part a kind."""
-    encoded = {kind: base64.b64encode(path.read_bytes()).decode() for kind, path in example_files.items()}
+    encoded = {modality: base64.b64encode(path.read_bytes()).decode() for modality, path in example_files.items()}
     found = {}
-    for kind, path in example_files.items():
-        if kind in MEDIA_TYPES:
-            url = f"data:{MEDIA_TYPES[kind]};base64,{encoded[kind]}"
-            found[kind] = {"type": f"{kind}_url", f"{kind}_url": {"url": url}}
-        elif kind == "audio":
-            found[kind] = {
+    for modality, path in example_files.items():
+        if modality in MEDIA_TYPES:
+            url = f"data:{MEDIA_TYPES[modality]};base64,{encoded[modality]}"
+            found[modality] = {"type": f"{modality}_url", f"{modality}_url": {"url": url}}
+        elif modality == "audio":
+            found[modality] = {
                 "type": "input_audio",
-                "input_audio": {"data": encoded[kind], "format": path.suffix.lstrip(".")},
+                "input_audio": {"data": encoded[modality], "format": path.suffix.lstrip(".")},
             }
         else:
-            file = {"filename": path.name, "file_data": encoded[kind], "kind": kind}
-            found[kind] = {"type": "file", "file": file}
+            file = {"filename": path.name, "file_data": encoded[modality], "kind": modality}
+            found[modality] = {"type": "file", "file": file}
     return found
 
 
@@ -60,22 +60,22 @@ def test_the_model_is_listed(client):
     assert client.models.retrieve("onellm-tiny").owned_by == "onellm"
 
 
-@pytest.mark.parametrize("kind", MODALITIES)
-def test_a_file_of_each_kind(client, parts, kind):
-    answer = ask(client, text("What is this?"), parts[kind])
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_a_file_of_each_kind(client, parts, modality):
+    answer = ask(client, text("What is this?"), parts[modality])
     assert answer.choices[0].message.content.strip()
     assert answer.choices[0].finish_reason in ("stop", "length")
     assert answer.usage.prompt_tokens > 10 and answer.usage.completion_tokens > 0
 
 
-@pytest.mark.parametrize("kind", ["point", "fmri", "imu", "depth", "normal", "audio"])
-def test_a_file_is_recognised_by_its_content(client, example_files, kind):
-    path = example_files[kind]
+@pytest.mark.parametrize("modality", ["point", "fmri", "imu", "depth", "normal", "audio"])
+def test_a_file_is_recognised_by_its_content(client, example_files, modality):
+    path = example_files[modality]
     url = "data:application/octet-stream;base64," + base64.b64encode(path.read_bytes()).decode()
     part = {"type": "file", "file": {"filename": path.name, "file_data": url}}
     assert (
         ask(client, part).choices[0].message.content
-        == ask(client, {"type": "file", "file": part["file"] | {"kind": kind}}).choices[0].message.content
+        == ask(client, {"type": "file", "file": part["file"] | {"kind": modality}}).choices[0].message.content
     )
 
 

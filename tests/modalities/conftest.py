@@ -10,10 +10,10 @@ from onellm.modalities import MODALITIES
 def refused():
     """Check that a file is refused quickly with one sentence that holds the given parts."""
 
-    def check(kind, path, *parts, **options):
+    def check(modality, path, *parts, **options):
         start = time.monotonic()
         with pytest.raises(FileError) as caught:
-            MODALITIES[kind].load(path, **options)
+            MODALITIES[modality].load(path, **options)
         text = str(caught.value)
         assert time.monotonic() - start < 10
         assert "\n" not in text and text.endswith(".") and "expected" in text and len(text) < 500, text

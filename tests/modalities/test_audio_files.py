@@ -117,7 +117,7 @@ def test_cut_files_are_refused(tmp_path, suffix, refused):
 def test_fbank_is_kaldis():
     from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-    from onellm.modalities import mel
+    from onellm.modalities.readers import mel
 
     samples = np.random.default_rng(0).normal(0, 0.1, 20000).astype(np.float32) + 0.05
     filters = mel_filter_bank(257, 128, 20, 8000, 16000, None, "kaldi", triangularize_in_mel_space=True)
@@ -166,8 +166,8 @@ def test_fbank_in_pieces():
 
 
 def test_yamnet_patches():
-    from onellm.modalities import mel
     from onellm.modalities.base import Sample
+    from onellm.modalities.readers import mel
 
     def patches(seconds, **settings):
         sample = Sample("audio", "a.wav", tone(seconds), "", 16000.0)

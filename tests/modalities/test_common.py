@@ -12,18 +12,18 @@ import soundfile
 from PIL import Image
 
 from onellm.errors import FileError
-from onellm.modalities import MODALITIES, kinds_of, load
+from onellm.modalities import MODALITIES, load, modalities_of
 
 
-def good_file(kind, folder):
-    if kind == "image":
+def good_file(modality, folder):
+    if modality == "image":
         noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
         Image.fromarray(noise).save(folder / "good.png")
         return folder / "good.png"
-    if kind == "audio":
+    if modality == "audio":
         soundfile.write(folder / "good.wav", make.tone(), 16000)
         return folder / "good.wav"
-    if kind == "depth":
+    if modality == "depth":
         noise = np.random.default_rng(0).integers(0, 9, (48, 64), np.uint16)
         Image.fromarray(make.depth_mm() + noise).save(folder / "good.png")
         return folder / "good.png"
@@ -36,20 +36,20 @@ def good_file(kind, folder):
         ),
         "imu": lambda: make.csv(folder / "good.csv", "ax,ay,az,gx,gy,gz", rows),
         "normal": lambda: make.normal_png(folder / "good.png"),
-    }[kind]()
+    }[modality]()
 
 
 def test_the_registry_has_the_eight_kinds_in_order():
     assert list(MODALITIES) == ["image", "video", "audio", "point", "fmri", "imu", "depth", "normal"]
-    for kind, modality in MODALITIES.items():
-        assert modality.name == kind and modality.title and modality.icon and modality.limit_bytes > 0
+    for name, modality in MODALITIES.items():
+        assert modality.name == name and modality.title and modality.icon and modality.limit_bytes > 0
         assert all(suffix.startswith(".") for suffix in modality.suffixes) and modality.expects
 
 
 def test_kinds_of_a_name():
-    assert kinds_of("Scan.NII.GZ") == ["fmri"]
-    assert kinds_of("/a/b.png") == ["image", "depth", "normal"]
-    assert kinds_of("a.docx") == []
+    assert modalities_of("Scan.NII.GZ") == ["fmri"]
+    assert modalities_of("/a/b.png") == ["image", "depth", "normal"]
+    assert modalities_of("a.docx") == []
 
 
 def test_importing_is_light():
@@ -64,48 +64,48 @@ def test_unknown_kind():
         load("smell", "a.png")
 
 
-@pytest.mark.parametrize("kind", MODALITIES)
+@pytest.mark.parametrize("modality", MODALITIES)
 class TestEveryKind:
-    def test_good_file_gives_sample_tensor_and_preview(self, kind, tmp_path):
-        path = good_file(kind, tmp_path)
-        sample = load(kind, str(path))
-        assert sample.kind == kind and sample.name == path.name and sample.summary
+    def test_good_file_gives_sample_tensor_and_preview(self, modality, tmp_path):
+        path = good_file(modality, tmp_path)
+        sample = load(modality, str(path))
+        assert sample.modality == modality and sample.name == path.name and sample.summary
         assert sample.array.size and sample.array.dtype in (np.uint8, np.float32)
-        tensor = MODALITIES[kind].to_tensor(sample)
+        tensor = MODALITIES[modality].to_tensor(sample)
         assert tensor.dtype.is_floating_point and bool(tensor.isfinite().all())
-        preview = MODALITIES[kind].preview(sample)
+        preview = MODALITIES[modality].preview(sample)
         assert preview.kind in ("image", "gallery", "plot") and path.name in preview.caption
         if preview.kind == "plot":
             assert len(preview.content.to_json()) < 1_000_000
 
-    def test_loading_twice_gives_the_same(self, kind, tmp_path):
-        path = good_file(kind, tmp_path)
-        first, second = (MODALITIES[kind].to_tensor(load(kind, path)) for _ in range(2))
+    def test_loading_twice_gives_the_same(self, modality, tmp_path):
+        path = good_file(modality, tmp_path)
+        first, second = (MODALITIES[modality].to_tensor(load(modality, path)) for _ in range(2))
         assert bool((first == second).all())
 
-    def test_missing_folder_and_pipe(self, kind, tmp_path, refused):
-        suffix = MODALITIES[kind].suffixes[0]
-        refused(kind, tmp_path / f"none{suffix}", "there is no such file")
+    def test_missing_folder_and_pipe(self, modality, tmp_path, refused):
+        suffix = MODALITIES[modality].suffixes[0]
+        refused(modality, tmp_path / f"none{suffix}", "there is no such file")
         (tmp_path / f"folder{suffix}").mkdir()
-        refused(kind, tmp_path / f"folder{suffix}", "this is a folder")
+        refused(modality, tmp_path / f"folder{suffix}", "this is a folder")
         os.mkfifo(tmp_path / f"pipe{suffix}")
-        refused(kind, tmp_path / f"pipe{suffix}", "not a regular file")
-        refused(kind, f"bad\0name{suffix}", "there is no such file")
+        refused(modality, tmp_path / f"pipe{suffix}", "not a regular file")
+        refused(modality, f"bad\0name{suffix}", "there is no such file")
 
-    def test_suffix(self, kind, tmp_path, refused):
+    def test_suffix(self, modality, tmp_path, refused):
         (tmp_path / "a.docx").write_bytes(b"PK")
-        refused(kind, tmp_path / "a.docx", "the name ends in .docx", MODALITIES[kind].expects)
+        refused(modality, tmp_path / "a.docx", "the name ends in .docx", MODALITIES[modality].expects)
         (tmp_path / "plain").write_bytes(b"x")
-        refused(kind, tmp_path / "plain", "no suffix")
+        refused(modality, tmp_path / "plain", "no suffix")
 
-    def test_empty(self, kind, tmp_path, refused):
-        for suffix in MODALITIES[kind].suffixes:
+    def test_empty(self, modality, tmp_path, refused):
+        for suffix in MODALITIES[modality].suffixes:
             path = tmp_path / f"a{suffix}"
             path.write_bytes(b"")
-            refused(kind, path, "the file is empty")
+            refused(modality, path, "the file is empty")
 
-    def test_other_content_under_a_known_suffix(self, kind, tmp_path, refused):
-        for suffix in MODALITIES[kind].suffixes:
+    def test_other_content_under_a_known_suffix(self, modality, tmp_path, refused):
+        for suffix in MODALITIES[modality].suffixes:
             path = tmp_path / f"a{suffix}"
             for content in (
                 b"hello, this is a letter\n",
@@ -114,27 +114,27 @@ class TestEveryKind:
                 b"\0",
             ):
                 path.write_bytes(content)
-                refused(kind, path)
+                refused(modality, path)
 
-    def test_too_many_bytes(self, kind, tmp_path, refused):
-        path = tmp_path / f"a{MODALITIES[kind].suffixes[0]}"
+    def test_too_many_bytes(self, modality, tmp_path, refused):
+        path = tmp_path / f"a{MODALITIES[modality].suffixes[0]}"
         with open(path, "wb") as file:
-            file.truncate(MODALITIES[kind].limit_bytes + 1)
-        refused(kind, path, "at most", "MB")
+            file.truncate(MODALITIES[modality].limit_bytes + 1)
+        refused(modality, path, "at most", "MB")
 
-    def test_unknown_option(self, kind, tmp_path, refused):
-        refused(kind, good_file(kind, tmp_path), "unknown option 'colour'", colour=1)
+    def test_unknown_option(self, modality, tmp_path, refused):
+        refused(modality, good_file(modality, tmp_path), "unknown option 'colour'", colour=1)
 
-    def test_cut_short(self, kind, tmp_path, refused):
-        path = good_file(kind, tmp_path)
+    def test_cut_short(self, modality, tmp_path, refused):
+        path = good_file(modality, tmp_path)
         data = path.read_bytes()
         for share in (0.02, 0.3, 0.6, 0.9):
             path.write_bytes(data[: int(share * len(data))])
-            if kind != "imu":  # a shorter table of numbers is a table of numbers
-                refused(kind, path)
+            if modality != "imu":  # a shorter table of numbers is a table of numbers
+                refused(modality, path)
 
-    def test_damaged_bytes_never_raise_anything_else(self, kind, tmp_path):
-        path = good_file(kind, tmp_path)
+    def test_damaged_bytes_never_raise_anything_else(self, modality, tmp_path):
+        path = good_file(modality, tmp_path)
         data, rng = path.read_bytes(), random.Random(0)
         for _ in range(25):
             damaged = bytearray(data)
@@ -142,16 +142,16 @@ class TestEveryKind:
                 damaged[rng.randrange(min(len(data), 500))] = rng.randrange(256)
             path.write_bytes(damaged)
             try:
-                sample = load(kind, path)
+                sample = load(modality, path)
             except FileError as error:
                 assert "\n" not in str(error)
             else:
-                assert bool(MODALITIES[kind].to_tensor(sample).isfinite().all())
+                assert bool(MODALITIES[modality].to_tensor(sample).isfinite().all())
 
-    def test_long_and_odd_names_are_shortened(self, kind, tmp_path, refused):
-        path = tmp_path / ("a\n" + "b" * 150 + MODALITIES[kind].suffixes[0])
+    def test_long_and_odd_names_are_shortened(self, modality, tmp_path, refused):
+        path = tmp_path / ("a\n" + "b" * 150 + MODALITIES[modality].suffixes[0])
         path.write_bytes(b"")
-        refused(kind, path, "…")
+        refused(modality, path, "…")
 
 
 def test_a_file_of_another_kind_names_that_kind(tmp_path, refused):

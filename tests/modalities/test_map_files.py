@@ -77,22 +77,22 @@ def flat_map(folder):
     return folder / "flat.npy"
 
 
-@pytest.mark.parametrize("kind", ["depth", "normal"])
-def test_picture_beside_the_map_comes_first(kind, tmp_path, refused):
+@pytest.mark.parametrize("modality", ["depth", "normal"])
+def test_picture_beside_the_map_comes_first(modality, tmp_path, refused):
     path = tmp_path / "map.png"
-    if kind == "depth":
+    if modality == "depth":
         Image.fromarray(make.depth_mm(64, 64)).save(path)
     else:
         make.normal_png(path)
     Image.new("RGB", (128, 128), (255, 0, 0)).save(tmp_path / "photo.jpg")
-    sample = load(kind, path, picture=tmp_path / "photo.jpg")
+    sample = load(modality, path, picture=tmp_path / "photo.jpg")
     assert sample.picture.shape == (128, 128, 3) and not sample.notes
-    tensor = MODALITIES[kind].to_tensor(sample, mean=(0, 0, 0), std=(1, 1, 1))
+    tensor = MODALITIES[modality].to_tensor(sample, mean=(0, 0, 0), std=(1, 1, 1))
     assert tensor.shape == (2, 3, 224, 224)
     assert float(tensor[0, 0].mean()) > 0.98 and float(tensor[0, 1].mean()) < 0.02
     Image.new("RGB", (300, 100)).save(tmp_path / "wide.png")
-    assert "proportions" in load(kind, path, picture=tmp_path / "wide.png").notes[0]
-    refused(kind, path, "nothing.png", picture=tmp_path / "nothing.png")
+    assert "proportions" in load(modality, path, picture=tmp_path / "wide.png").notes[0]
+    refused(modality, path, "nothing.png", picture=tmp_path / "nothing.png")
 
 
 def test_large_maps_are_refused_from_the_header(tmp_path, refused):

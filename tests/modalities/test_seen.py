@@ -10,45 +10,45 @@ import soundfile
 from PIL import Image
 
 from onellm.errors import FileError
-from onellm.modalities import MODALITIES, Sample, Seen, load
+from onellm.modalities import MODALITIES, Coverage, Sample, load
 
 PACKAGE = Path(__file__).resolve().parents[2] / "onellm"
 CONFIGS = {"tiny": PACKAGE / "pretrained/onellm-tiny/config.json", "7b": PACKAGE / "model/presets/onellm-7b.json"}
 SETTINGS = {
-    name: {kind: part.get("input", {}) for kind, part in json.loads(path.read_text())["modalities"].items()}
+    name: {modality: part.get("input", {}) for modality, part in json.loads(path.read_text())["modalities"].items()}
     for name, path in CONFIGS.items()
 }
 both = pytest.mark.parametrize("model", CONFIGS)
 
 
-def seen_and_tensor(kind, sample, settings):
-    return MODALITIES[kind].seen(sample, **settings), MODALITIES[kind].to_tensor(sample, **settings).numpy()
+def seen_and_tensor(modality, sample, settings):
+    return MODALITIES[modality].coverage(sample, **settings), MODALITIES[modality].to_tensor(sample, **settings).numpy()
 
 
 @both
-@pytest.mark.parametrize("kind", ["image", "depth", "normal"])
-def test_pixels(kind, model, tmp_path):
-    settings = SETTINGS[model][kind]
+@pytest.mark.parametrize("modality", ["image", "depth", "normal"])
+def test_pixels(modality, model, tmp_path):
+    settings = SETTINGS[model][modality]
     path = tmp_path / "a.png"
-    if kind == "image":
+    if modality == "image":
         Image.fromarray(make.picture(1920, 1080)).save(path)
-    elif kind == "depth":
+    elif modality == "depth":
         Image.fromarray(make.depth_mm(1920, 1080)).save(path)
     else:
         make.normal_png(path, 1000)
-    seen, tensor = seen_and_tensor(kind, load(kind, path), settings)
+    seen, tensor = seen_and_tensor(modality, load(modality, path), settings)
     height, width = tensor.shape[-2:]
     assert seen.used == f"{width} × {height}" and seen.unit == "pixels"
-    assert seen.of == ("1,000 × 1,000" if kind == "normal" else "1,920 × 1,080")
+    assert seen.of == ("1,000 × 1,000" if modality == "normal" else "1,920 × 1,080")
 
 
 def test_pixels_of_small_and_of_reduced_pictures(tmp_path):
     Image.fromarray(make.picture(64, 48)).save(tmp_path / "small.png")
     sample, image = load("image", tmp_path / "small.png"), MODALITIES["image"]
-    assert image.seen(sample, **SETTINGS["7b"]["image"]) == Seen("48 × 48", "64 × 48", "pixels")
-    assert image.seen(sample, **SETTINGS["tiny"]["image"]).whole  # its second view cuts nothing off
+    assert image.coverage(sample, **SETTINGS["7b"]["image"]) == Coverage("48 × 48", "64 × 48", "pixels")
+    assert image.coverage(sample, **SETTINGS["tiny"]["image"]).whole  # its second view cuts nothing off
     Image.fromarray(make.picture(3000, 300)).save(tmp_path / "large.png")
-    assert image.seen(load("image", tmp_path / "large.png"), size=224).of == "3,000 × 300"
+    assert image.coverage(load("image", tmp_path / "large.png"), size=224).of == "3,000 × 300"
 
 
 @both
@@ -58,7 +58,7 @@ def test_frames(model, frames, tmp_path):
     sample = load("video", make.video(tmp_path / "a.mp4", frames=frames))
     seen, tensor = seen_and_tensor("video", sample, settings)
     brightness = {round(float(level), 4) for level in tensor.mean(axis=(1, 2, 3))}  # every frame has its own
-    assert seen == Seen(str(len(brightness)), str(frames), "frames")
+    assert seen == Coverage(str(len(brightness)), str(frames), "frames")
     assert np.allclose(sample.times_s * sample.rate_hz, np.round(sample.times_s * sample.rate_hz), atol=0.01)
     preview = MODALITIES["video"].preview(sample, **settings)
     assert len(preview.content) == len(preview.labels) == len(brightness)
@@ -73,7 +73,7 @@ def test_seconds_of_sound(model, seconds):
     audio = MODALITIES["audio"]
     seen, before = seen_and_tensor("audio", sample, settings)
     parts = audio.heard(sample, **settings)
-    assert seen == Seen.seconds(sum(end - start for start, end in parts), seconds)
+    assert seen == Coverage.seconds(sum(end - start for start, end in parts), seconds)
     inside = np.zeros(len(sample.array), bool)
     for start, end in parts:
         inside[round(start * 16000) : round(end * 16000)] = True
@@ -89,7 +89,7 @@ def test_seconds_of_sound(model, seconds):
 
 def test_seconds_of_a_sound_that_was_cut(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.tile(make.tone(1, 8000), 70), 8000)
-    assert MODALITIES["audio"].seen(load("audio", tmp_path / "a.wav")).of == "70.0"
+    assert MODALITIES["audio"].coverage(load("audio", tmp_path / "a.wav")).of == "70.0"
 
 
 @both
@@ -98,7 +98,7 @@ def test_points(model, count):
     cloud = np.random.default_rng(0).random((count, 6), np.float32)
     sample = Sample("point", "a.npy", cloud, "")
     seen, tensor = seen_and_tensor("point", sample, SETTINGS[model]["point"])
-    assert seen == Seen(f"{len(np.unique(tensor, axis=0)):,}", f"{count:,}", "points")
+    assert seen == Coverage(f"{len(np.unique(tensor, axis=0)):,}", f"{count:,}", "points")
 
 
 @both
@@ -107,10 +107,10 @@ def test_voxels(model):
     shape = settings.get("grid", [settings["voxels"]])
     sample = Sample("fmri", "a.npy", np.random.default_rng(0).random((2, *shape), np.float32), "")
     seen, tensor = seen_and_tensor("fmri", sample, settings)
-    assert seen == Seen(f"{tensor.size:,}", f"{tensor.size:,}", "voxels") and seen.whole
+    assert seen == Coverage(f"{tensor.size:,}", f"{tensor.size:,}", "voxels") and seen.whole
     wrong = Sample("fmri", "a.npy", np.ones((1, 5, 5, 5), np.float32), "")
     with pytest.raises(FileError) as told:
-        MODALITIES["fmri"].seen(wrong, **settings)
+        MODALITIES["fmri"].coverage(wrong, **settings)
     with pytest.raises(FileError) as raised:
         MODALITIES["fmri"].to_tensor(wrong, **settings)
     assert str(told.value) == str(raised.value)

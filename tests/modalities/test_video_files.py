@@ -64,7 +64,7 @@ def test_suffix_and_container_may_differ(tmp_path):
 def test_soundtrack(tmp_path):
     for name, codec in (("a.mp4", "libx264"), ("a.webm", "libvpx-vp9")):
         sample = MODALITIES["video"].soundtrack(video(tmp_path / name, codec, sound=True))
-        assert sample.kind == "audio" and sample.rate_hz == 16000
+        assert sample.modality == "audio" and sample.rate_hz == 16000
         assert abs(len(sample.array) / 16000 - 3) < 0.1
         spectrum = np.abs(np.fft.rfft(sample.array[8000:24000]))
         assert abs(int(spectrum.argmax()) - 440) <= 1
@@ -105,16 +105,16 @@ def test_more_than_1080p_is_refused(tmp_path, refused):
 
 
 def test_long_gif_is_refused_before_decoding(tmp_path, refused, monkeypatch):
-    from onellm.limits import Limits
     from onellm.modalities import video as module
+    from onellm.utils.limits import Limits
 
     monkeypatch.setattr(module, "LIMITS", Limits(gif_decoded_pixels=8 * 30 * 40 - 1))
     refused("video", gif(tmp_path / "a.gif"), "8 frames")
 
 
 def test_long_videos_are_cut(tmp_path, monkeypatch):
-    from onellm.limits import Limits
     from onellm.modalities import video as module
+    from onellm.utils.limits import Limits
 
     path = video(tmp_path / "a.mp4")
     monkeypatch.setattr(module, "LIMITS", Limits(video_seconds=1.5))
@@ -124,8 +124,8 @@ def test_long_videos_are_cut(tmp_path, monkeypatch):
 
 
 def test_costly_videos_move_frames_to_their_key_frames(tmp_path, monkeypatch):
-    from onellm.limits import Limits
     from onellm.modalities import video as module
+    from onellm.utils.limits import Limits
 
     path = video(tmp_path / "a.mp4", frames=100, gop=20)
     monkeypatch.setattr(module, "LIMITS", Limits(video_decoded_pixels=5 * 2 * 64 * 48))

@@ -8,8 +8,8 @@ from published_checkpoint import train_tokenizer
 from published_family import SIDE, write
 from transformers import LlamaTokenizer
 
-from onellm.auto import OneLLMForConditionalGeneration
-from onellm.model.checkpoint import convert
+from onellm.hub.convert import convert
+from onellm.model.auto import OneLLMForConditionalGeneration
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from onellm.model.gated import ADDED
-from onellm.processor import READER
+from onellm.model.idefics import ADDED
+from onellm.model.processing import READER
 
 WORDS, IMAGE = 320, 310  # of the LLM; theirs for a picture
 

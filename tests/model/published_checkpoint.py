@@ -73,15 +73,15 @@ def published_shapes(
     affine("conv1.fmri", width * voxel_tokens, voxels)
     found["conv1.imu.weight"] = (width, 6, 10)
     counts = {"audio": 12 * 101, "point": points, "fmri": voxel_tokens, "imu": motion - 9}
-    found.update({f"positional_embedding.{kind}": (count + 1, width) for kind, count in counts.items()})
-    for kind in KINDS:
-        found[f"resample_tokens.{kind}"] = (1, queries, width)
+    found.update({f"positional_embedding.{modality}": (count + 1, width) for modality, count in counts.items()})
+    for modality in KINDS:
+        found[f"resample_tokens.{modality}"] = (1, queries, width)
         for name, outputs in (("clip_proj1", width), ("clip_proj2", width_llm)):
-            affine(f"{name}.{kind}.0", outputs, width)
-            affine(f"{name}.{kind}.1", outputs)
-        affine(f"routers.{kind}.fc1", router_hidden, width)
-        affine(f"routers.{kind}.fc2", experts, router_hidden)
-        found[f"start_tag.{kind}"] = found[f"end_tag.{kind}"] = (1, 1, width_llm)
+            affine(f"{name}.{modality}.0", outputs, width)
+            affine(f"{name}.{modality}.1", outputs)
+        affine(f"routers.{modality}.fc1", router_hidden, width)
+        affine(f"routers.{modality}.fc2", experts, router_hidden)
+        found[f"start_tag.{modality}"] = found[f"end_tag.{modality}"] = (1, 1, width_llm)
     return {f"llma.{key}": shape for key, shape in found.items()}
 
 

@@ -133,10 +133,10 @@ def mplug_owl_lora():
 
 def imagebind():
     keys = Keys()
-    for kind, width, heads_out in (("vision", W, 24), ("audio", 24, 24), ("thermal", 16, 24)):
-        before, trunk = f"modality_preprocessors.{kind}", f"modality_trunks.{kind}"
+    for modality, width, heads_out in (("vision", W, 24), ("audio", 24, 24), ("thermal", 16, 24)):
+        before, trunk = f"modality_preprocessors.{modality}", f"modality_trunks.{modality}"
         keys[f"{before}.cls_token"] = (1, 1, width)
-        keys[f"{before}.pos_embedding_helper.pos_embed"] = (1, 5 if kind == "vision" else 12 * 19 + 1, width)
+        keys[f"{before}.pos_embedding_helper.pos_embed"] = (1, 5 if modality == "vision" else 12 * 19 + 1, width)
         for layer in (f"{trunk}.blocks.{index}" for index in range(2)):
             keys[f"{layer}.attn.in_proj_weight"], keys[f"{layer}.attn.in_proj_bias"] = (3 * width, width), (3 * width,)
             keys.linear(f"{layer}.attn.out_proj", width, width)
@@ -144,11 +144,11 @@ def imagebind():
             keys.norm(f"{layer}.norm_2", width)
             keys.linear(f"{layer}.mlp.fc1", 4 * width, width)
             keys.linear(f"{layer}.mlp.fc2", width, 4 * width)
-            if kind != "vision":
+            if modality != "vision":
                 keys[f"{layer}.attn.bias_k"] = keys[f"{layer}.attn.bias_v"] = (1, 1, width)
-        keys.norm(f"modality_heads.{kind}.0", width)
-        keys.linear(f"modality_heads.{kind}.2", heads_out, width, bias=False)
-        keys[f"modality_postprocessors.{kind}.1.log_logit_scale"] = ()
+        keys.norm(f"modality_heads.{modality}.0", width)
+        keys.linear(f"modality_heads.{modality}.2", heads_out, width, bias=False)
+        keys[f"modality_postprocessors.{modality}.1.log_logit_scale"] = ()
     keys.norm("modality_trunks.vision.pre_transformer_layer.0", W)
     keys["modality_preprocessors.vision.rgbt_stem.proj.1.weight"] = (W, 3, 2, PATCH, PATCH)
     keys["modality_preprocessors.audio.rgbt_stem.proj.weight"] = (24, 1, 16, 16)

@@ -7,7 +7,7 @@ from torch import nn
 
 from onellm.errors import ModelError
 from onellm.model.adapters import RoutedAdapter, RoutedAdapters
-from onellm.model.config import OneLLMConfig
+from onellm.model.configuration import OneLLMConfig
 
 SETTINGS = {"type": "routed", "rank": 4, "groups": 2, "temperature": 3.0}
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
@@ -136,7 +136,7 @@ def test_training_reaches_everything(routed, tensors):
 
 @torch.no_grad()
 def test_saved_and_optimised_for_the_cpu(routed, tensors, tmp_path):
-    from onellm.model.cpu import optimise
+    from onellm.model.runtime.cpu import optimise
 
     ids, media = prompt(routed, "image"), {"image": [tensors["image"]]}
     expected = routed(ids, media=media).logits
@@ -200,8 +200,8 @@ def test_in_the_encoder(make_model, tensors, looks):
 
 
 def test_the_published_number_of_trained_parameters():
-    from onellm.auto import OneLLMForConditionalGeneration
-    from train.parts import freeze
+    from onellm.model.auto import OneLLMForConditionalGeneration
+    from train.modules import freeze
 
     with torch.device("meta"):
         model = OneLLMForConditionalGeneration(OneLLMConfig.from_preset("lavin-7b"))

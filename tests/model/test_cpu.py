@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
-from onellm.model import cpu
-from onellm.model.attention import LONG, attend
-from onellm.model.cache import GrowingCache
+from onellm.model.runtime import cpu
+from onellm.model.runtime.attention import LONG, attend
+from onellm.model.runtime.kv_cache import GrowingCache
 
 GROUPED = {"text_config": {"num_attention_heads": 4, "num_key_value_heads": 2}}
 ADAPTER = {"adapter": {"r": 2, "target_modules": ["q_proj", "v_proj", "o_proj"]}}
@@ -20,10 +20,10 @@ def replace_even_small_layers(monkeypatch):
     monkeypatch.setattr(cpu, "WIDE", 0)
 
 
-def prompt(model, *kinds):
+def prompt(model, *modalities):
     ids = [3, 4]
-    for kind in kinds:
-        ids += [model.config.modalities[kind]["token_id"]] * model.config.length_of(kind)
+    for modality in modalities:
+        ids += [model.config.modalities[modality]["token_id"]] * model.config.length_of(modality)
     return torch.tensor([ids + [7]])
 
 
@@ -44,10 +44,10 @@ def test_float32_gives_the_same_logits(make_model, tensors, changes):
     fast = cpu.optimise(copy.deepcopy(plain))
     assert not [m for m in fast.language_model.modules() if type(m) is torch.nn.Linear and m.in_features > 2]
     with torch.inference_mode():
-        for kind, tensor in tensors.items():
-            ids = prompt(plain, kind)
-            expected = plain(ids, media={kind: [tensor]}).logits
-            assert torch.allclose(fast(ids, media={kind: [tensor]}).logits, expected, atol=2e-5), kind
+        for modality, tensor in tensors.items():
+            ids = prompt(plain, modality)
+            expected = plain(ids, media={modality: [tensor]}).logits
+            assert torch.allclose(fast(ids, media={modality: [tensor]}).logits, expected, atol=2e-5), modality
         text = torch.tensor([[3, 9, 7]])
         assert torch.allclose(fast(text).logits, plain(text).logits, atol=2e-5)
 
@@ -62,7 +62,7 @@ def test_generation_of_a_padded_batch_is_the_same(make_model, tensors, changes, 
     ids = torch.cat([long, torch.nn.functional.pad(torch.tensor([[3, 9, 7]]), (long.shape[1] - 3, 0))])
     mask = torch.ones_like(ids)
     mask[1, :-3] = 0
-    media = {kind: [tensors[kind]] for kind in ("image", "imu")}
+    media = {modality: [tensors[modality]] for modality in ("image", "imu")}
     settings = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "attention_mask": mask, "media": media}
     expected = plain.generate(ids, **settings)
     settings |= {"past_key_values": GrowingCache()} if cache == "growing" else {"cache_implementation": cache}
@@ -73,11 +73,11 @@ def test_8_bits_stay_close(make_model, tensors):
     plain = awake(make_model(**ADAPTER))
     fast = cpu.optimise(copy.deepcopy(plain), int8=True)
     with torch.inference_mode():
-        for kind, tensor in tensors.items():
-            ids = prompt(plain, kind)
-            expected = plain(ids, media={kind: [tensor]}).logits
-            error = (fast(ids, media={kind: [tensor]}).logits - expected).norm() / expected.norm()
-            assert 1e-6 < error < 0.1, kind
+        for modality, tensor in tensors.items():
+            ids = prompt(plain, modality)
+            expected = plain(ids, media={modality: [tensor]}).logits
+            error = (fast(ids, media={modality: [tensor]}).logits - expected).norm() / expected.norm()
+            assert 1e-6 < error < 0.1, modality
 
 
 @pytest.mark.parametrize("linear", [cpu.PackedLinear, cpu.Int8Linear, cpu.Int8ProductLinear])
@@ -126,9 +126,9 @@ def test_routers_fold_unless_they_see_the_input(make_model, tensors):
     for router, folds in (("sigmoid", True), ("sparse", True), ("input_aware", False)):
         model = awake(make_model(projector={"router": router}))
         with torch.inference_mode():
-            before = model.soft_words("audio", [tensors["audio"]] * 2)
+            before = model.soft_tokens("audio", [tensors["audio"]] * 2)
             model.projector.fold()
-            assert torch.allclose(model.soft_words("audio", [tensors["audio"]] * 2), before, atol=1e-6)
+            assert torch.allclose(model.soft_tokens("audio", [tensors["audio"]] * 2), before, atol=1e-6)
         assert (sum(p.numel() for p in model.projector.routers.parameters()) == 0) == folds
 
 

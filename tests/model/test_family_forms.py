@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from published_family import HIDDEN, PATCH, SIDE, WIDE, Keys, W, blip2_models, lavis, write_llm
 from torch import nn
 
-from onellm.auto import OneLLMForConditionalGeneration
-from onellm.model.checkpoint import convert
+from onellm.hub.convert import convert
+from onellm.model.auto import OneLLMForConditionalGeneration
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def test_minigpt_4_sees_what_blip_2_of_transformers_sees(tmp_path, picture):
     assert (model.encode("image", picture[None]) - features).abs().max() < 1e-5
     read = qformer(query_embeds=base["query_tokens"], encoder_hidden_states=features).last_hidden_state
     words = F.linear(read, own["llama_proj.weight"], own["llama_proj.bias"])
-    assert (model.soft_words("image", [picture]) - words).abs().max() < 1e-5 and words.std() > 0.1
+    assert (model.soft_tokens("image", [picture]) - words).abs().max() < 1e-5 and words.std() > 0.1
 
 
 @torch.no_grad()
@@ -71,15 +71,15 @@ def test_mplug_owl_computes_its_published_form(converted, picture):
         gated = F.silu(linear(f"{at}.output.mlp.w1", inner)) * linear(f"{at}.output.mlp.w3", inner)
         q = q + linear(f"{at}.output.mlp.w2", norm(f"{at}.output.mlp.ffn_ln", gated, 1e-6))
     words = torch.cat([linear("abstractor.visual_fc", q), p["abstractor.vit_eos"][0]])
-    assert (model.soft_words("image", [picture])[0] - words).abs().max() < 1e-5 and words.std() > 0.1
+    assert (model.soft_tokens("image", [picture])[0] - words).abs().max() < 1e-5 and words.std() > 0.1
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["image", "video", "audio"])
-def test_pandagpt_computes_its_published_form(converted, picture, kind):
+@pytest.mark.parametrize("modality", ["image", "video", "audio"])
+def test_pandagpt_computes_its_published_form(converted, picture, modality):
     """ImageBind's tower with torch's own layers, and the mean over pieces of features of length 1."""
     p, model = converted("pandagpt-7b")
-    theirs, width, heads = ("audio", 24, 3) if kind == "audio" else ("vision", W, 2)
+    theirs, width, heads = ("audio", 24, 3) if modality == "audio" else ("vision", W, 2)
 
     def layer(module, prefix):
         module.load_state_dict({name: p[f"{prefix}.{name}"] for name in module.state_dict()})
@@ -87,7 +87,7 @@ def test_pandagpt_computes_its_published_form(converted, picture, kind):
 
     def embed(piece):
         at = f"modality_preprocessors.{theirs}"
-        if kind == "audio":
+        if modality == "audio":
             tokens = F.conv2d(piece[None], p[f"{at}.rgbt_stem.proj.weight"], stride=10).flatten(2).transpose(1, 2)
             tokens = layer(nn.LayerNorm(24), f"{at}.rgbt_stem.norm_layer")(tokens)
         else:
@@ -109,9 +109,9 @@ def test_pandagpt_computes_its_published_form(converted, picture, kind):
         return F.normalize(x @ p[f"modality_heads.{theirs}.2.weight"].T, dim=-1)[0]
 
     generator = torch.Generator().manual_seed(2)
-    if kind == "image":
+    if modality == "image":
         value, pieces = picture, [picture[:, None].expand(-1, 2, -1, -1)]
-    elif kind == "video":
+    elif modality == "video":
         value = torch.randn(4, 3, SIDE, SIDE, generator=generator)
         pieces = [value[:2].transpose(0, 1), value[2:].transpose(0, 1)]
     else:
@@ -120,7 +120,7 @@ def test_pandagpt_computes_its_published_form(converted, picture, kind):
     words = (
         torch.stack([embed(piece) for piece in pieces]).mean(dim=0) @ p["llama_proj.weight"].T + p["llama_proj.bias"]
     )
-    assert (model.soft_words(kind, [value])[0, 0] - words).abs().max() < 1e-5 and words.std() > 0.05
+    assert (model.soft_tokens(modality, [value])[0, 0] - words).abs().max() < 1e-5 and words.std() > 0.05
 
 
 @torch.no_grad()
@@ -151,7 +151,7 @@ def test_lavin_computes_its_published_form(converted, picture, system):
     read = torch.stack([states[4][0, 0], states[8][0, 0]])
     low = F.silu(F.linear(read, p["adapter_proj.conv_A.weight"], p["adapter_proj.conv_A.bias"]))
     words = F.linear(low, p["adapter_proj.conv_B.weight"], p["adapter_proj.conv_B.bias"])
-    assert (model.soft_words("image", [picture])[0] - words).abs().max() < 1e-4 and words.std() > 0.05
+    assert (model.soft_tokens("image", [picture])[0] - words).abs().max() < 1e-4 and words.std() > 0.05
     assert torch.equal(model.adapters.modality.weight, p["adapter_modality_embedding.weight"])
     assert torch.equal(model.adapters.layers[1].up[0].weight, p["layers.1.adapter_attn.conv_B.weight"])
     assert torch.equal(model.adapters.layers[1].up[1].bias, p["layers.1.adapter_attn.conv_D.bias"])

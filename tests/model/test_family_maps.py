@@ -9,9 +9,9 @@ from PIL import Image
 from published_family import SYSTEMS, write
 
 import onellm
-from onellm.auto import OneLLMConfig, OneLLMProcessor
 from onellm.errors import ModelError
-from onellm.model.checkpoint import convert
+from onellm.hub.convert import convert
+from onellm.model.auto import OneLLMConfig, OneLLMProcessor
 
 
 @torch.no_grad()

@@ -22,10 +22,10 @@ from transformers.models.idefics.processing_idefics import (
 )
 
 import onellm
-from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor, model_class
 from onellm.errors import ModelError
-from onellm.model import cpu, quantize
-from onellm.model.checkpoint import convert
+from onellm.hub.convert import convert
+from onellm.model.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor, model_class
+from onellm.model.runtime import cpu, quantization
 
 LOGITS = 1e-4
 ANSWER = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "num_beams": 1, "no_repeat_ngram_size": 1}
@@ -200,13 +200,13 @@ def theirs_at_full_size(name, config):
     if name.startswith("llava"):
         return LlavaForConditionalGeneration(LlavaConfig(text_config=text))
     reads = name.startswith("instructblip")
-    kind, build = (
+    modality, build = (
         (InstructBlipConfig, InstructBlipForConditionalGeneration)
         if reads
         else (Blip2Config, Blip2ForConditionalGeneration)
     )
     qformer = {"vocab_size": 30_523} if reads else {}
-    return build(kind(text_config=text, qformer_config=qformer, vision_config={}))
+    return build(modality(text_config=text, qformer_config=qformer, vision_config={}))
 
 
 # ---- as a person uses it --------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ def test_two_questions_about_a_picture(pair, photo):
 
 
 def test_the_question_is_read_with_the_picture(pair, photo):
-    """Only where the projector reads it another question makes other soft words."""
+    """Only where the projector reads it another question makes other soft tokens."""
     _, ours = pair
     chat = onellm.load(ours.folder, quantize="none")
     for text in ("what is this", "what colour is this", "what is this"):
@@ -255,8 +255,8 @@ def test_fast_layers_of_the_cpu_say_the_same(pair, pictures, monkeypatch, int8):
     monkeypatch.setattr(cpu, "SMALL", 0)
     fast = OneLLMForConditionalGeneration.from_pretrained(ours.folder, dtype=torch.float32).eval()
     fast = cpu.optimise(fast, int8)
-    kind = cpu.Int8Linear if int8 else cpu.PackedLinear
-    assert sum(isinstance(module, kind) for module in fast.language_model.modules()) > 6
+    modality = cpu.Int8Linear if int8 else cpu.PackedLinear
+    assert sum(isinstance(module, modality) for module in fast.language_model.modules()) > 6
     ids, mask = prompts(ours, [1, 5, 6, 7, 8, 9])
     exact, near = (model(ids, attention_mask=mask, media={"image": [pictures[0]]}).logits for model in (ours, fast))
     assert (near - exact).norm() / exact.norm() < (0.05 if int8 else 1e-4)
@@ -264,7 +264,7 @@ def test_fast_layers_of_the_cpu_say_the_same(pair, pictures, monkeypatch, int8):
 
 def test_the_estimate_is_what_the_model_holds(pair):
     _, ours = pair
-    told = quantize.estimate(ours.config, "none", torch.float32, context=60)
+    told = quantization.estimate(ours.config, "none", torch.float32, context=60)
     assert sum(told.weights.values()) == sum(tensor.nbytes for tensor in [*ours.parameters(), *ours.buffers()])
 
 
@@ -325,7 +325,7 @@ def test_gated_layers_at_their_published_size():
         model = model_class(config)(config)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert count == 8_929_687_824
-    told = quantize.estimate(config, "none", torch.bfloat16)
+    told = quantization.estimate(config, "none", torch.bfloat16)
     assert sum(told.weights.values()) == 2 * count + sum(
         buffer.numel() * (2 if buffer.is_floating_point() else buffer.itemsize) for buffer in model.buffers()
     )

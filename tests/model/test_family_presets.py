@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaTokenizer
 
-from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor
+from onellm.model.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor
 from onellm.model.encoder import UniversalEncoder
 
 OWL = (

@@ -1,4 +1,4 @@
-"""Merged soft words: averages of runs of neighbours, in order, and a long file in the prompt."""
+"""Merged soft tokens: averages of runs of neighbours, in order, and a long file in the prompt."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def test_enough_room_changes_nothing(words):
 
 def read(model, windows):
     """What merging is to give: the windows one by one, tags once."""
-    alone = [model.soft_words("imu", [tensor])[0] for tensor in windows.tensors]
+    alone = [model.soft_tokens("imu", [tensor])[0] for tensor in windows.tensors]
     merged, _ = Merge()(torch.stack([one[1:-1] for one in alone]), windows.kept)
     return torch.cat([alone[0][:1], *merged, alone[0][-1:]])
 
@@ -65,17 +65,19 @@ def windows():
 
 
 def test_a_file_in_windows_stands_in_the_prompt_between_its_tags(model, windows, tensors):
-    imu, image = (model.config.modalities[kind]["token_id"] for kind in ("imu", "image"))
+    imu, image = (model.config.modalities[modality]["token_id"] for modality in ("imu", "image"))
     ids = torch.tensor([[1, *[imu] * 8, 9, *[image] * 5, *[imu] * 5, 8]])
     media = {"imu": [windows, tensors["imu"]], "image": [tensors["image"]]}
     with torch.no_grad():
         embeds = model.embed(ids, media)[0]
         expected = read(model, windows)
         assert expected.shape[0] == 8 and torch.allclose(embeds[1:9], expected, atol=1e-5)
-        assert torch.allclose(embeds[15:20], model.soft_words("imu", [tensors["imu"]])[0], atol=1e-5)
-        soft = {"imu": model.file_words("imu", media["imu"]), "image": model.file_words("image", media["image"])}
+        assert torch.allclose(embeds[15:20], model.soft_tokens("imu", [tensors["imu"]])[0], atol=1e-5)
+        soft = {"imu": model.media_embeds("imu", media["imu"]), "image": model.media_embeds("image", media["image"])}
         given = {"max_new_tokens": 4, "do_sample": False}
-        assert torch.equal(model.generate(ids, media, **given), model.generate(ids, soft, words=True, **given))
+        assert torch.equal(
+            model.generate(ids, media, **given), model.generate(ids, soft, media_are_embeds=True, **given)
+        )
     with pytest.raises(ValueError, match="of it need 16"):
         model.embed(ids[:, 1:], {**media, "imu": [windows, windows]})
 
@@ -83,11 +85,11 @@ def test_a_file_in_windows_stands_in_the_prompt_between_its_tags(model, windows,
 def test_a_cache_that_knows_the_file_is_not_encoded_again(model, windows, monkeypatch):
     imu = model.config.modalities["imu"]["token_id"]
     ids = torch.tensor([[1, *[imu] * 8, 9, 8]])
-    monkeypatch.setattr(model, "soft_words", None)
+    monkeypatch.setattr(model, "soft_tokens", None)
     model.embed(ids, {"imu": [windows]}, known=9)
 
 
 def test_what_trains_before_merging_gets_gradients(make_model, windows):
     model = make_model().train()
-    model.file_words("imu", [windows])[0].square().sum().backward()
+    model.media_embeds("imu", [windows])[0].square().sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.projector.output_proj["imu"].parameters())

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from onellm.errors import ModelError
-from onellm.model.config import OneLLMConfig
-from onellm.model.outputs import Grammar, find, spans, unfinished
+from onellm.model.configuration import OneLLMConfig
+from onellm.model.output_heads import Grammar, find, spans, unfinished
 
 CODES = {"size": 16, "codes": 8, "dim": 4, "encoder": [8, 8], "decoder": [8, 8], "blocks": 1}  # 4 x 4 = 16 codes
 SIGNALS = {"type": "representation", "tokens": 3, "queries": 2, "width": 6, "hidden": 16, "layers": 1, "ffn": 16}
@@ -65,8 +65,8 @@ def test_cached_generation_is_uncached_and_outputs_are_whole(drawing):
     answer = written[0, 2:].tolist()
     assert (image, 0) in find(answer, drawing.config.spans)
     assert all(token < 64 or token in (FIRST, image.first) for token in answer[20:21])
-    ((kind, tokens, picture), *_) = drawing.make(written, 2)
-    assert kind == "image" and tokens == answer[:20] and picture.shape == (3, 16, 16)
+    ((modality, tokens, picture), *_) = drawing.make(written, 2)
+    assert modality == "image" and tokens == answer[:20] and picture.shape == (3, 16, 16)
     assert 0 <= float(picture.min()) <= float(picture.max()) <= 1
 
 
@@ -87,7 +87,7 @@ def test_grammar_forces_signals_in_their_order(drawing):
 
 @pytest.mark.parametrize("int8", [False, True])
 def test_the_fast_cpu_path_says_the_same(make_model, int8, monkeypatch):
-    from onellm.model import cpu
+    from onellm.model.runtime import cpu
 
     monkeypatch.setattr(cpu, "SMALL", 0)  # the head is replaced too
     model = make_model(outputs=OUTPUTS, adapter=LORA)

@@ -37,9 +37,9 @@ def inputs():
 
 @pytest.fixture(scope="module", params=["as loaded", "for the CPU"])
 def model(request, tmp_path_factory):
-    from onellm.auto import OneLLMForConditionalGeneration
-    from onellm.model.checkpoint import convert
-    from onellm.model.cpu import optimise
+    from onellm.hub.convert import convert
+    from onellm.model.auto import OneLLMForConditionalGeneration
+    from onellm.model.runtime.cpu import optimise
 
     params = {
         "n_heads": settings["llm"]["n_heads"],
@@ -53,15 +53,17 @@ def model(request, tmp_path_factory):
     return model if request.param == "as loaded" else optimise(model)
 
 
-def media(kind, inputs):
+def media(modality, inputs):
     """The tensor our model takes for the fixture's input: [...] of one file."""
-    value = inputs[PUBLISHED.get(kind, kind)][0]
-    return value.flatten() if kind == "fmri" else value
+    value = inputs[PUBLISHED.get(modality, modality)][0]
+    return value.flatten() if modality == "fmri" else value
 
 
-def prompt(model, kind, ids):
+def prompt(model, modality, ids):
     """Bos, the file's placeholders, the rest of the prompt."""
-    places = [model.config.modalities[kind]["token_id"]] * model.config.length_of(kind) if kind != "text" else []
+    places = (
+        [model.config.modalities[modality]["token_id"]] * model.config.length_of(modality) if modality != "text" else []
+    )
     return torch.tensor([[*ids[:1].tolist(), *places, *ids[1:].tolist()]])
 
 
@@ -70,42 +72,43 @@ def largest_error(ours, published):
     return (ours - published).abs().max().item()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("modality", KINDS)
 @torch.no_grad()
-def test_features_and_soft_words(model, inputs, kind):
-    name = PUBLISHED.get(kind, kind)
-    features = model.encode(kind, media(kind, inputs)[None])
+def test_features_and_soft_words(model, inputs, modality):
+    name = PUBLISHED.get(modality, modality)
+    features = model.encode(modality, media(modality, inputs)[None])
     assert largest_error(features, outputs[f"{name}.clip_feats"]) < FEATURES
     # from the published features, so that an error here is the projection's
-    words = model.projector.words(outputs[f"{name}.clip_feats"], kind)
+    words = model.projector.words(outputs[f"{name}.clip_feats"], modality)
     assert largest_error(words, outputs[f"{name}.tokens"]) < TOKENS
-    assert largest_error(model.projector.words(features, kind), outputs[f"{name}.tokens"]) < TOKENS
+    assert largest_error(model.projector.words(features, modality), outputs[f"{name}.tokens"]) < TOKENS
     assert (
-        largest_error(model.projector.output_proj[kind](outputs[f"{name}.mixed"]), outputs[f"{name}.tokens"]) < TOKENS
+        largest_error(model.projector.output_proj[modality](outputs[f"{name}.mixed"]), outputs[f"{name}.tokens"])
+        < TOKENS
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("modality", KINDS)
 @torch.no_grad()
-def test_router(model, kind):
-    published = outputs[f"{PUBLISHED.get(kind, kind)}.router_logits"].sigmoid()
-    queries = model.projector.queries[kind][None]
-    weights = model.projector.routers[kind](queries, torch.zeros_like(queries))
+def test_router(model, modality):
+    published = outputs[f"{PUBLISHED.get(modality, modality)}.router_logits"].sigmoid()
+    queries = model.projector.queries[modality][None]
+    weights = model.projector.routers[modality](queries, torch.zeros_like(queries))
     assert largest_error(weights, published / published.sum(dim=-1, keepdim=True)) < TOKENS
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "text"])
+@pytest.mark.parametrize("modality", [*KINDS, "text"])
 @torch.no_grad()
-def test_logits_and_greedy_answer(model, inputs, kind):
-    name = PUBLISHED.get(kind, kind)
-    files = {} if kind == "text" else {kind: [media(kind, inputs)]}
+def test_logits_and_greedy_answer(model, inputs, modality):
+    name = PUBLISHED.get(modality, modality)
+    files = {} if modality == "text" else {modality: [media(modality, inputs)]}
     start, caption = inputs[f"{name}.prompt"], inputs[f"{name}.caption"]
 
-    ids = prompt(model, kind, caption)
+    ids = prompt(model, modality, caption)
     logits = model(ids, media=files).logits[:, -len(caption) :]  # the end tag predicts the first text token
     assert largest_error(logits, outputs[f"{name}.logits"]) < LOGITS
 
-    ids, count = prompt(model, kind, start), settings["n_gen"]
+    ids, count = prompt(model, modality, start), settings["n_gen"]
     options = {"max_new_tokens": count, "min_new_tokens": 0, "do_sample": False, "eos_token_id": -1}
     out = model.generate(ids, media=files, output_logits=True, return_dict_in_generate=True, **options)
     assert out.sequences[0, ids.shape[1] :].tolist() == outputs[f"{name}.greedy_full"].tolist()

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from onellm.errors import ModelError
-from onellm.model.config import PRESETS, ROUTERS, OneLLMConfig, merge
+from onellm.model.configuration import PRESETS, ROUTERS, OneLLMConfig, merge
 
 
 def test_7b_builds_with_the_published_parameter_count():
     """7,597,224,217 parameters, less the 39,382,273 of CLIP's unused text tower and output projection."""
-    from onellm.auto import OneLLMForConditionalGeneration
+    from onellm.model.auto import OneLLMForConditionalGeneration
 
     with torch.device("meta"):
         model = OneLLMForConditionalGeneration(OneLLMConfig.from_preset("onellm-7b"))
@@ -18,11 +18,11 @@ def test_7b_builds_with_the_published_parameter_count():
 
 def test_7b_token_counts_are_the_published_ones():
     """Tokens with the class token, as the published positional embeddings have them."""
-    from onellm.auto import OneLLMForConditionalGeneration
+    from onellm.model.auto import OneLLMForConditionalGeneration
 
     with torch.device("meta"):
         model = OneLLMForConditionalGeneration(OneLLMConfig.from_preset("onellm-7b"))
-    counts = {kind: model.tokenizer_for(kind).count + 1 for kind in model.config.modalities}
+    counts = {modality: model.tokenizer_for(modality).count + 1 for modality in model.config.modalities}
     assert counts == {
         "image": 257,
         "video": 257,
@@ -122,11 +122,11 @@ def test_anchored_words_are_mixtures_of_the_vocabulary():
 
 
 def test_stem_tokens_take_a_picture_beside_a_map():
-    from onellm.model.stems import YamNet
-    from onellm.model.tokenizers import StemTokens
+    from onellm.model.backbones import YamNet
+    from onellm.model.tokenizers import BackboneTokens
 
     torch.manual_seed(0)
-    tokens = StemTokens(16, YamNet().eval(), ["mixture", "pooled"], picture=True)
+    tokens = BackboneTokens(16, YamNet().eval(), ["mixture", "pooled"], picture=True)
     single, pair = (tokens.extract(torch.rand(1, frames, 1, 96, 64)) for frames in (1, 2))
     assert single.shape == (1, 1, 521 + 1024)
     assert tokens(single).shape == (1, 2, 16)

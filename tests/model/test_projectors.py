@@ -1,4 +1,4 @@
-"""Every projector under the one signature: features [B, N, D] -> soft words [B, M, D_llm]."""
+"""Every projector under the one signature: features [B, N, D] -> soft tokens [B, M, D_llm]."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def build(name, tags=(), **changes):
 @pytest.fixture
 def small_model(config):
     """Build a tiny model with a projector behind an encoder that drops the class token (4 patches)."""
-    from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration
+    from onellm.model.auto import OneLLMConfig, OneLLMForConditionalGeneration
 
     def make(name, **image):
         tokenizer = {"type": "image-patches", "size": 28, "patch": 14}
@@ -162,7 +162,7 @@ def test_unknown_names_list_the_known_ones():
 
 
 def test_a_length_that_is_not_the_models_is_told(small_model):
-    with pytest.raises(ModelError, match="kind image becomes 4 soft words.*says 7.*'length' to 4"):
+    with pytest.raises(ModelError, match="kind image becomes 4 soft tokens.*says 7.*'length' to 4"):
         small_model("linear", length=7)
 
 

@@ -20,8 +20,8 @@ from transformers import (
     pipeline,
 )
 
-from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor
-from onellm.model.cache import GrowingCache
+from onellm.model.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor
+from onellm.model.runtime.kv_cache import GrowingCache
 
 ROOT = Path(__file__).parents[2]
 PRETRAINED = ROOT / "onellm/pretrained"
@@ -29,19 +29,19 @@ ADAPTER = {"adapter": {"r": 4, "target_modules": ["q_proj", "v_proj"]}}
 TOKENS = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
 
 
-def prompt(model, *kinds, text=(3, 4)):
+def prompt(model, *modalities, text=(3, 4)):
     """Token ids: the text, every file's placeholders, then 7."""
     ids = list(text)
-    for kind in kinds:
-        ids += [model.config.modalities[kind]["token_id"]] * model.config.length_of(kind)
+    for modality in modalities:
+        ids += [model.config.modalities[modality]["token_id"]] * model.config.length_of(modality)
     return torch.tensor([ids + [7]])
 
 
-def media_of(tensors, *kinds):
+def media_of(tensors, *modalities):
     """One tensor for every kind."""
     media = {}
-    for kind in kinds:
-        media.setdefault(kind, []).append(tensors[kind])
+    for modality in modalities:
+        media.setdefault(modality, []).append(tensors[modality])
     return media
 
 
@@ -144,8 +144,10 @@ def test_a_kept_cache_continues_a_conversation(make_model, tensors, monkeypatch,
     media = media_of(tensors, *first, *second)
     expected = greedy(model, ids, media)
     encoded = []
-    plain = model.soft_words
-    monkeypatch.setattr(model, "soft_words", lambda kind, *args: encoded.append(kind) or plain(kind, *args))
+    plain = model.soft_tokens
+    monkeypatch.setattr(
+        model, "soft_tokens", lambda modality, *args: encoded.append(modality) or plain(modality, *args)
+    )
     assert torch.equal(model.generate(ids, media=media, **TOKENS, **cache), expected)
     assert encoded == second
 
@@ -269,8 +271,8 @@ def test_the_compiled_step_gives_the_same_tokens(make_model, tensors):
 @pytest.fixture
 def asked(processor, tmp_path):
     """A processor for the tiny model, and files of some kinds."""
-    for kind in ("image", "video", "depth", "normal"):
-        processor.modalities[kind]["input"] = {"size": 28}
+    for modality in ("image", "video", "depth", "normal"):
+        processor.modalities[modality]["input"] = {"size": 28}
     processor.modalities["point"]["input"] = {"points": 50}
     processor.modalities["imu"]["input"] = {"length": 40}
     rng = np.random.default_rng(0)
@@ -278,14 +280,14 @@ def asked(processor, tmp_path):
     Image.fromarray(rng.integers(0, 255, (30, 40, 3), np.uint8)).save(files["image"])
     np.save(files["point"], rng.random((60, 6), np.float32))
     np.save(files["imu"], rng.random((60, 6), np.float32))
-    return processor, {kind: str(path) for kind, path in files.items()}
+    return processor, {modality: str(path) for modality, path in files.items()}
 
 
-@pytest.mark.parametrize("kind", ["image", "point", "imu", "pillow"])
-def test_pipeline_answers_messages_with_any_file(model, asked, kind):
+@pytest.mark.parametrize("modality", ["image", "point", "imu", "pillow"])
+def test_pipeline_answers_messages_with_any_file(model, asked, modality):
     processor, files = asked
-    part = {"type": kind, "path": files.get(kind)}
-    if kind == "pillow":
+    part = {"type": modality, "path": files.get(modality)}
+    if modality == "pillow":
         part = {"type": "image", "image": Image.open(files["image"])}
     messages = [{"role": "user", "content": [part, {"type": "text", "text": "w9"}]}]
     inputs = processor.apply_chat_template(messages)
@@ -343,8 +345,8 @@ def test_device_maps(make_model, tensors, tmp_path, device_map):
     loaded = AutoModelForImageTextToText.from_pretrained(
         tmp_path / "model", device_map=device_map, offload_folder=tmp_path / "offload"
     )
-    kinds = ["image", "video", "point", "fmri"]
-    ids, media = prompt(model, *kinds), media_of(tensors, *kinds)
+    modalities = ["image", "video", "point", "fmri"]
+    ids, media = prompt(model, *modalities), media_of(tensors, *modalities)
     assert torch.equal(loaded.generate(ids, media=media, **TOKENS), model.generate(ids, media=media, **TOKENS))
 
 
@@ -378,7 +380,7 @@ def test_peft_trains_saves_and_reloads(model, make_model, tensors, tmp_path):
 
 
 def test_activation_checkpointing_changes_no_gradient(make_model, tensors):
-    kinds = ["image", "audio", "video"]
+    modalities = ["image", "audio", "video"]
     gradients, runs = [], []
     for enable in (False, True):
         model = make_model().train()
@@ -390,8 +392,8 @@ def test_activation_checkpointing_changes_no_gradient(make_model, tensors):
             first = next(part.children())
             name = type(part).__name__
             first.register_forward_pre_hook(lambda *_, name=name, counts=counts: counts.update([name]))
-        ids = prompt(model, *kinds)
-        model(ids, media=media_of(tensors, *kinds), labels=ids.clamp(max=63)).loss.backward()
+        ids = prompt(model, *modalities)
+        model(ids, media=media_of(tensors, *modalities), labels=ids.clamp(max=63)).loss.backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
         runs.append(counts)
     for name, gradient in gradients[0].items():

@@ -31,21 +31,21 @@ KINDS = ("image", "video", "audio", "point", "fmri", "imu", "depth", "normal")
 
 
 @functools.cache
-def seeds(kind):
+def seeds(modality):
     """Make the small files of a kind: a list of suffix and bytes."""
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        _SEEDS[kind](folder)
+        _SEEDS[modality](folder)
         made = sorted(path for path in folder.iterdir() if path.suffix not in (".mtl",))
-        examples = sorted((ROOT / "examples" / kind).iterdir(), key=lambda path: path.stat().st_size)[:2]
+        examples = sorted((ROOT / "examples" / modality).iterdir(), key=lambda path: path.stat().st_size)[:2]
         return [("".join(path.suffixes[-2:]) if ".nii" in path.name else path.suffix, path.read_bytes())
                 for path in made + examples]  # fmt: skip
 
 
-def damaged(kind, number):
+def damaged(modality, number):
     """Make a damaged file; returns its suffix and its bytes."""
-    rng = np.random.default_rng([KINDS.index(kind), number])
-    files = seeds(kind)
+    rng = np.random.default_rng([KINDS.index(modality), number])
+    files = seeds(modality)
     suffix, data = files[rng.integers(len(files))]
     others = [other for other_suffix, other in files if other_suffix == suffix]
     other = others[rng.integers(len(others))]
@@ -60,10 +60,10 @@ def damaged(kind, number):
     return suffix, data
 
 
-def write(kind, number, folder):
+def write(modality, number, folder):
     """Write a damaged file; returns its path."""
-    suffix, data = damaged(kind, number)
-    path = Path(folder) / f"{kind}_{number}{suffix}"
+    suffix, data = damaged(modality, number)
+    path = Path(folder) / f"{modality}_{number}{suffix}"
     path.write_bytes(data)
     return path
 

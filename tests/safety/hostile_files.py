@@ -31,13 +31,13 @@ class Hostile:
     """
 
     name: str
-    kinds: tuple[str, ...]
+    modalities: tuple[str, ...]
     make: Callable[[Path], None]
     fine: str = ""
     slow: bool = False
 
 
-def hostile(name, *kinds, fine="", slow=False):
+def hostile(name, *modalities, fine="", slow=False):
     """Add what the decorated function writes, or returns as bytes, to the hostile files."""
 
     def add(make):
@@ -46,7 +46,7 @@ def hostile(name, *kinds, fine="", slow=False):
             if data is not None:
                 path.write_bytes(data)
 
-        HOSTILE.append(Hostile(name, kinds, write, fine, slow))
+        HOSTILE.append(Hostile(name, modalities, write, fine, slow))
         return make
 
     return add
@@ -72,13 +72,13 @@ def patched(data, magic, offset, value, width=4, order="big"):
     return data[:at] + (value % 256**width).to_bytes(width, order) + data[at + width :]
 
 
-def example(kind):
+def example(modality):
     """Find the first bundled file of a kind."""
     for entry in json.loads((ROOT / "examples" / "examples.json").read_text(encoding="utf-8")):
-        if kind in entry["files"]:
-            given = entry["files"][kind]
+        if modality in entry["files"]:
+            given = entry["files"][modality]
             return ROOT / "examples" / (given["path"] if isinstance(given, dict) else given)
-    raise LookupError(kind)
+    raise LookupError(modality)
 
 
 # ---- no files, odd names, other kinds -------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ for _name in (
     "x" * 251 + ".png", "🧠🎬 \u202egnp.exe.png", "<img src=x onerror=alert(1)>.png", "<image>; expected nothing.csv",
     "{0} %s %(name)s $HOME `id`.ply", "-rf.npy", "file:etc:passwd.mp4", "concat:a|b.mp4", "\udcff\udcfe.png",
 ):  # fmt: skip
-    hostile(_name, next(kind for kind in KINDS if _name.endswith((FIRST_SUFFIX[kind], ".npy"))))(
+    hostile(_name, next(modality for modality in KINDS if _name.endswith((FIRST_SUFFIX[modality], ".npy"))))(
         lambda path: b"hello, this is a letter\n" * 9
     )
 
@@ -120,7 +120,7 @@ for _number, (_name, _content) in enumerate(LETTERS.items()):
 for _kind in KINDS:
     _other = KINDS[(KINDS.index(_kind) + 1) % 8]
     hostile(f"a {_kind} called{FIRST_SUFFIX[_other]}", _other, fine="?" if _kind in ("depth", "normal") else "")(
-        lambda path, kind=_kind: example(kind).read_bytes()
+        lambda path, modality=_kind: example(modality).read_bytes()
     )
 
 # the examples, cut off at three places
@@ -129,7 +129,7 @@ for _kind in KINDS:
         _suffix = "".join(example(_kind).suffixes)
         _fine = "a shorter table of numbers is a table of numbers" if _kind == "imu" else ""
         hostile(f"cut at {_share:.0%}{_suffix}", _kind, fine=_fine)(
-            lambda path, kind=_kind, share=_share: example(kind).read_bytes()[
-                : int(share * example(kind).stat().st_size)
+            lambda path, modality=_kind, share=_share: example(modality).read_bytes()[
+                : int(share * example(modality).stat().st_size)
             ]
         )

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 torch.set_num_threads(1)  # a forked process has no others
 tqdm.set_lock(threading.RLock())  # its own is shared by processes, and whoever is killed holding it never lets go
 
-from train import engine  # noqa: E402
+from train import trainer  # noqa: E402
 from train.__main__ import main  # noqa: E402
 
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
@@ -72,7 +72,7 @@ class Doom:
 
     def note_batches(self):
         """Write the step and the examples of every batch that is trained on."""
-        real = engine.StageTrainer.compute_loss
+        real = trainer.StageTrainer.compute_loss
 
         def compute_loss(trainer, model, inputs, *arguments, **options):
             if model.training:
@@ -80,7 +80,7 @@ class Doom:
                     seen.write(json.dumps([trainer.state.global_step, *inputs["keys"]]) + "\n")
             return real(trainer, model, inputs, *arguments, **options)
 
-        engine.StageTrainer.compute_loss = compute_loss
+        trainer.StageTrainer.compute_loss = compute_loss
 
     def run(self, order):
         self.order, self.count = order, 0
@@ -114,7 +114,7 @@ os.dup2(2, 1)  # what a run prints is no answer
 doom = Doom()
 sys.addaudithook(doom.audit)
 doom.watch(os, "fsync")
-doom.watch(engine.StageTrainer, "training_step")
+doom.watch(trainer.StageTrainer, "training_step")
 doom.note_batches()
 warm = False
 for line in sys.stdin:

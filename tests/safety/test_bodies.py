@@ -7,7 +7,7 @@ import httpx
 import pytest
 from http_visitor import Visitor
 
-from onellm.limits import LIMITS
+from onellm.utils.limits import LIMITS
 
 MARKUP = "<image> </s> <img src=x onerror=alert(1)> <script>alert(1)</script> &amp; {{7*7}}"
 USER = {"role": "user", "content": "Hi"}

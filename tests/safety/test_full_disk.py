@@ -11,8 +11,8 @@ import torch
 import training
 from published_checkpoint import published_state
 
-from onellm.disk import DiskFullError
-from onellm.model.checkpoint import convert
+from onellm.hub.convert import convert
+from onellm.utils.atomic import DiskFullError
 
 TOLD = re.compile(
     r"error: The disk with /\S+ is full: ([\d.,]+ MB are needed, )?[\d.,]+ MB are free; free some space and start "

@@ -9,18 +9,18 @@ import pytest
 from verdicts import judge, judge_kind
 
 
-@pytest.mark.parametrize("kind", fuzz.KINDS)
-def test_changed_files(kind, tmp_path, figure, soak):
+@pytest.mark.parametrize("modality", fuzz.KINDS)
+def test_changed_files(modality, tmp_path, figure, soak):
     count = soak(200, 2000)
 
     def try_one(number):
-        path = fuzz.write(kind, number, tmp_path)
+        path = fuzz.write(modality, number, tmp_path)
         begun_s = time.monotonic()
         try:
-            verdict, said = judge(kind, path)
+            verdict, said = judge(modality, path)
             seen = judge_kind(path)[0] if number % 4 == 0 else "not tried"
         except Exception as error:
-            raise AssertionError(f"{kind} {number}: {error}") from error
+            raise AssertionError(f"{modality} {number}: {error}") from error
         finally:
             path.unlink()
         return verdict, seen, said, time.monotonic() - begun_s, number
@@ -30,10 +30,10 @@ def test_changed_files(kind, tmp_path, figure, soak):
     verdicts = collections.Counter(result[0] for result in results)
     for verdict, _, said, seconds, number in results:
         if verdict == "died" or seconds > 5:
-            print(f"{kind} {number}: {said} ({seconds:.1f} s)")
+            print(f"{modality} {number}: {said} ({seconds:.1f} s)")
     slowest_s = max(result[3] for result in results)
     figure(
-        f"{count} changed {kind} files",
+        f"{count} changed {modality} files",
         f"{verdicts['refused']} refused, {verdicts['sample']} read, readers ended {verdicts['died']}, "
         f"slowest {slowest_s:.1f} s",
         "this process never ends, only our errors",

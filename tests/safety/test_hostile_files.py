@@ -13,7 +13,7 @@ import pytest
 from hostile_files import HOSTILE
 from verdicts import judge, judge_kind
 
-from onellm.modalities import isolated
+from onellm.modalities import sandbox
 
 LONGEST_S = 20
 GROWTH_MB = 300
@@ -33,15 +33,15 @@ def named(case):
 
 @pytest.mark.parametrize("case", [named(case) for case in HOSTILE])
 def test_it_is_refused_or_fine(case, tmp_path, monkeypatch, soak):
-    patience_s = soak(PATIENCE_S, isolated.LIMITS.load_seconds)
-    monkeypatch.setattr(isolated, "LIMITS", dataclasses.replace(isolated.LIMITS, load_seconds=patience_s))
+    patience_s = soak(PATIENCE_S, sandbox.LIMITS.load_seconds)
+    monkeypatch.setattr(sandbox, "LIMITS", dataclasses.replace(sandbox.LIMITS, load_seconds=patience_s))
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "uploads"
     folder.mkdir()
     path = folder / case.name
     case.make(path)
     number = HOSTILE.index(case)  # the short form tries one kind, not always the first; and every other file as any
-    turns = soak([case.kinds[number % len(case.kinds)], "any"][: 1 + number % 2], [*case.kinds, "any"])
+    turns = soak([case.modalities[number % len(case.modalities)], "any"][: 1 + number % 2], [*case.modalities, "any"])
     for tried in turns:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")  # the peak starts anew
@@ -66,6 +66,6 @@ def test_in_all(figure, soak):
     figure("slowest hostile file", f"{slowest[0]:.1f} s ({slowest[4]})", f"under {LONGEST_S} s")
     figure("most memory for a hostile file", f"{largest[1]:.0f} MB ({largest[4]})", f"under {GROWTH_MB} MB")
     figure("hostile files that ended their reader", len(ended), "any number: the app goes on")
-    for seconds, growth_mb, verdict, kind, name, said in sorted(TRIED, reverse=True):
+    for seconds, growth_mb, verdict, modality, name, said in sorted(TRIED, reverse=True):
         if verdict == "died" or seconds > 3:
-            print(f"{seconds:5.1f} s {growth_mb:4.0f} MB {verdict} {kind} {name}: {said}")
+            print(f"{seconds:5.1f} s {growth_mb:4.0f} MB {verdict} {modality} {name}: {said}")

@@ -23,7 +23,7 @@ def size_bytes(folder):
 
 def talk(url, turns, example_files, tmp_path, first=0):
     """Have a visitor ask so many questions, each about a file that nobody brought before; yields after each."""
-    random, kinds, asked = np.random.default_rng(first), list(example_files), TURNS_A_CHAT
+    random, modalities, asked = np.random.default_rng(first), list(example_files), TURNS_A_CHAT
     for number in range(first, first + turns):
         if asked == TURNS_A_CHAT:
             visitor, asked = Visitor(url), 0
@@ -34,7 +34,7 @@ def talk(url, turns, example_files, tmp_path, first=0):
             visitor.upload(path)
             path.unlink()
         else:
-            visitor.upload(example_files[kinds[number // 3 % len(kinds)]])
+            visitor.upload(example_files[modalities[number // 3 % len(modalities)]])
         visitor.ask(f"What is this? {number}")
         assert len(visitor.record["turns"]) == asked and not visitor.told, (visitor.told, visitor.note)
         yield

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from onellm.chat import Chat
+from onellm.chat.chat import Chat
 from onellm.errors import ModelError
-from onellm.limits import LIMITS
-from onellm.model.cache import GrowingCache
-from onellm.web.engine import Engine
+from onellm.model.runtime.kv_cache import GrowingCache
+from onellm.serving.engine import Engine
+from onellm.utils.limits import LIMITS
 
 ERRORS = {
     "python": MemoryError(),
@@ -67,7 +67,7 @@ class Holding:
 def inject(chat, monkeypatch, place, error):
     owner, name, call = {
         "read": (chat.processor, "to_tensor", 1),
-        "encode": (chat.model, "soft_words", 1),
+        "encode": (chat.model, "soft_tokens", 1),
         "prefill": (chat.model.language_model, "forward", 1),
         "token 10": (chat.model.language_model, "forward", 10),
     }[place]
@@ -81,8 +81,8 @@ def caches():
     return sum(type(thing) is GrowingCache and thing not in OTHERS for thing in gc.get_objects())
 
 
-@pytest.mark.parametrize(("place", "kind"), PLACES)
-def test_words_memory_and_the_next_question(chat, pictures, monkeypatch, figure, place, kind):
+@pytest.mark.parametrize(("place", "modality"), PLACES)
+def test_words_memory_and_the_next_question(chat, pictures, monkeypatch, figure, place, modality):
     chat.model.generation_config.eos_token_id = None  # it writes on
     other = chat.new()
     other.ask("w3", max_new_tokens=2)  # whose cache is given up for the sake of the others
@@ -90,7 +90,7 @@ def test_words_memory_and_the_next_question(chat, pictures, monkeypatch, figure,
     expected = chat.new(chat.messages).ask("w4", image=pictures[1], max_new_tokens=12)
     said = list(chat.messages)
     with monkeypatch.context() as patch:
-        holding = inject(chat, patch, place, ERRORS[kind])
+        holding = inject(chat, patch, place, ERRORS[modality])
         with pytest.raises(ModelError) as told:
             chat.ask("w4", image=pictures[1], max_new_tokens=12)
     freed = holding.held() is None and not chat._tensors
@@ -103,7 +103,11 @@ def test_words_memory_and_the_next_question(chat, pictures, monkeypatch, figure,
         chat.undo()
     assert chat.messages == said and not chat.broken and not chat.busy
     works = chat.ask("w4", image=pictures[1], max_new_tokens=12) == expected
-    figure(f"out of memory at {place} ({kind})", f"worded, freed: {freed}, next answer right: {works}", "both True")
+    figure(
+        f"out of memory at {place} ({modality})",
+        f"as_user_error, freed: {freed}, next answer right: {works}",
+        "both True",
+    )
     assert freed and works
 
 
@@ -133,7 +137,7 @@ def test_files_of_a_question_that_failed_are_not_kept(chat, pictures, tmp_path):
 
 def test_while_a_model_is_loaded(figure, soak, monkeypatch):
     """The engine goes back to what answered before; nothing of the other one stays."""
-    from onellm.auto import OneLLMForConditionalGeneration
+    from onellm.model.auto import OneLLMForConditionalGeneration
 
     def count():
         gc.collect()
@@ -164,7 +168,7 @@ def test_while_a_model_is_loaded(figure, soak, monkeypatch):
 
 
 def test_the_first_load_can_be_tried_again(chat, monkeypatch):
-    monkeypatch.setattr("onellm.web.engine.PAUSE_S", 0)
+    monkeypatch.setattr("onellm.serving.engine.PAUSE_S", 0)
     full = [True]
 
     def load(*_, **__):

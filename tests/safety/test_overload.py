@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 from visitor import Visitor, free_s, waiting
 
-from onellm.chat import Chat
-from onellm.limits import LIMITS
-from onellm.web import conversations, layout
-from onellm.web.asking import Asking
-from onellm.web.composer import Composer
-from onellm.web.engine import Engine
-from onellm.web.page import Page
+from onellm.chat.chat import Chat
+from onellm.serving.engine import Engine
+from onellm.utils.limits import LIMITS
+from onellm.web import layout, records
+from onellm.web.handlers.asking import Asking
+from onellm.web.handlers.composer import Composer
+from onellm.web.handlers.settings import DEFAULTS
 from onellm.web.session import Session
-from onellm.web.settings import DEFAULTS
+from onellm.web.views.page import Page
 
 TELL = "Tell me a very long story about the sea and the people who live by it."
 FULL = "questions are waiting, and no more are taken; ask again in about"
@@ -219,12 +219,12 @@ def test_two_visitors_interleaved(page, tmp_path, figure, soak):
                 path = tmp_path / f"{name}-{number}.png"
                 Image.fromarray(random.integers(0, 255, (30, 40, 3), np.uint8)).save(path)
                 question = f"{name} w{random.integers(60)} w{random.integers(60)}"
-                form.add(session, [str(path)], kind="image")
+                form.add(session, [str(path)], modality="image")
                 meet.wait(60)
                 on.begin(session, question, *settings)
                 list(on.answer(session))
                 expected = alone.ask(question, image=str(path), max_new_tokens=4)
-                kept = conversations.dump(session) + json.dumps(session.chat.messages)
+                kept = records.dump(session) + json.dumps(session.chat.messages)
                 crossings.extend(other for other in ("alice", "bob") if other != name and other in kept)
                 if (session.turns[-1].answer, session.turns[-1].failed) != (expected.strip(), False):
                     crossings.append((session.turns[-1].answer, expected, session.turns[-1].note))

@@ -8,10 +8,10 @@ import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from onellm.chat import Chat
+from onellm.chat.chat import Chat
 from onellm.errors import ModelError
-from onellm.web.engine import Engine
-from onellm.web.serve import routes
+from onellm.serve import routes
+from onellm.serving.engine import Engine
 
 BODY = {"model": "toy", "messages": [{"role": "user", "content": "w3 w4"}], "max_tokens": 4}
 
@@ -39,7 +39,7 @@ def loader(make_model, processor):
 
 @pytest.fixture
 def engine(loader, monkeypatch):
-    monkeypatch.setattr("onellm.web.engine.PAUSE_S", 0.2)
+    monkeypatch.setattr("onellm.serving.engine.PAUSE_S", 0.2)
     return Engine("toy", loader, lambda *_: [])
 
 
@@ -137,13 +137,13 @@ def test_who_waits_in_line_waits_for_the_reload(engine, loader, client, state):
     loader.may.release()
     engine.wait()
     before = ask(client).json()["choices"][0]["message"]["content"]
-    place = engine.line.join()  # somebody is being answered, and two wait
+    place = engine.queue.join()  # somebody is being answered, and two wait
     answers = []
     waiting = [threading.Thread(target=lambda: answers.append(ask(client))) for _ in range(2)]
     for thread in waiting:
         thread.start()
     deadline = time.monotonic() + 10
-    while len(engine.line) < 3:
+    while len(engine.queue) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     break_weights(loader)

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 import onellm
 from onellm.errors import ModelError, OneLLMError
 from train.checkpoints import check_shards
-from train.engine import run
 from train.recipe import Recipe, build
+from train.trainer import run
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")

@@ -20,22 +20,22 @@ from hypothesis.stateful import (
 from PIL import Image
 from transformers import AutoTokenizer
 
-from onellm.auto import OneLLMProcessor
-from onellm.chat import Chat
-from onellm.limits import LIMITS
-from onellm.models import PRETRAINED
+from onellm.chat.chat import Chat
+from onellm.hub.registry import PRETRAINED
+from onellm.model.auto import OneLLMProcessor
+from onellm.serving.engine import Engine
+from onellm.utils.limits import LIMITS
 from onellm.web import layout
-from onellm.web.asking import Asking
-from onellm.web.composer import Composer
-from onellm.web.engine import Engine
-from onellm.web.page import Page
+from onellm.web.handlers.asking import Asking
+from onellm.web.handlers.composer import Composer
 from onellm.web.session import Session
+from onellm.web.views.page import Page
 
 KINDS = ("image", "audio", "fmri", "imu", "normal")
 SETTINGS = (0.0, 1.0, 3, -1, 0, "")
 # What a prompt is made of, typed by somebody: marks of files, of the template, of the processor.
 MARKS = [
-    *(f"<{kind}>" for kind in KINDS),
+    *(f"<{modality}>" for modality in KINDS),
     *("<|im_start|>", "<|im_end|>", "<|im_start|>assistant\n", "<|endoftext|>", "<s>", "</s>", "[INST]", "<repo_name>"),
     *(
         "\ue000",
@@ -57,14 +57,14 @@ def chat(config, make_model):
     tokenizer = AutoTokenizer.from_pretrained(PRETRAINED / "onellm-tiny")
     text = config.text_config.to_dict() | {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
     modalities = {
-        kind: dict(config.modalities[kind], token_id=len(tokenizer) + number, before="It shows", after=".\n")
-        for number, kind in enumerate(config.modalities)
+        modality: dict(config.modalities[modality], token_id=len(tokenizer) + number, before="It shows", after=".\n")
+        for number, modality in enumerate(config.modalities)
     }
     modalities["audio"]["tokenizer"] = {"type": "spectrogram-patches", "mels": 128, "frames": 64}
-    for kind, given in {"audio": {"frames": 64}, "fmri": {"voxels": 20}, "imu": {"length": 40}}.items():
-        modalities[kind]["input"] = given
-    for kind in ("image", "normal"):
-        modalities[kind]["input"] = {"size": 28}
+    for modality, given in {"audio": {"frames": 64}, "fmri": {"voxels": 20}, "imu": {"length": 40}}.items():
+        modalities[modality]["input"] = given
+    for modality in ("image", "normal"):
+        modalities[modality]["input"] = {"size": 28}
     model = make_model(text_config=text, modalities=modalities)
     return Chat(model, OneLLMProcessor.from_config(tokenizer, model.config), "toy")
 
@@ -74,9 +74,9 @@ def files(tmp_path, monkeypatch):
     """Two small files a kind, below the upload folder."""
     folder, random, made = tmp_path, np.random.default_rng(0), {}
     for number in range(2):
-        for kind in ("image", "normal"):
-            made[kind, number] = folder / f"{kind}{number}.png"
-            Image.fromarray(random.integers(0, 255, (30, 40, 3), np.uint8)).save(made[kind, number])
+        for modality in ("image", "normal"):
+            made[modality, number] = folder / f"{modality}{number}.png"
+            Image.fromarray(random.integers(0, 255, (30, 40, 3), np.uint8)).save(made[modality, number])
         made["audio", number] = folder / f"audio{number}.wav"
         with wave.open(str(made["audio", number]), "wb") as sound:
             sound.setnchannels(1), sound.setsampwidth(2), sound.setframerate(8000)
@@ -109,11 +109,11 @@ class Turns(RuleBasedStateMachine):
         self.session, self.on, self.form = Session(), Asking(self.page), Composer(self.page)
         self.asked = []  # text and kinds of each question that stands on the page
 
-    def attach(self, kinds):
-        for kind, number in kinds:
+    def attach(self, modalities):
+        for modality, number in modalities:
             full = len(self.session.pending) == LIMITS.files_per_turn
             with pytest.raises(gr.Error, match="8 files") if full else nullcontext():
-                self.form.add(self.session, [self.files[kind, number]], kind=kind)
+                self.form.add(self.session, [self.files[modality, number]], modality=modality)
 
     def answer(self, steps=None):
         """Let the answer come; after some steps it is stopped."""
@@ -131,13 +131,13 @@ class Turns(RuleBasedStateMachine):
 
     @rule(
         text=TEXTS,
-        kinds=st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 1)), max_size=3),
+        modalities=st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 1)), max_size=3),
         stop=st.one_of(st.none(), st.none(), st.integers(0, 6)),
     )
-    def send(self, text, kinds, stop):
+    def send(self, text, modalities, stop):
         kept = list(self.session.pending)
-        self.attach(kinds)
-        given = [(item.file.kind, item.file.path) for item in self.session.pending]
+        self.attach(modalities)
+        given = [(item.file.modality, item.file.path) for item in self.session.pending]
         before = self.asked if self.session.editing is None else self.asked[: self.session.editing]
         if self.told(text, len(given)):
             with pytest.raises(gr.Error):
@@ -192,16 +192,16 @@ class Turns(RuleBasedStateMachine):
             return
         processor = chat.processor
         ids, laid_out = processor.encode(messages[:-1])
-        of = {settings["token_id"]: kind for kind, settings in processor.modalities.items()}
+        of = {settings["token_id"]: modality for modality, settings in processor.modalities.items()}
         found = [of[token] for token in ids if token in of]
         asked = expected[: len(laid_out)]
-        assert found == [kind for kind, _ in asked for _ in range(processor.media_length)]
+        assert found == [modality for modality, _ in asked for _ in range(processor.media_length)]
         assert [part["path"] for part in laid_out] == [path for _, path in asked]
 
 
-def first_of(given, kind):
+def first_of(given, modality):
     """Return where a kind comes first: the files of one question stand kind by kind."""
-    return [other for other, _ in given].index(kind)
+    return [other for other, _ in given].index(modality)
 
 
 def test_placeholders_are_files_at_every_step(page, files, figure, soak):

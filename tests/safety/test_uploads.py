@@ -9,8 +9,8 @@ import time
 import pytest
 
 from onellm.errors import FileError
-from onellm.limits import LIMITS
-from onellm.web import quotas, uploads, visitors
+from onellm.utils.limits import LIMITS
+from onellm.web.security import quotas, uploads, visitors
 
 ANNA, BERT, PROGRAM = "cookie:" + "a" * 43, "cookie:" + "b" * 43, "session:x"
 

@@ -97,12 +97,16 @@ class Visitor:
             pass
         return self.answer
 
-    def parts(self, kind):
+    def parts(self, modality):
         """Return what stands below the last question: "text" or "component"."""
         messages = self.seen.get("conversation") or [{"role": "user"}]
         if messages[-1]["role"] == "user":
             return []
-        return [part["text" if kind == "text" else "value"] for part in messages[-1]["content"] if part["type"] == kind]
+        return [
+            part["text" if modality == "text" else "value"]
+            for part in messages[-1]["content"]
+            if part["type"] == modality
+        ]
 
     @property
     def answer(self):

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from train import engine  # noqa: E402, F401
+from train import trainer  # noqa: E402, F401
 from train.__main__ import main  # noqa: E402
 
 PROCESSES = 2

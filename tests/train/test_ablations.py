@@ -2,7 +2,7 @@
 
 import pytest
 
-from train.ablations import KINDS, VARIANTS, recipes_of, table
+from train.experiments.ablations import KINDS, VARIANTS, recipes_of, table
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -14,12 +14,12 @@ def test_variants_take_the_same_number_of_steps(variant):
     assert {recipe.seed for recipe in recipes} == {3}
     for recipe in recipes:
         recipe.check()
-    assert {kind for recipe in recipes for source in recipe.data for kind in source.kinds} == set(KINDS)
+    assert {modality for recipe in recipes for source in recipe.data for modality in source.modalities} == set(KINDS)
     assert all(chain[0].preset and not any(later.preset for later in chain[1:]) for chain in chains)
 
 
 def test_the_table_has_means_and_spreads():
-    found = {kind: 0.5 for kind in KINDS}
+    found = {modality: 0.5 for modality in KINDS}
     accuracy = {"a": {"0": found, "1": found | {"image": 0.7}}, "b": {"0": found}}
     rows = table(accuracy).splitlines()
     assert rows[2].startswith("| a | 0.60 ± 0.14 | 0.50 ± 0.00 |")

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 import onellm
 from onellm.errors import OneLLMError
-from train import adaptation
-from train.adaptation import (
+from train.experiments import adapters
+from train.experiments.adapters import (
     NOTHING,
     SHIPPED,
     UNTRAINED,
@@ -22,12 +22,12 @@ from train.adaptation import (
     text_table,
     write_own_answers,
 )
-from train.data.plain_questions import HELD_OUT, training_questions
-from train.evaluation.ask import ask_all
-from train.evaluation.drift import Original
-from train.plots import routing
+from train.experiments.plots import routing
+from train.experiments.results import slug
 from train.recipe import Recipe, build
-from train.results import slug
+from train.small.ask import ask_all
+from train.small.drift import Original
+from train.small.plain_questions import HELD_OUT, training_questions
 
 LORA = {"r": 2, "target_modules": ["q_proj", "v_proj"]}
 ROUTED, LORA_TEXT = "routed adapters, text in the mix", "LoRA, text in the mix"
@@ -69,7 +69,7 @@ def recipe(corpus, make_model, processor, tmp_path):
 
 
 def test_the_table_from_one_command(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(adaptation, "HELD_OUT", QUESTIONS)
+    monkeypatch.setattr(adapters, "HELD_OUT", QUESTIONS)
     out, runs = tmp_path / "found.json", tmp_path / "runs"
     names = [NOTHING, LORA_TEXT, ROUTED]
     said = compare(recipe, out, runs, [0], "test", 4, names)
@@ -103,7 +103,7 @@ def test_the_table_from_one_command(recipe, tmp_path, monkeypatch):
 
 
 def test_without_an_adapter_the_llm_answers_alone(recipe, tmp_path):
-    folder = adaptation.train(NOTHING, recipe, 0, tmp_path / "runs")
+    folder = adapters.train(NOTHING, recipe, 0, tmp_path / "runs")
     chat = onellm.load(str(folder), quantize="none", plain=True)
     assert chat.model.config.adapter is None
     ids = chat.processor.apply_chat_template([{"role": "user", "content": QUESTIONS[0]}])["input_ids"]
@@ -112,7 +112,7 @@ def test_without_an_adapter_the_llm_answers_alone(recipe, tmp_path):
 
 
 def test_what_is_not_trained_is_measured_once(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(adaptation, "HELD_OUT", QUESTIONS)
+    monkeypatch.setattr(adapters, "HELD_OUT", QUESTIONS)
     out = tmp_path / "found.json"
     compare(recipe, out, tmp_path / "runs", [0, 1], "test", 4, [NOTHING, SHIPPED])
     results = json.loads(out.read_text())["found"]
@@ -123,7 +123,7 @@ def test_what_is_not_trained_is_measured_once(recipe, tmp_path, monkeypatch):
 
 
 def test_perplexity_is_that_of_the_llms_own_loss(recipe, tmp_path):
-    chat = onellm.load(str(adaptation.train(NOTHING, recipe, 0, tmp_path / "runs")), quantize="none", plain=True)
+    chat = onellm.load(str(adapters.train(NOTHING, recipe, 0, tmp_path / "runs")), quantize="none", plain=True)
     original = Original(chat, QUESTIONS[:1])
     prompt, _ = chat.processor.encode([{"role": "user", "content": QUESTIONS[0]}])
     answer = chat.processor.tokenizer(original.answers[0], add_special_tokens=False)["input_ids"]
@@ -147,9 +147,9 @@ def test_files_move_one_route_and_text_the_other(recipe, tmp_path):
     model(input_ids=ids, labels=ids).loss.backward()
     assert first.up[0].weight.grad.abs().max() > 1e-6 and not first.up[1].weight.grad.abs().max() > 1e-12
     model.zero_grad()
-    kind = model.config.modalities["fmri"]["token_id"]
-    ids = torch.tensor([[5, *[kind] * model.config.length_of("fmri"), 6, 7]])
-    labels = ids.masked_fill(ids == kind, -100)
+    modality = model.config.modalities["fmri"]["token_id"]
+    ids = torch.tensor([[5, *[modality] * model.config.length_of("fmri"), 6, 7]])
+    labels = ids.masked_fill(ids == modality, -100)
     model(input_ids=ids, media={"fmri": [torch.rand(20)]}, labels=labels).loss.backward()
     assert first.up[1].weight.grad.abs().max() > 1e-6 and not first.up[0].weight.grad.abs().max() > 1e-12
 
@@ -160,15 +160,15 @@ def test_variants_differ_in_what_they_are_named_after(recipe, tmp_path):
     for name, variant in found.items():
         variant.check()
         assert variant.seed == 3 and variant.steps == recipe.steps
-        assert ("text in the mix" in name) == any(not source.kinds for source in variant.data)
+        assert ("text in the mix" in name) == any(not source.modalities for source in variant.data)
         assert (variant.adapter == LORA) == ("LoRA" in name)
     with pytest.raises(OneLLMError, match="has no LoRA to compare with"):
-        adaptation.train(NOTHING, recipe, 0, tmp_path)
+        adapters.train(NOTHING, recipe, 0, tmp_path)
         recipe_of("LoRA", replace(recipe, init=str(tmp_path / NOTHING)), 0, tmp_path)
 
 
 def test_parameters_are_counted(recipe, tmp_path):
-    from onellm.auto import OneLLMConfig
+    from onellm.model.auto import OneLLMConfig
 
     config = OneLLMConfig.from_pretrained(tmp_path / "start")
     assert adapter_parameters(config) == 2 * 2 * 2 * (32 + 32)  # layers, linears, rank, in and out
@@ -178,7 +178,7 @@ def test_parameters_are_counted(recipe, tmp_path):
 
 
 def test_text_to_learn_is_what_the_llm_says_to_the_end(recipe, tmp_path):
-    chat = onellm.load(str(adaptation.train(NOTHING, recipe, 0, tmp_path / "runs")), quantize="none", plain=True)
+    chat = onellm.load(str(adapters.train(NOTHING, recipe, 0, tmp_path / "runs")), quantize="none", plain=True)
     out = tmp_path / "own.json"
     count = write_own_answers(chat, QUESTIONS, out)
     said = dict(zip(QUESTIONS, ask_all(chat, [([], question) for question in QUESTIONS], 64), strict=True))

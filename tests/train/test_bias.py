@@ -5,13 +5,13 @@ import random
 
 import pytest
 
-from train.data.items import Item
-from train.evaluation import bias
-from train.evaluation.naming import chance_of
+from train.small import bias
+from train.small.items import Item
+from train.small.naming import chance_of
 
 
-def item(name, kind="image", **values):
-    fields = {"id": name, "kind": kind, "file": None, "name": name, "noun": name, "accept": [name], "group": name}
+def item(name, modality="image", **values):
+    fields = {"id": name, "kind": modality, "file": None, "name": name, "noun": name, "accept": [name], "group": name}
     return Item(**fields | {"split": "dev"} | values)
 
 
@@ -46,8 +46,8 @@ def test_chance_is_what_answers_about_others_would_count():
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
     monkeypatch.setenv("ONELLM_CORPUS", str(tmp_path))
-    for kind, items in {"image": PICTURES, "audio": SOUNDS}.items():
-        (tmp_path / f"{kind}.jsonl").write_text("\n".join(json.dumps(vars(one)) for one in items))
+    for modality, items in {"image": PICTURES, "audio": SOUNDS}.items():
+        (tmp_path / f"{modality}.jsonl").write_text("\n".join(json.dumps(vars(one)) for one in items))
 
 
 def test_a_model_that_looks_at_the_first_file_alone(corpus, monkeypatch):

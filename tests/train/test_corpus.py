@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from onellm.errors import OneLLMError
-from train.corpus import KINDS, brain, build, classes, fetch, items, motion, rcc, samples
+from train.small.corpus import KINDS, brain, build, classes, fetch, items, motion, rcc, samples
 
 
 def make_rcc(files: dict[str, bytes], packed: bool) -> bytes:
@@ -225,4 +225,4 @@ def test_a_package_with_another_content_is_not_kept(tmp_path, monkeypatch):
 def test_unknown_kind_is_named(tmp_path):
     with pytest.raises(OneLLMError, match="smell") as caught:
         build(tmp_path, ["smell"])
-    assert all(kind in str(caught.value) for kind in KINDS)
+    assert all(modality in str(caught.value) for modality in KINDS)

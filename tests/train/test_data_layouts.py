@@ -7,7 +7,7 @@ import pytest
 from data_makers import everything, files, opened, png, refused, talk, texts, wav
 
 from onellm.modalities import MODALITIES, load
-from onellm.modalities.memory import from_memory
+from onellm.modalities.in_memory import from_memory
 from train.data.motion_windows import load_window
 
 

@@ -27,7 +27,7 @@ def test_captions_with_and_without_a_header(pictures):
     (pictures / "b.tsv").write_text("a cat\t0.png\na dog\t1.png\n")
     (pictures / "c.csv").write_text('file,caption,size\n0.png,"a cat, sitting",3\n')
     examples = opened(path=pictures / "a.tsv")
-    assert examples.blocks == [2] and examples.kinds == ("image",)
+    assert examples.blocks == [2] and examples.modalities == ("image",)
     assert [texts(examples.read(0, place)) for place in range(2)] == [['a "quoted" cat'], ['a "wild" cat']]
     assert load("image", files(examples.read(0, 1))[0]["path"]).array[0, 0, 0] == 50
     assert texts(opened(path=pictures / "b.tsv").read(0, 1)) == ["a dog"]

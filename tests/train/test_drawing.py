@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from onellm.model.outputs import find
-from train import draw
+from onellm.model.output_heads import find
 from train.build import build_model
-from train.codes import load_codes, measure, read_pictures
-from train.engine import run
+from train.drawing import train
+from train.drawing.checkpoint import load_codes
+from train.drawing.vq import measure, read_pictures
 from train.recipe import Recipe, RecipeError, build, load_recipe
+from train.trainer import run
 
 CODES = {"size": 16, "codes": 16, "dim": 4, "encoder": [16, 16], "decoder": [16, 16], "blocks": 1}
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj", "down_proj"], "layers_to_transform": [1], "on": "outputs"}
@@ -65,15 +66,15 @@ def test_codes_give_pictures_back(recipe_of, tmp_path):
 
 
 def draw_codes(seed):
-    from onellm.model.codes import PictureCodes
+    from onellm.model.vq import VQModel
 
     torch.manual_seed(seed)
-    return PictureCodes(**CODES)
+    return VQModel(**CODES)
 
 
 def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(recipe_of, tmp_path, monkeypatch):
     whole = load_file(run(recipe_of(), tmp_path / "whole") / "codes.safetensors")
-    from train import codes
+    from train.drawing import vq
 
     def cut(*_):
         if (tmp_path / "cut/codes/checkpoint.pt").exists():
@@ -81,7 +82,7 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(recipe_of, tmp_path, m
         return {}
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(codes, "measure", cut)
+        patch.setattr(vq, "measure", cut)
         run(recipe_of(log_every=1), tmp_path / "cut")
     assert (tmp_path / "cut/codes/checkpoint.pt").exists()
     again = load_file(run(recipe_of(), tmp_path / "cut") / "codes.safetensors")
@@ -101,9 +102,9 @@ def test_the_upper_layers_alone_say_what_the_whole_model_does(recipe, tmp_path):
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)
-    upper = draw.Upper(model.eval())
-    pictures = draw.encode_pictures(model, draw.named("train"))
-    asked = [draw.request_ids(processor, text) for text in ("w3", "w4 w5 w6")]
+    upper = train.Upper(model.eval())
+    pictures = train.encode_pictures(model, train.named("train"))
+    asked = [train.request_ids(processor, text) for text in ("w3", "w4 w5 w6")]
     samples = [upper.prepare(ids, picture) for ids, picture in zip(asked, pictures.values(), strict=False)]
     with torch.no_grad():
         together = upper.hidden(samples)
@@ -113,7 +114,7 @@ def test_the_upper_layers_alone_say_what_the_whole_model_does(recipe, tmp_path):
 
 
 def test_drawing_is_learnt_and_nothing_else_moves(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(draw, "TALKS", 12)
+    monkeypatch.setattr(train, "TALKS", 12)
     folder = run(recipe, tmp_path / "runs")
     log = json.loads((folder / "losses.json").read_text())
     assert log[-2]["loss"] < 0.6 * log[0]["loss"] and "held_out" in log[3]
@@ -122,20 +123,20 @@ def test_drawing_is_learnt_and_nothing_else_moves(recipe, tmp_path, monkeypatch)
     assert {name.partition(".")[0] for name in moved} == {"rows", "language_model"}
     assert all("lora_" in name for name in moved if name.startswith("language"))
 
-    from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
+    from onellm.model.auto import OneLLMForConditionalGeneration, OneLLMProcessor
 
     model = OneLLMForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     processor = OneLLMProcessor.from_pretrained(folder)
     span = model.config.spans[0]
-    ids = torch.tensor([draw.request_ids(processor, draw.asked("w20", random.Random(0)))])
+    ids = torch.tensor([train.request_ids(processor, train.asked("w20", random.Random(0)))])
     written = model.generate(ids, max_new_tokens=30, do_sample=False)[0, ids.shape[1] :].tolist()
-    pictures = draw.encode_pictures(model, draw.named("train"))
+    pictures = train.encode_pictures(model, train.named("train"))
     assert find(written, [span])[0] == (span, 0)  # the toy tokenizer tells no request from another, but a picture comes
     assert max(sum(map(int.__eq__, written, tokens)) for tokens in pictures.values()) > span.length // 2
 
 
 def test_the_shipped_recipes_belong_together(tmp_path):
-    codes, rows = (load_recipe(f"train/recipes/draw-{name}.yaml") for name in ("1-codes", "2-rows"))
-    assert rows.parts["codes"] == codes.name and rows.preset == codes.preset
+    vq, rows = (load_recipe(f"train/recipes/draw-{name}.yaml") for name in ("1-codes", "2-rows"))
+    assert rows.parts["codes"] == vq.name and rows.preset == vq.preset
     with pytest.raises(RecipeError, match="no picture codes"):
         load_codes(tmp_path)

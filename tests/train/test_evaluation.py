@@ -9,7 +9,7 @@ import benchmark_files
 import numpy as np
 import pytest
 
-from onellm.chat import Chat
+from onellm.chat.chat import Chat
 from onellm.errors import OneLLMError
 from train.evaluation import captions, media
 from train.evaluation.benchmark import BenchmarkError, Question, spread
@@ -139,9 +139,9 @@ def test_every_number_of_the_tables_has_a_declaration():
 def test_benchmark_from_files_to_scores(name, tmp_path, processor, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     benchmark, data = BENCHMARKS[name], benchmark_files.write(name, tmp_path / "data")
-    kinds, text, accepted = FIRST[name]
+    modalities, text, accepted = FIRST[name]
     questions = benchmark.questions(data, benchmark.split(None))
-    assert (" ".join(questions[0].kinds), questions[0].answers) == (kinds, accepted)
+    assert (" ".join(questions[0].modalities), questions[0].answers) == (modalities, accepted)
     if text is None:
         assert questions[0].text.startswith("Class list: ") and "home office, " in questions[0].text
         assert questions[0].text.endswith("What is the category of this scene? Choose one class from the list.")
@@ -150,7 +150,7 @@ def test_benchmark_from_files_to_scores(name, tmp_path, processor, monkeypatch):
     script = Script(processor, best)
     result = run_benchmark(benchmark, script, data, tmp_path / "out")
     assert result["n"] == len(questions) >= 2 and result["skipped"]["count"] == 0
-    assert len(script.loaded[questions[0].id]) == len(kinds.split())
+    assert len(script.loaded[questions[0].id]) == len(modalities.split())
     if name in JUDGED:
         assert benchmark.headline in result["missing"] and result["files"]
         assert "need a judge" in table([result]) and "not measured" in table([result])
@@ -274,11 +274,11 @@ def test_official_files_have_their_forms(tmp_path, processor, monkeypatch):
 
 
 def test_batches_have_one_combination_of_kinds_and_like_lengths():
-    kinds = ["image", "video"]
-    questions = [Question(str(n), [{"type": kinds[n % 2]}], "x" * (50 - n)) for n in range(10)]
+    modalities = ["image", "video"]
+    questions = [Question(str(n), [{"type": modalities[n % 2]}], "x" * (50 - n)) for n in range(10)]
     batches = into_batches(questions, 3)
     assert [len(batch) for batch in batches] == [3, 2, 3, 2]
-    assert all(len({question.kinds for question in batch}) == 1 for batch in batches)
+    assert all(len({question.modalities for question in batch}) == 1 for batch in batches)
     assert [len(question.text) for question in batches[0]] == [42, 44, 46]
 
 

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
-from onellm.auto import OneLLMConfig, OneLLMForConditionalGeneration
+from onellm.model.auto import OneLLMConfig, OneLLMForConditionalGeneration
 from train.build import start_folder
-from train.engine import run
-from train.parts import PARTS, freeze, matches
+from train.modules import PARTS, freeze, matches
 from train.recipe import Recipe, RecipeError, Source, load_recipe
+from train.trainer import run
 
 FOLDER = Path(__file__).parents[2] / "train" / "recipes"
 TOYS = sorted(path.stem for path in FOLDER.glob("toy-*.yaml"))
@@ -101,8 +101,8 @@ def shrink(config: OneLLMConfig, adapter: dict | None) -> OneLLMConfig:
     tokens = {"keep": 4, "drop": 3, "alone": 1}[encoder.get("class_token", "keep")]
     features = tokens * (2 if isinstance(encoder.get("layer"), list) else 1)
     length = None if "queries" in projector else features
-    kind = {"token_id": 64, "tokenizer": {"type": "voxels", "voxels": 20, "count": 3}, "length": length}
-    return OneLLMConfig(**whole | {"modalities": {"fmri": kind}, "base_parts": {}})
+    modality = {"token_id": 64, "tokenizer": {"type": "voxels", "voxels": 20, "count": 3}, "length": length}
+    return OneLLMConfig(**whole | {"modalities": {"fmri": modality}, "base_parts": {}})
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ import random
 
 import pytest
 
-from train.data.items import Item
-from train.evaluation import following
+from train.small import following
+from train.small.items import Item
 
 
-def item(name, kind="image", **values):
-    fields = {"id": name, "kind": kind, "file": None, "name": name, "noun": name, "accept": [name], "group": name}
+def item(name, modality="image", **values):
+    fields = {"id": name, "kind": modality, "file": None, "name": name, "noun": name, "accept": [name], "group": name}
     return Item(**fields | {"split": "dev"} | values)
 
 
@@ -38,9 +38,9 @@ def test_a_wrong_name_is_wrong():
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
     monkeypatch.setenv("ONELLM_CORPUS", str(tmp_path))
-    for kind, names in {"image": ["cat", "car", "owl"], "audio": ["dog", "rain", "bell"]}.items():
-        lines = [json.dumps(vars(item(name, kind))) for name in names]
-        (tmp_path / f"{kind}.jsonl").write_text("\n".join(lines))
+    for modality, names in {"image": ["cat", "car", "owl"], "audio": ["dog", "rain", "bell"]}.items():
+        lines = [json.dumps(vars(item(name, modality))) for name in names]
+        (tmp_path / f"{modality}.jsonl").write_text("\n".join(lines))
 
 
 def test_a_model_that_knows_all_gets_all(corpus, monkeypatch):

@@ -4,24 +4,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from train import forgetting, results
-from train.engine import run
-from train.forgetting import BEFORE, FROZEN, NEW, OLD, VARIANTS, addition, stages, table
+from train.experiments import forgetting, results
+from train.experiments.forgetting import BEFORE, FROZEN, NEW, OLD, VARIANTS, addition, stages, table
 from train.recipe import Recipe, build
+from train.trainer import run
 
 
-@pytest.mark.parametrize("kind", NEW)
+@pytest.mark.parametrize("modality", NEW)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_sees_the_new_kind_equally_often(kind, variant):
-    recipe = addition(kind, variant, seed=3, scale=0.5)
+def test_every_variant_sees_the_new_kind_equally_often(modality, variant):
+    recipe = addition(modality, variant, seed=3, scale=0.5)
     recipe.check()
-    shares = {name: sum(s.weight for s in recipe.data if s.kind == name) for name in (kind, *OLD)}
+    shares = {name: sum(s.weight for s in recipe.data if s.kind == name) for name in (modality, *OLD)}
     assert sum(shares.values()) == pytest.approx(1)
-    assert recipe.steps * shares[kind] == pytest.approx(forgetting.STEPS / 2, abs=1) and recipe.seed == 3
+    assert recipe.steps * shares[modality] == pytest.approx(forgetting.STEPS / 2, abs=1) and recipe.seed == 3
     replayed = forgetting.REPLAY.get(variant, 0)
-    assert 1 - shares[kind] == pytest.approx(replayed) and all((shares[old] > 0) == (replayed > 0) for old in OLD)
-    assert recipe.train == ([kind] if variant == FROZEN else ["tokenizers", "encoder", "projector"])
-    assert (recipe.init, recipe.from_image) == (stages(3, 0.5)[-1].name, [kind])
+    assert 1 - shares[modality] == pytest.approx(replayed) and all((shares[old] > 0) == (replayed > 0) for old in OLD)
+    assert recipe.train == ([modality] if variant == FROZEN else ["tokenizers", "encoder", "projector"])
+    assert (recipe.init, recipe.from_image) == (stages(3, 0.5)[-1].name, [modality])
 
 
 def test_the_old_kinds_are_those_of_the_first_stages():
@@ -47,10 +47,10 @@ def test_results_are_kept_and_finished_stages_used_again(tmp_path, monkeypatch):
         (runs / recipe.name / "config.json").write_text("{}")
         return runs / recipe.name
 
-    def measure(folder, kinds, split):
+    def measure(folder, modalities, split):
         measured.append((folder.name, split))
         lost = 0.5 if "alone" in folder.name else 0
-        return {kind: 0.9 if kind == "fmri" else 0.8 - lost for kind in kinds}
+        return {modality: 0.9 if modality == "fmri" else 0.8 - lost for modality in modalities}
 
     monkeypatch.setattr(results, "run", train)
     monkeypatch.setattr(forgetting, "accuracy", measure)

@@ -17,7 +17,7 @@ from train.recipe import Recipe, RecipeError, Source
 class Numbers:
     """Examples 0, 1, 2 ... in blocks; one knows which were read."""
 
-    kinds = ()
+    modalities = ()
 
     def __init__(self, blocks, bad=()):
         self.blocks, self.bad = blocks, set(bad)

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from onellm.errors import ModelError
-from onellm.model.tokenizers import StemTokens, Voxels
-from train.data.nouns import Discriminant, fit_nouns
+from onellm.model.tokenizers import BackboneTokens, Voxels
+from train.small.nouns import Discriminant, fit_nouns
 
 FEATURES = 30
 
@@ -81,7 +81,7 @@ class Stem(nn.Module):
 
 def test_stem_tokens_with_nouns_and_a_picture_before_two_looks():
     torch.manual_seed(0)
-    tokenizer = StemTokens(8, Stem(), ["mixture", "nouns"], picture=True, looks=2, nouns=["bed", "chair"])
+    tokenizer = BackboneTokens(8, Stem(), ["mixture", "nouns"], picture=True, looks=2, nouns=["bed", "chair"])
     features = torch.rand(3, 3, 9)  # a picture, two looks
     with_picture, alone = tokenizer(features), tokenizer(features[:, 1:])
     assert with_picture.shape == (3, 3, 8) and alone.shape == (3, 2, 8)
@@ -104,4 +104,4 @@ def test_voxels_with_nouns_are_one_token():
 
 def test_a_noun_token_without_nouns_says_so():
     with pytest.raises(ModelError, match="add 'nouns'"):
-        StemTokens(8, Stem(), ["nouns"])
+        BackboneTokens(8, Stem(), ["nouns"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from onellm.auto import OneLLMConfig
+from onellm.model.auto import OneLLMConfig
 from train.plan import plan
 from train.recipe import load_recipe
 

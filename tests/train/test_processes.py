@@ -11,8 +11,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from train.engine import run
 from train.recipe import load_recipe
+from train.trainer import run
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

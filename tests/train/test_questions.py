@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from train.data.items import Item, describe
-from train.data.questions import both, exchange, full_answer, verdict, whether, with_article
-from train.evaluation.naming import is_right, pick
+from train.small.items import Item, describe
+from train.small.naming import is_right, pick
+from train.small.questions import both, exchange, full_answer, verdict, whether, with_article
 
 
 def item(**values):

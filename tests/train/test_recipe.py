@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from onellm.model.config import PRESETS
-from onellm.models import MODELS
+from onellm.hub.registry import MODELS
+from onellm.model.configuration import PRESETS
 from train.recipe import Recipe, RecipeError, Source, build, load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "train" / "recipes").glob("*.yaml"))
@@ -90,8 +90,8 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path):
 
 
 def test_sources_know_their_kinds():
-    assert build(Source, {"kind": ["video", "audio"], "source": "items"}).kinds == ("video", "audio")
-    assert build(Source, {"kind": "text", "source": "instructions", "path": "a/b.json"}).kinds == ()
+    assert build(Source, {"kind": ["video", "audio"], "source": "items"}).modalities == ("video", "audio")
+    assert build(Source, {"kind": "text", "source": "instructions", "path": "a/b.json"}).modalities == ()
     assert Source("text", "instructions", "a/b.json").label == "text b.json"
     assert Source("image", "classes").label == "image"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.corpus import furniture, render
+from train.small.corpus import furniture, render
 
 CUBE = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (0, 1)], np.float32)
 CUBE_FACES = np.array(
@@ -175,8 +175,8 @@ def test_item_lists(tmp_path):
     furniture.assign_splits(things)
     furniture.write_items(things, tmp_path)
     rows = {
-        kind: [json.loads(line) for line in (tmp_path / f"{kind}.jsonl").read_text().splitlines()]
-        for kind in ("point", "depth", "normal", "video")
+        modality: [json.loads(line) for line in (tmp_path / f"{modality}.jsonl").read_text().splitlines()]
+        for modality in ("point", "depth", "normal", "video")
     }
     assert len(rows["point"]) == len(rows["video"]) == len(things)
     held_out = sum(thing.split != "train" for thing in things)

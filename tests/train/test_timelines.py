@@ -8,8 +8,8 @@ import pytest
 
 from onellm.modalities import load
 from onellm.modalities.audio import RATE_HZ
-from train.data.items import Item
-from train.evaluation import timelines
+from train.small import timelines
+from train.small.items import Item
 
 
 def test_a_sound_lies_where_it_is_said():
@@ -32,10 +32,10 @@ def test_a_film_has_its_frames_and_its_sound(tmp_path):
 
 def test_every_way_is_measured_on_the_same_files(tmp_path, monkeypatch):
     monkeypatch.setenv("ONELLM_CORPUS", str(tmp_path))
-    for kind, names in {"audio": ["dog", "rain", "bell"], "video": ["chair", "lamp"]}.items():
-        shared = {"kind": kind, "split": "dev", "file": None}
+    for modality, names in {"audio": ["dog", "rain", "bell"], "video": ["chair", "lamp"]}.items():
+        shared = {"kind": modality, "split": "dev", "file": None}
         items = [Item(id=n, name=n, noun=n, accept=[n], group=n, **shared) for n in names]
-        (tmp_path / f"{kind}.jsonl").write_text("\n".join(json.dumps(vars(item)) for item in items))
+        (tmp_path / f"{modality}.jsonl").write_text("\n".join(json.dumps(vars(item)) for item in items))
 
     def sample(item):
         array = np.full((8, 32, 32, 3), 99, np.uint8) if item.kind == "video" else np.ones(RATE_HZ, np.float32)

@@ -8,13 +8,13 @@ from tokenizers import Tokenizer, decoders, models
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from onellm.auto import OneLLMForConditionalGeneration, OneLLMProcessor
 from onellm.errors import ModelError
+from onellm.model.auto import OneLLMForConditionalGeneration, OneLLMProcessor
 from onellm.model.projectors.convert import merge
 from train.__main__ import main
-from train.engine import run
+from train.experiments.transfer import fit, read_words, shared_words, transfer
 from train.recipe import load_recipe
-from train.transfer import fit, read_words, shared_words, transfer
+from train.trainer import run
 
 OLD, NEXT = 32, 40
 
@@ -96,7 +96,7 @@ def test_the_command_moves_a_model_and_its_recipes_go_on(corpus, old_model, next
     model, report = OneLLMForConditionalGeneration.from_pretrained(moved, output_loading_info=True, dtype=torch.float32)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert model.config.adapter is None and model.config.projector["converted"] == OLD
-    assert [kind["token_id"] for kind in model.config.modalities.values()] == list(range(90, 98))
+    assert [modality["token_id"] for modality in model.config.modalities.values()] == list(range(90, 98))
     llm = LlamaForCausalLM.from_pretrained(next_llm)
     for name, tensor in llm.state_dict().items():
         assert torch.equal(model.language_model.state_dict()[name], tensor)
@@ -122,12 +122,13 @@ def test_a_model_without_an_anchor_says_converted_words(old_model, next_llm, ten
         for folder in (old, tmp_path / "moved")
     )
     with torch.no_grad():
-        words = [model.soft_words("image", [tensors["image"]])[0] for model in (before, after)]
+        words = [model.soft_tokens("image", [tensors["image"]])[0] for model in (before, after)]
     # one linear map takes all words, tags included, to the new ones: it explains tensors of other kinds too
     assert words[1].shape == (5, NEXT)
     names = list(before.projector.queries)
     pairs = [
-        [model.projector.start_tags[kind] for kind in names] + [model.projector.end_tags[kind] for kind in names]
+        [model.projector.start_tags[modality] for modality in names]
+        + [model.projector.end_tags[modality] for modality in names]
         for model in (before, after)
     ]
     basis = torch.cat([torch.stack(pairs[0]), words[0]])

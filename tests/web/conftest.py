@@ -87,11 +87,11 @@ class Person:
     def questions(self):
         return self.page.locator("#conversation .user.message")
 
-    def give(self, kind, path):
+    def give(self, modality, path):
         """Choose a file in a kind's widget."""
         before = self.chips.count()
         with self.page.expect_file_chooser() as chooser:
-            self.page.locator(f"#add-{kind}").click()
+            self.page.locator(f"#add-{modality}").click()
         chooser.value.set_files(path)
         self.chips.nth(before).wait_for()
 

@@ -32,14 +32,14 @@ def test_text_only(client):
     assert client.predict("Hello! Who are you?", api_name="/ask").strip()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_file_of_each_kind(client, example_files, kind):
-    answer = client.predict("What is this?", api_name="/ask", **{kind: handle_file(example_files[kind])})
+@pytest.mark.parametrize("modality", KINDS)
+def test_a_file_of_each_kind(client, example_files, modality):
+    answer = client.predict("What is this?", api_name="/ask", **{modality: handle_file(example_files[modality])})
     assert answer.strip()
 
 
 def test_two_kinds_at_once(client, example_files):
-    files = {kind: handle_file(example_files[kind]) for kind in ("image", "audio")}
+    files = {modality: handle_file(example_files[modality]) for modality in ("image", "audio")}
     assert client.predict("What do you see and hear?", api_name="/ask", **files).strip()
 
 

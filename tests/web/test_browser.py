@@ -13,15 +13,15 @@ WIDEST = ("video", "audio", "point", "imu")  # previews that a phone has to make
 def test_a_file_of_each_kind(open_page, screen, example_files):
     person = open_page(*screen)
     person.see("empty")
-    for kind in MODALITIES if screen[0] > 360 else WIDEST:
-        person.give(kind, example_files[kind])
+    for modality in MODALITIES if screen[0] > 360 else WIDEST:
+        person.give(modality, example_files[modality])
         assert person.chips.count() == 1
         assert "The model" in person.chips.inner_text()  # how much of the file it takes
-        person.see(f"form-{kind}")
+        person.see(f"form-{modality}")
         assert person.ask("What is this?")
         assert person.chips.count() == 0  # the form is empty again
-        assert example_files[kind].name in person.questions.last.inner_text()
-        person.see(f"answer-{kind}")
+        assert example_files[modality].name in person.questions.last.inner_text()
+        person.see(f"answer-{modality}")
         person.begin_anew()
 
 

@@ -11,18 +11,19 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from onellm.catalogue import Entry, Option
-from onellm.chat import Chat
+from onellm.chat.chat import Chat
 from onellm.errors import ModelError
-from onellm.progress import Progress
-from onellm.web import layout, second
-from onellm.web.asking import Asking
-from onellm.web.comparing import Comparing
-from onellm.web.engine import Engine
-from onellm.web.page import Page
+from onellm.hub.catalogue import Entry, Option
+from onellm.serving import comparison
+from onellm.serving.engine import Engine
+from onellm.utils.progress import Progress
+from onellm.web import layout
+from onellm.web.handlers.asking import Asking
+from onellm.web.handlers.comparing import Comparing
+from onellm.web.handlers.settings import DEFAULTS
 from onellm.web.session import Session
-from onellm.web.settings import DEFAULTS
-from onellm.web.texts import LANGUAGES
+from onellm.web.views.page import Page
+from onellm.web.views.texts import LANGUAGES
 
 GB, FREE, TOY = 10**9, 9 * 10**9, "<toy>"
 SHORT = (*DEFAULTS[:2], 8, *DEFAULTS[3:])  # 8 tokens
@@ -56,9 +57,9 @@ def laid_out(engine, monkeypatch, **options):
 
 @pytest.fixture
 def engine(load, monkeypatch):
-    monkeypatch.setattr("onellm.model.quantize.free_bytes", lambda device: FREE)
-    monkeypatch.setattr("onellm.catalogue.asked", list)
-    monkeypatch.setattr("onellm.memory.free", lambda: None)  # looks at all objects, some times a test
+    monkeypatch.setattr("onellm.model.runtime.quantization.free_bytes", lambda device: FREE)
+    monkeypatch.setattr("onellm.hub.catalogue.asked", list)
+    monkeypatch.setattr("onellm.utils.oom.free", lambda: None)  # looks at all objects, some times a test
     engine = Engine(TOY, load, choices, quantize="none")
     engine.wait()
     yield engine
@@ -98,7 +99,7 @@ def test_both_answer_in_a_table(on, engine):
     for answer in (first, other):
         assert answer.trace.new_tokens and f"{answer.first_word_s:.2f} s" in table
     assert "&lt;toy&gt;" in table and "<toy>" not in table + form and 'data-act="compare"' in form
-    assert not session.turns and not len(engine.line)  # the conversation is left alone
+    assert not session.turns and not len(engine.queue)  # the conversation is left alone
     for language in LANGUAGES:
         session.language = language
         assert "w3 w4" in shown(on, on.show(session))[0]
@@ -107,7 +108,7 @@ def test_both_answer_in_a_table(on, engine):
 def test_what_an_answer_makes_is_shown(on, tmp_path, monkeypatch):
     Image.new("RGB", (8, 8)).save(tmp_path / "drawn.png")
     drawn, refused = {"type": "image", "path": str(tmp_path / "drawn.png")}, {"type": "audio", "error": "No generator."}
-    monkeypatch.setattr(Chat, "made", [drawn, refused])
+    monkeypatch.setattr(Chat, "generated", [drawn, refused])
     session = Session()
     begin(on, session)
     table, _ = shown(on, list(on.answer(session))[-1])
@@ -126,14 +127,14 @@ def test_the_second_model_stays_until_the_drawer_closes(on, engine):
 
 
 def test_an_idle_second_model_goes(on, engine, monkeypatch):
-    monkeypatch.setattr(second, "IDLE_S", 0.05)
+    monkeypatch.setattr(comparison, "IDLE_S", 0.05)
     session = Session()
     begin(on, session), list(on.answer(session))
     until(lambda: engine.beside is None)
 
 
 def test_what_does_not_fit_is_told_before_it_is_loaded(on, engine, monkeypatch):
-    monkeypatch.setattr("onellm.model.quantize.free_bytes", lambda device: GB // 2)
+    monkeypatch.setattr("onellm.model.runtime.quantization.free_bytes", lambda device: GB // 2)
     with pytest.raises(gr.Error, match=r"would need 1\.0 GB beside &lt;toy.*and 0\.5 GB are free"):
         begin(on, Session())
     assert engine.beside is None
@@ -163,7 +164,7 @@ def test_stop(on, engine):
     first, other = session.comparison.answers
     assert "Stopped." in table and 'data-act="compare"' in form
     assert first.trace.stopped and first.trace.new_tokens < 1000 and other.trace is None
-    assert not len(engine.line) and not engine._chat.busy
+    assert not len(engine.queue) and not engine._chat.busy
 
 
 def test_a_closed_page_frees_everything(on, engine):
@@ -173,7 +174,7 @@ def test_a_closed_page_frees_everything(on, engine):
     while not session.comparison.answers[0].text:
         next(running)
     running.close()
-    assert not len(engine.line) and not engine._chat.busy and not on.second.lock.locked()
+    assert not len(engine.queue) and not engine._chat.busy and not on.second.lock.locked()
 
 
 def test_stopped_while_it_loads(on, engine, monkeypatch):
@@ -209,10 +210,10 @@ def test_one_that_cannot_be_loaded_leaves_the_other_answer(on, engine, monkeypat
 
 
 def test_it_waits_in_the_line_of_all(on, engine):
-    session, before = Session(), engine.line.join()
+    session, before = Session(), engine.queue.join()
     begin(on, session)
     running = on.answer(session)
-    until(lambda: next(running) and len(engine.line) == 2)
+    until(lambda: next(running) and len(engine.queue) == 2)
     assert not session.comparison.answers[0].text
     before.leave()
     list(running)

@@ -20,8 +20,8 @@ def test_one_click_chooses_between_kinds(open_page, screen, example_files):
     person = open_page(*screen)
     person.drop(example_files["normal"])
     person.chips.wait_for()
-    kinds = [choice.get_attribute("data-kind") for choice in person.chips.locator(".choices button").all()]
-    assert kinds[0] == "normal" and "image" in kinds
+    modalities = [choice.get_attribute("data-kind") for choice in person.chips.locator(".choices button").all()]
+    assert modalities[0] == "normal" and "image" in modalities
     assert person.chips.locator('[aria-pressed="true"]').get_attribute("data-kind") == "normal"
     person.see("choice")
     person.act("choose", kind="image")
@@ -48,8 +48,8 @@ def test_paste(open_page, screen, example_files):
 
 def test_many_files_a_turn_and_removing_one(open_page, screen, example_files):
     person = open_page(*screen)
-    for kind in ("image", "audio", "point"):
-        person.give(kind, example_files[kind])
+    for modality in ("image", "audio", "point"):
+        person.give(modality, example_files[modality])
     person.act("sample", kind="image")  # a second picture
     person.chips.nth(3).wait_for()
     person.act("remove", last=False)

@@ -7,14 +7,17 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
+from onellm import serve
 from onellm.errors import FileError, ModelError
-from onellm.web import examples, layout, serve, uploads
-from onellm.web.asking import Asking
-from onellm.web.composer import Composer
-from onellm.web.engine import Engine
-from onellm.web.page import Page
+from onellm.serving.engine import Engine
+from onellm.web import layout
+from onellm.web.handlers.asking import Asking
+from onellm.web.handlers.composer import Composer
+from onellm.web.handlers.settings import DEFAULTS
+from onellm.web.security import uploads
 from onellm.web.session import Session
-from onellm.web.settings import DEFAULTS
+from onellm.web.views import examples
+from onellm.web.views.page import Page
 
 
 class PlainChat:
@@ -112,7 +115,7 @@ def contents(message):
 
 def test_a_question_with_a_file(on, form, picture):
     session = Session()
-    shown = by_name(on.page, form.add(session, [picture], kind="image"))
+    shown = by_name(on.page, form.add(session, [picture], modality="image"))
     assert "red.png" in shown["attached"] and "8 × 8" in shown["attached"]
     begun = by_name(on.page, on.begin(session, " What? ", *DEFAULTS))
     assert begun["message"] == "" and begun["attached"] == ""  # the form is empty again
@@ -212,7 +215,7 @@ def test_another_model_goes_on_where_the_first_one_was(on):
 
 def test_waiting_in_line_is_said(on):
     session = Session()
-    before = on.page.engine.line.join()
+    before = on.page.engine.queue.join()
     on.begin(session, "one", *DEFAULTS)
     running = on.answer(session)
     while "in line" not in session.turns[0].note:
@@ -220,7 +223,7 @@ def test_waiting_in_line_is_said(on):
     assert "1 before you" in session.turns[0].note
     before.leave()
     list(running)
-    assert session.turns[0].answer == "You said one" and not len(on.page.engine.line)
+    assert session.turns[0].answer == "You said one" and not len(on.page.engine.queue)
 
 
 def test_a_form_takes_so_many_files(on, form, picture):
@@ -238,9 +241,9 @@ def test_a_kind_is_chosen_among_those_it_may_be(on, form, picture):
     session = Session()
     form.add(session, [picture])
     (item,) = session.pending
-    assert item.kinds[0] == item.file.kind == "image" and len(item.kinds) > 1
-    form.choose(session, event(id=item.id, kind=item.kinds[1]))
-    assert item.file.kind == item.kinds[1]
+    assert item.modalities[0] == item.file.modality == "image" and len(item.modalities) > 1
+    form.choose(session, event(id=item.id, kind=item.modalities[1]))
+    assert item.file.modality == item.modalities[1]
     with pytest.raises(gr.Error):
         form.choose(session, event(id=item.id, kind="audio"))
 
@@ -249,7 +252,7 @@ def test_a_broken_file_is_told_and_not_sent(on, form, tmp_path):
     session = Session()
     broken = tmp_path / "<i>.png"
     broken.write_text("no picture")
-    shown = by_name(on.page, form.add(session, [str(broken)], kind="image"))
+    shown = by_name(on.page, form.add(session, [str(broken)], modality="image"))
     assert "expected a picture" in shown["attached"] and "<i>" not in shown["attached"]
     with pytest.raises(gr.Error, match="expected a picture"):
         on.begin(session, "What?", *DEFAULTS)
@@ -296,7 +299,7 @@ def test_a_closed_page_stops_the_model(on):
         next(running)
     running.close()
     assert session.chat.stopped.is_set() and not session.busy
-    assert not len(on.page.engine.line)
+    assert not len(on.page.engine.queue)
 
 
 def test_one_question_at_a_time(on):
@@ -313,7 +316,7 @@ def test_one_question_at_a_time(on):
 
 def test_a_model_that_does_not_read_a_kind_goes_on_without_it(on, form, picture, page):
     session = Session()
-    form.add(session, [picture], kind="image")
+    form.add(session, [picture], modality="image")
     ask(on, session, "one")
     session.chat = None  # another model was loaded: the plain one takes no files
     shown = ask(on, session, "two")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from onellm.catalogue import Entry, Option
-from onellm.models import MODELS
-from onellm.progress import Progress
-from onellm.trace import FileTrace, Segment, Timings, Trace
-from onellm.web import inside, picker
-from onellm.web.texts import LANGUAGES, say
+from onellm.chat.trace import FileTrace, Segment, Timings, Trace
+from onellm.hub.catalogue import Entry, Option
+from onellm.hub.registry import MODELS
+from onellm.utils.progress import Progress
+from onellm.web.views import inside, picker
+from onellm.web.views.texts import LANGUAGES, say
 
 NASTY = '"><img src=x onerror=alert(1)>.png'
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onellm import made
-from onellm.made import Media
-from onellm.web import conversations, previews, uploads
-from onellm.web.page import Page
+from onellm.chat.outputs.media import GeneratedMedia, Media, name_for, write
+from onellm.web import records
+from onellm.web.security import uploads
 from onellm.web.session import Session, Turn
+from onellm.web.views import previews
+from onellm.web.views.page import Page
 
 TOKENS = [72, 73, 74]
 
@@ -28,22 +29,22 @@ def page(tmp_path, monkeypatch):
     return Page(Idle(), [], can_switch=False)
 
 
-def thing(kind):
+def thing(modality):
     media = {
         "image": Media("image", np.full((8, 8, 3), 200, np.uint8)),
         "video": Media("video", np.zeros((4, 16, 16, 3), np.uint8), 8),
         "audio": Media("audio", np.sin(np.arange(1600, dtype=np.float32) / 9), 16000),
-    }[kind]
-    path = uploads.fresh(made.name_for(kind), media.array.nbytes)
-    made.write(media, path)
-    return made.Made(kind, TOKENS, "a dog", media).part(path)
+    }[modality]
+    path = uploads.fresh(name_for(modality), media.array.nbytes)
+    write(media, path)
+    return GeneratedMedia(modality, TOKENS, "a dog", media).part(path)
 
 
 @pytest.fixture
 def session(page):
     session = Session()
     turn = Turn("Draw a dog.", answer="Here.", stage="done", held=True, model="toy")
-    turn.made = [
+    turn.generated = [
         thing("image"),
         thing("video"),
         thing("audio"),
@@ -59,7 +60,7 @@ def test_the_answer_s_bubble_shows_them(page, session):
     for tag in ('<img class="player" alt="a dog"', '<video class="player" controls', '<audio class="player" controls'):
         assert tag in shown
     assert 'role="status">None &lt;here&gt;' in shown and shown.count("<figcaption>a dog</figcaption>") == 3
-    assert session.turns[0].made[0]["path"].split("/")[-1] in shown
+    assert session.turns[0].generated[0]["path"].split("/")[-1] in shown
 
 
 @pytest.mark.parametrize(("language", "words"), [("en", "no longer there"), ("zh", "已不在")])
@@ -75,37 +76,37 @@ def test_the_model_reads_them_again(session):
 
 def test_a_kept_conversation_has_them(page, session):
     again = Session()
-    conversations.restore(page, again, conversations.dump(session))
-    assert again.turns[0].made == session.turns[0].made
-    record = json.loads(conversations.dump(session))
+    records.restore(page, again, records.dump(session))
+    assert again.turns[0].generated == session.turns[0].generated
+    record = json.loads(records.dump(session))
     record["turns"][0]["made"][0]["path"] = "/etc/passwd"
-    conversations.restore(page, again, json.dumps(record))
-    assert "path" not in again.turns[0].made[0] and again.turns[0].made[0]["tokens"] == TOKENS
+    records.restore(page, again, json.dumps(record))
+    assert "path" not in again.turns[0].generated[0] and again.turns[0].generated[0]["tokens"] == TOKENS
 
 
 def test_an_exported_zip_has_them(page, session):
-    target = conversations.export(session, "zip")
+    target = records.export(session, "zip")
     with zipfile.ZipFile(target) as archive:
         names = [name.split(".")[-1] for name in archive.namelist() if name.startswith("files/")]
         text = archive.read("conversation.md").decode()
     assert sorted(names) == ["mp4", "png", "wav"] and "* Image: image-" in text and "None <here>" in text
     again = Session()
-    conversations.restore(page, again, conversations.read(str(target)))
+    records.restore(page, again, records.read(str(target)))
     pictures = [
-        Image.open(part["path"]).size for part in again.turns[0].made if part["type"] == "image" and "path" in part
+        Image.open(part["path"]).size for part in again.turns[0].generated if part["type"] == "image" and "path" in part
     ]
     assert pictures == [(8, 8)]
-    assert again.turns[0].made[0]["path"] != session.turns[0].made[0]["path"]
-    markdown = conversations.export(session, "md").read_text()
+    assert again.turns[0].generated[0]["path"] != session.turns[0].generated[0]["path"]
+    markdown = records.export(session, "md").read_text()
     assert "None <here>" in markdown
 
 
 def test_records_without_them_are_read(page, session):
-    record = json.loads(conversations.dump(session))
+    record = json.loads(records.dump(session))
     del record["turns"][0]["made"]
     again = Session()
-    conversations.restore(page, again, json.dumps(record))
-    assert again.turns[0].made == []
+    records.restore(page, again, json.dumps(record))
+    assert again.turns[0].generated == []
 
 
 def test_programs_get_them_as_data_urls(page):

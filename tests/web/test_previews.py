@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 
 from onellm.errors import FileError
-from onellm.limits import LIMITS
-from onellm.web import previews, theme
-from onellm.web.markup import part
-from onellm.web.previews import look_at
-from onellm.web.uploads import sweep
+from onellm.utils.limits import LIMITS
+from onellm.web.security.uploads import sweep
+from onellm.web.views import previews, theme
+from onellm.web.views.markup import part
+from onellm.web.views.previews import look_at
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTEFACTS = ROOT / "test-artefacts"
 INPUTS = {
-    kind: part["input"]
-    for kind, part in json.loads((ROOT / "onellm/pretrained/onellm-tiny/config.json").read_text())["modalities"].items()
+    modality: part["input"]
+    for modality, part in json.loads((ROOT / "onellm/pretrained/onellm-tiny/config.json").read_text())[
+        "modalities"
+    ].items()
 }
 FILES = {
     "image": "image/coffee.jpg",
@@ -68,8 +70,10 @@ def long_sound(folder):
     return folder / "long.wav"
 
 
-def look(kind, inputs=True, language="en"):
-    return look_at(kind, str(ROOT / "examples" / FILES[kind]), {}, INPUTS[kind] if inputs else None, language)
+def look(modality, inputs=True, language="en"):
+    return look_at(
+        modality, str(ROOT / "examples" / FILES[modality]), {}, INPUTS[modality] if inputs else None, language
+    )
 
 
 def stored(html, suffix):
@@ -78,16 +82,16 @@ def stored(html, suffix):
     return [Path(unquote(name)) for name in found if name.endswith(suffix)]
 
 
-@pytest.mark.parametrize("kind", FILES)
-def test_html_says_what_it_is_and_what_is_seen(kind, uploads):
-    made = look(kind)
-    assert Path(FILES[kind]).name in made.html and made.summary in made.html and not made.error
+@pytest.mark.parametrize("modality", FILES)
+def test_html_says_what_it_is_and_what_is_seen(modality, uploads):
+    made = look(modality)
+    assert Path(FILES[modality]).name in made.html and made.summary in made.html and not made.error
     assert re.search(r"The model sees (all )?[\d,.]+( × [\d,.]+)? ", made.html)
     assert len(made.html) < 8_000  # a stream sends it at every step
     files = stored(made.html, (".json", ".webp"))
     assert files and all(file.parents[1] == uploads.resolve() / "made" and file.stat().st_size for file in files)
-    assert "The model sees" not in look(kind, inputs=False).html
-    assert "模型看到" in look(kind, language="zh").html
+    assert "The model sees" not in look(modality, inputs=False).html
+    assert "模型看到" in look(modality, language="zh").html
 
 
 def test_video_shows_the_frames_that_are_seen():
@@ -148,7 +152,7 @@ def page_url(uploads, tmp_path_factory):
     import plotly
     from fastapi.responses import FileResponse
 
-    looks = [look(kind).html for kind in FILES]
+    looks = [look(modality).html for modality in FILES]
     folder = tmp_path_factory.mktemp("more")
     looks.append(look_at("fmri", str(brain(folder)), {}, INPUTS["fmri"]).html)
     looks.append(look_at("audio", str(long_sound(folder)), {}, INPUTS["audio"]).html)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from onellm.web.texts import LANGUAGES, say, texts
+from onellm.web.views.texts import LANGUAGES, say, texts
 
 pytestmark = pytest.mark.browser
 
@@ -17,8 +17,8 @@ def test_axe_finds_nothing_serious(open_page, example_files, width, scheme):
         person.open(drawer)
     person.page.wait_for_timeout(1_000)
     found = _serious(Axe(), person.page)
-    for kind in ("normal", "audio"):
-        person.drop(example_files[kind])
+    for modality in ("normal", "audio"):
+        person.drop(example_files[modality])
         person.chips.first.wait_for()
     person.page.wait_for_function("document.querySelectorAll('#attached .chip').length === 2")
     found += _serious(Axe(), person.page)

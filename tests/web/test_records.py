@@ -6,12 +6,12 @@ import zipfile
 
 import pytest
 
+from onellm.chat.sampling import Settings
+from onellm.chat.trace import Trace
 from onellm.errors import OneLLMError
-from onellm.settings import Settings
-from onellm.trace import Trace
-from onellm.web import conversations
-from onellm.web.page import Page
+from onellm.web import records
 from onellm.web.session import Attachment, Session, Turn
+from onellm.web.views.page import Page
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +41,12 @@ def session(tmp_path):
 
 def again(page, text):
     restored = Session()
-    conversations.restore(page, restored, text)
+    records.restore(page, restored, text)
     return restored
 
 
 def test_a_record_comes_back(page, session):
-    restored = again(page, conversations.dump(session))
+    restored = again(page, records.dump(session))
     (turn,) = restored.turns
     assert restored.id == session.id
     assert {**vars(turn), "trace": None} == {**vars(session.turns[0]), "trace": None, "files": turn.files}
@@ -56,20 +56,20 @@ def test_a_record_comes_back(page, session):
 
 
 def test_a_zip_brings_its_files(page, session):
-    restored = again(page, conversations.read(conversations.export(session, "zip")))
+    restored = again(page, records.read(records.export(session, "zip")))
     (file,) = restored.turns[0].files
     assert file.path != session.turns[0].files[0].path and file.title == "red.png"
 
 
 def test_json_keeps_names_and_no_paths(page, session, tmp_path):
-    exported = conversations.export(session, "json")
+    exported = records.export(session, "json")
     assert str(tmp_path) not in exported.read_text(encoding="utf-8")
-    (file,) = again(page, conversations.read(exported)).turns[0].files
+    (file,) = again(page, records.read(exported)).turns[0].files
     assert file.path == "" and file.title == "red.png"
 
 
 def test_a_foreign_path_is_not_taken(page, session):
-    record = json.loads(conversations.dump(session))
+    record = json.loads(records.dump(session))
     record["turns"][0]["files"][0]["path"] = "/etc/hostname"
     assert again(page, json.dumps(record)).turns[0].files[0].path == ""
 
@@ -85,28 +85,28 @@ def test_a_foreign_path_is_not_taken(page, session):
     ],
 )
 def test_what_is_no_conversation_is_refused_and_changes_nothing(page, session, change):
-    record = json.loads(conversations.dump(session)) | change
+    record = json.loads(records.dump(session)) | change
     with pytest.raises(OneLLMError, match="not a conversation|temperature is"):
-        conversations.restore(page, session, json.dumps(record))
+        records.restore(page, session, json.dumps(record))
     assert session.turns[0].answer == "Red."
 
 
 def test_a_wrong_trace_is_left_out(page, session):
-    record = json.loads(conversations.dump(session))
+    record = json.loads(records.dump(session))
     record["turns"][0]["trace"] = {"segments": [3]}
     assert again(page, json.dumps(record)).turns[0].trace is None
 
 
 @pytest.mark.parametrize("name", ["../../../evil.png", "files/1/..", "/abs.png", "files/red.png"])
 def test_names_in_a_zip_choose_no_folder(page, session, tmp_path, name):
-    record = json.loads(conversations.dump(session))
+    record = json.loads(records.dump(session))
     record["turns"][0]["files"][0]["path"] = name
     path = tmp_path / "made.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("conversation.json", json.dumps(record))
         archive.writestr(name, b"x")
     before = {file for file in tmp_path.parent.rglob("*") if tmp_path not in file.parents}
-    (file,) = again(page, conversations.read(str(path))).turns[0].files
+    (file,) = again(page, records.read(str(path))).turns[0].files
     assert not file.path or tmp_path in pathlib.Path(file.path).resolve().parents
     assert {file for file in tmp_path.parent.rglob("*") if tmp_path not in file.parents} == before
 
@@ -114,12 +114,12 @@ def test_names_in_a_zip_choose_no_folder(page, session, tmp_path, name):
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
     import dataclasses
 
-    monkeypatch.setattr(conversations, "LIMITS", dataclasses.replace(conversations.LIMITS, import_bytes=1000))
+    monkeypatch.setattr(records, "LIMITS", dataclasses.replace(records.LIMITS, import_bytes=1000))
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("conversation.json", bytes(2000))
     with pytest.raises(OneLLMError, match="when unpacked"):
-        conversations.read(str(path))
+        records.read(str(path))
 
 
 def packed(path, record, *names):
@@ -136,13 +136,13 @@ def test_links_and_twins_in_a_zip_are_plain_files(page, session, tmp_path):
     secret.write_text("secret")
     link = zipfile.ZipInfo("files/1/link.txt")
     link.external_attr = 0o120777 << 16
-    record = json.loads(conversations.dump(session))
+    record = json.loads(records.dump(session))
     file = record["turns"][0]["files"][0]
     record["turns"][0]["files"] = [file | {"path": "files/1/link.txt"}, file | {"path": "twin.txt"}]
     path = packed(tmp_path / "links.zip", json.dumps(record), "twin.txt", "twin.txt")
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(link, str(secret))
-    first, second = again(page, conversations.read(path)).turns[0].files
+    first, second = again(page, records.read(path)).turns[0].files
     for restored, content in ((first, str(secret)), (second, "x")):
         place = pathlib.Path(restored.path)
         assert not place.is_symlink() and place.read_text() == content
@@ -159,7 +159,7 @@ def test_links_and_twins_in_a_zip_are_plain_files(page, session, tmp_path):
 )
 def test_a_hostile_zip_is_refused_in_words(tmp_path, record, names, words):
     with pytest.raises(OneLLMError, match=words):
-        conversations.read(packed(tmp_path / "hostile.zip", record, *names))
+        records.read(packed(tmp_path / "hostile.zip", record, *names))
 
 
 @pytest.mark.parametrize("text", [" " * 9_000_000, "\0", "[" * 200_000])
@@ -167,5 +167,5 @@ def test_hostile_json_is_refused_in_words(page, session, tmp_path, text):
     path = tmp_path / "hostile.json"
     path.write_text(text)
     with pytest.raises(OneLLMError, match="expected"):
-        conversations.restore(page, session, conversations.read(str(path)))
+        records.restore(page, session, records.read(str(path)))
     assert session.turns[0].answer == "Red."

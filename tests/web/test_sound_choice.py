@@ -5,17 +5,18 @@ from types import SimpleNamespace
 import pytest
 from file_makers import video
 
-from onellm.trace import FileTrace, Segment, Trace
-from onellm.web import conversations, inside
-from onellm.web.composer import Composer
-from onellm.web.page import Page
+from onellm.chat.trace import FileTrace, Segment, Trace
+from onellm.web import records
+from onellm.web.handlers.composer import Composer
 from onellm.web.session import Session, Turn
-from onellm.web.texts import LANGUAGES
+from onellm.web.views import inside
+from onellm.web.views.page import Page
+from onellm.web.views.texts import LANGUAGES
 
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch, tmp_path):
-    monkeypatch.setattr("onellm.modalities.isolated._trusted", True)
+    monkeypatch.setattr("onellm.modalities.sandbox._trusted", True)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
 
 
@@ -30,7 +31,7 @@ def page():
 def test_a_video_with_a_sound_track_can_be_heard(page, tmp_path):
     session, form = Session(), Composer(page)
     heard, silent = (str(video(tmp_path / name, sound=sound)) for name, sound in (("a.mp4", True), ("b.mp4", False)))
-    shown = form.add(session, [heard, silent], kind="video")["attached"]
+    shown = form.add(session, [heard, silent], modality="video")["attached"]
     assert shown.count('data-act="sound"') == 1 and 'data-act="sound" aria-pressed="false"' in shown
     shown = form.sound(session, SimpleNamespace(id=session.pending[0].id))["attached"]
     assert 'data-act="sound" aria-pressed="true"' in shown and "sees 6 of 30 frames" in shown
@@ -38,7 +39,7 @@ def test_a_video_with_a_sound_track_can_be_heard(page, tmp_path):
     assert turn.parts() == [{"type": "video", "path": heard, "sound": True}, {"type": "video", "path": silent}]
     session.turns.append(turn)
     again = Session()
-    conversations.restore(page, again, conversations.dump(session))
+    records.restore(page, again, records.dump(session))
     assert [file.sound for file in again.turns[0].files] == [True, False]
     form.sound(session, SimpleNamespace(id=session.pending[0].id))
     assert not session.pending[0].file.sound

@@ -19,9 +19,9 @@ PICTURES = ("image", "video", "depth", "normal")
 
 def vary_sample(sample: Sample) -> Sample:
     """Crop what is a picture; a map and the picture beside it alike, all frames of a video alike."""
-    if sample.kind not in PICTURES:
+    if sample.modality not in PICTURES:
         return sample
-    axis = 1 if sample.kind == "video" else 0
+    axis = 1 if sample.modality == "video" else 0
     height, width = sample.array.shape[axis : axis + 2]
     top, left, rows, columns = _box(height, width)
     crop = (slice(None),) * axis + (slice(top, top + rows), slice(left, left + columns))
@@ -34,9 +34,9 @@ def vary_sample(sample: Sample) -> Sample:
     return dataclasses.replace(sample, array=np.ascontiguousarray(sample.array[crop]), picture=picture)
 
 
-def vary_tensor(kind: str, tensor: torch.Tensor) -> torch.Tensor:
+def vary_tensor(modality: str, tensor: torch.Tensor) -> torch.Tensor:
     """Mask a band of frequencies and a stretch of time of a spectrogram [1, M, S]; the rest is left alone."""
-    if kind != "audio" or tensor.dim() != 3:
+    if modality != "audio" or tensor.dim() != 3:
         return tensor
     tensor = tensor.clone()
     for axis, longest in ((1, MASKED_BANDS), (2, MASKED_FRAMES)):

@@ -6,8 +6,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from onellm.errors import OneLLMError
-from onellm.messages import parts_of
 from onellm.modalities import MODALITIES
+from onellm.model.messages import parts_of
 from train.data.augment import vary_sample, vary_tensor
 from train.data.example import Example
 
@@ -20,24 +20,24 @@ class Row:
 
     Attributes:
         key: of the example.
-        kinds: its files' kinds.
+        modalities: its files' modalities.
         files: kind and tensor of each file.
-        extracted: the tensors are what the kind's tokenizer extracts already.
+        extracted: the tensors are what the modality's tokenizer extracts already.
         ids: tokens.
         labels: as many, `IGNORED` where there is no loss; for an encoder-decoder LLM the answer's tokens alone.
-        word_labels: [M] places in the anchor's vocabulary, for that objective.
+        anchor_labels: [M] places in the anchor's vocabulary, for that objective.
         instructions: for a projector that reads text, the question about each file in its tokens; for the objective
             "contrast" the answer.
         made: what is to come of the outputs that a generator makes, `answers.Target`.
     """
 
     key: str
-    kinds: tuple[str, ...]
+    modalities: tuple[str, ...]
     files: list[tuple[str, torch.Tensor]]
     extracted: bool
     ids: list[int] | None = None
     labels: list[int] | None = None
-    word_labels: torch.Tensor | None = None
+    anchor_labels: torch.Tensor | None = None
     instructions: list[torch.Tensor] = field(default_factory=list)
     made: list = field(default_factory=list)
 
@@ -186,37 +186,37 @@ class Collator:
         extracted = any("features" in part for part in files)
         tensors = [(part["type"], part["features"] if extracted else self.to_tensor(part)) for part in files]
         asked = [self.processor.instruction(part) for part in files] if self.processor.reader else []
-        kinds = tuple(kind for kind, _ in tensors)
-        return Row(example.key, kinds, tensors, extracted, ids, labels, words, asked, made)
+        modalities = tuple(modality for modality, _ in tensors)
+        return Row(example.key, modalities, tensors, extracted, ids, labels, words, asked, made)
 
     def to_tensor(self, part: dict) -> torch.Tensor:
         """Load a file part as the app does, varied if that is wanted."""
         if not self.augment:
             return self.processor.to_tensor(part)
-        kind = part["type"]
+        modality = part["type"]
         sample = vary_sample(self.processor.load(part))
-        settings = self.processor.modalities[kind].get("input", {})
-        return vary_tensor(kind, MODALITIES[kind].to_tensor(sample, **settings))
+        settings = self.processor.modalities[modality].get("input", {})
+        return vary_tensor(modality, MODALITIES[modality].to_tensor(sample, **settings))
 
     def join(self, rows: list[Row]) -> dict:
         """Join rows into a batch.
 
         Returns:
-            `media` (kind -> tensors), `extracted`, `keys`, `instructions` (kind -> token ids) for a projector that
-            reads the question, `condition` and `latents` (kind -> tensors) where there are any, and either
+            `media` (modality -> tensors), `extracted`, `keys`, `instructions` (modality -> token ids) for a projector
+            that reads the question, `condition` and `latents` (modality -> tensors) where there are any, and either
             `input_ids`, `attention_mask` and `labels` [B, L], padded on the left (the labels of answers that stand
-            apart on the right), or `word_labels` [B, M], or `texts` (token ids).
+            apart on the right), or `anchor_labels` [B, M], or `texts` (token ids).
         """
         media: dict[str, list[torch.Tensor]] = {}
         asked: dict[str, list[torch.Tensor]] = {}
         for row in rows:
-            for kind, tensor in row.files:
-                media.setdefault(kind, []).append(tensor)
-            for kind, ids in zip(row.kinds, row.instructions, strict=False):
-                asked.setdefault(kind, []).append(ids)
+            for modality, tensor in row.files:
+                media.setdefault(modality, []).append(tensor)
+            for modality, ids in zip(row.modalities, row.instructions, strict=False):
+                asked.setdefault(modality, []).append(ids)
         batch = {"media": media, "extracted": any(row.extracted for row in rows), "keys": [row.key for row in rows]}
         if self.objective == "anchor":
-            return {**batch, "word_labels": torch.stack([row.word_labels for row in rows])}
+            return {**batch, "anchor_labels": torch.stack([row.anchor_labels for row in rows])}
         if self.objective == "contrast":
             return {**batch, "texts": [ids for row in rows for ids in row.instructions]}
         if asked:
@@ -229,7 +229,7 @@ class Collator:
             found: dict[str, list[torch.Tensor]] = {}
             for target in [target for row in rows for target in row.made]:
                 if getattr(target, name) is not None:
-                    found.setdefault(target.kind, []).append(getattr(target, name))
+                    found.setdefault(target.modality, []).append(getattr(target, name))
             if found:
-                batch[name] = {kind: torch.stack(values) for kind, values in found.items()}
+                batch[name] = {modality: torch.stack(values) for modality, values in found.items()}
         return {**batch, **padded, "labels": labels}

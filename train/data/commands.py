@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from onellm import disk
 from onellm.modalities import MODALITIES
+from onellm.utils import atomic
 from train.data.example import DataError
 from train.data.formats import FORMATS
 
@@ -88,7 +88,7 @@ def _inspect(options: argparse.Namespace) -> int:
         )
     title = options.what or options.path
     page = render(reports, shown, Path(title).name if "://" not in title else title, options.model, objective)
-    disk.write(options.out, page)
+    atomic.write(options.out, page)
     print(f"wrote {options.out} ({len(page) / 1e6:.1f} MB)")
     return 0
 
@@ -114,8 +114,8 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _processor(model: str):
-    from onellm.auto import OneLLMProcessor
-    from onellm.models import folder_of
+    from onellm.hub.registry import folder_of
+    from onellm.model.auto import OneLLMProcessor
 
     return OneLLMProcessor.from_pretrained(folder_of(model))
 
@@ -187,9 +187,9 @@ def _guess_kind(path: str) -> list[str]:
     from train.data.shards import read_index, shard_paths
 
     if guess_format(path) == "webdataset":
-        kinds = read_index(os.path.dirname(shard_paths(path)[0])).get("kinds")
-        if kinds is not None:
-            return kinds or ["text"]
+        modalities = read_index(os.path.dirname(shard_paths(path)[0])).get("kinds")
+        if modalities is not None:
+            return modalities or ["text"]
     raise DataError(f"{path}: it does not say of what kind its files are; name it with --kind, such as --kind image.")
 
 

@@ -7,7 +7,7 @@ from onellm.modalities import MODALITIES
 from train.data.example import DataError
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-ALIASES = {"rgbd": "depth", "rgbn": "normal"}  # published names of kinds
+ALIASES = {"rgbd": "depth", "rgbn": "normal"}  # published names of modalities
 _MARK = re.compile(rf"\s*<({'|'.join([*MODALITIES, *ALIASES])})>\s*")
 
 
@@ -16,8 +16,8 @@ def conversation_messages(turns: Any, files: list[dict]) -> list[dict]:
 
     Args:
         turns: [{"from": "human" or "gpt", "value": text}] or [{"role": ..., "content": text}].
-        files: file parts. Each takes the place of the next mark of its kind, or of any mark where all files are of
-            one kind; without marks they come first in the first question.
+        files: file parts. Each takes the place of the next mark of its modality, or of any mark where all files are of
+            one modality; without marks they come first in the first question.
 
     Returns:
         Chat messages.
@@ -62,11 +62,11 @@ def _turn(turn: Any) -> tuple[str, str]:
     return ROLES[role], text
 
 
-def _take(left: list[dict], kind: str, marks: int) -> dict:
+def _take(left: list[dict], modality: str, marks: int) -> dict:
     """Take the file a mark stands for."""
     alike = len({part["type"] for part in left}) == 1
-    part = next((part for part in left if part["type"] == kind or alike), None)
+    part = next((part for part in left if part["type"] == modality or alike), None)
     if part is None:
-        raise DataError(f"mark number {marks}, <{kind}>, has no file; expected as many files as marks; correct it.")
+        raise DataError(f"mark number {marks}, <{modality}>, has no file; expected as many files as marks; correct it.")
     left.remove(part)
     return part

@@ -47,7 +47,7 @@ def convert(source: Source, out: Path, shard_mb: float = 200.0, workers: int = 0
         workers: processes that read and check files.
 
     Returns:
-        The shards' index, `shards` (name -> examples and bytes) and `kinds`, and `bad` (number and reason).
+        The shards' index, `shards` (name -> examples and bytes) and `modalities`, and `bad` (number and reason).
 
     Raises:
         OneLLMError: the source cannot be opened, the folder holds other shards, or no example is good.
@@ -58,7 +58,7 @@ def convert(source: Source, out: Path, shard_mb: float = 200.0, workers: int = 0
     packed = PackedExamples(examples, source.limit)
     # what decides which bytes are written
     origin = {key: getattr(source, key) for key in ("source", "path", "root", "prompt", "limit", "columns", "split")}
-    writer = ShardWriter(out, examples.kinds, int(shard_mb * MEGA), origin | {"shard_mb": shard_mb})
+    writer = ShardWriter(out, examples.modalities, int(shard_mb * MEGA), origin | {"shard_mb": shard_mb})
     if not writer.index["complete"]:
         bar = {
             "desc": source.label,
@@ -89,8 +89,8 @@ def summary(index: dict, out: Path) -> str:
     """Say what a conversion wrote, and which examples it left out."""
     examples = sum(entry["examples"] for entry in index["shards"].values())
     size = sum(entry["bytes"] for entry in index["shards"].values()) / MEGA
-    kinds = "+".join(index["kinds"]) or "text"
-    lines = [f"{out}: {examples:,} examples ({kinds}) in {len(index['shards']):,} shards, {size:,.1f} MB"]
+    modalities = "+".join(index["kinds"]) or "text"
+    lines = [f"{out}: {examples:,} examples ({modalities}) in {len(index['shards']):,} shards, {size:,.1f} MB"]
     bad = index["bad"]
     if bad:
         lines.append(f"left out {len(bad):,} bad examples; all of them are named in {out / LEFT_OUT}:")

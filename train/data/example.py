@@ -25,7 +25,7 @@ class Example:
     Attributes:
         key: names it for people: "captions.tsv, row 12".
         messages: chat messages that end with an assistant's turn; content is a list of parts. A file part is
-            {"type": kind, "path": file, ...options of the kind's `load`}, where `path` may be any `os.PathLike`, or
+            {"type": kind, "path": file, ...options of the modality's `load`}, where `path` may be any `os.PathLike`, or
             {"type": kind, kind: data in memory, ...options of `from_memory`}.
     """
 
@@ -37,11 +37,11 @@ class Examples(Protocol):
     """A source: holds no data in memory, and is cheap to open and to pickle into workers.
 
     Attributes:
-        kinds: of the files of every example; () for text alone.
+        modalities: of the files of every example; () for text alone.
         blocks: number of examples a block (a tar shard, or a run of rows of a table).
     """
 
-    kinds: tuple[str, ...]
+    modalities: tuple[str, ...]
     blocks: list[int]
 
     def read(self, block: int, place: int) -> Example:
@@ -60,12 +60,12 @@ class FileExamples(ABC):
 
     Args:
         name: of the source, for people.
-        kinds: of the files of every example.
+        modalities: of the files of every example.
         blocks: number of examples a block.
     """
 
-    def __init__(self, name: str, kinds: tuple[str, ...], blocks: list[int]):
-        self.name, self.kinds, self.blocks = name, kinds, blocks
+    def __init__(self, name: str, modalities: tuple[str, ...], blocks: list[int]):
+        self.name, self.modalities, self.blocks = name, modalities, blocks
         get_temp_dir()  # loading processes share it then, and what they leave goes with this process
 
     @abstractmethod
@@ -86,7 +86,7 @@ class FileExamples(ABC):
         key = self.key(block, place)
         try:
             messages = self.build(block, place)
-            check_messages(messages, self.kinds)
+            check_messages(messages, self.modalities)
             for message in messages:
                 message["content"] = [
                     part if part["type"] == "text" else self.resolve(part) for part in message["content"]
@@ -134,8 +134,8 @@ def text_length(messages: list[dict]) -> int:
     return sum(len(part["text"]) for part in parts_of(messages) if part["type"] == "text")
 
 
-def check_messages(messages: list[dict], kinds: tuple[str, ...]) -> None:
-    """Check that messages end with an answer and show files of the given kinds.
+def check_messages(messages: list[dict], modalities: tuple[str, ...]) -> None:
+    """Check that messages end with an answer and show files of the given modalities.
 
     Raises:
         DataError: they do not.
@@ -146,9 +146,10 @@ def check_messages(messages: list[dict], kinds: tuple[str, ...]) -> None:
         if message["role"] == "assistant" and not any(part.get("text", "").strip() for part in message["content"]):
             raise DataError("the caption or answer is empty; expected words; fill it in, or leave the example out.")
     found = {part["type"] for part in files_of(messages)}
-    if found != set(kinds):
+    if found != set(modalities):
         raise DataError(
-            f"it holds {_list(found)}; expected {_list(kinds)}, as its source says; give other kinds in a source of "
+            f"it holds {_list(found)}; expected {_list(modalities)}, as its source says; give other kinds in a source "
+            "of "
             "their own."
         )
 
@@ -184,5 +185,5 @@ def split_rows(count: int) -> list[int]:
     return [min(BLOCK, count - start) for start in range(0, count, BLOCK)]
 
 
-def _list(kinds: set[str] | tuple[str, ...]) -> str:
-    return " and ".join(sorted(kinds)) or "no file"
+def _list(modalities: set[str] | tuple[str, ...]) -> str:
+    return " and ".join(sorted(modalities)) or "no file"

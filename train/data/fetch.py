@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from onellm import disk
 from onellm.modalities.base import megabytes
-from onellm.model.base_parts import cache_folder
+from onellm.utils import atomic
+from onellm.utils.paths import cache_folder
 from train.data.example import DataError
 
 TIMEOUT_S = 30
@@ -73,7 +73,7 @@ def local(path: str) -> Path:
     if not kept.exists():
         with FileLock(f"{kept}.lock"):
             if not kept.exists():
-                with disk.whole(kept) as part, open(part, "wb") as file:
+                with atomic.whole(kept) as part, open(part, "wb") as file:
                     file.writelines(_pieces(path))
                 _make_room(folder, kept)
     os.utime(kept)

@@ -1,4 +1,4 @@
-"""A folder of files with captions beside them: `cat.jpg` and `cat.txt`; for several kinds `a.mp4`, `a.wav`, `a.txt`."""
+"""A folder of files with captions beside them: `cat.jpg` and `cat.txt`, or several files of one stem and `a.txt`."""
 
 import os
 from pathlib import Path
@@ -14,32 +14,33 @@ class FolderExamples(FileExamples):
 
     Args:
         folder: where they are.
-        kinds: of the files of every example; each needs one file of every kind.
+        modalities: of the files of every example; each needs one file of every modality.
         prompt: a question to ask of every caption; None asks none.
 
     Raises:
         DataError: there are no such files.
     """
 
-    def __init__(self, folder: Path, kinds: tuple[str, ...], prompt: str | None = None):
+    def __init__(self, folder: Path, modalities: tuple[str, ...], prompt: str | None = None):
         self.folder, self.prompt = folder, prompt
         groups: dict[str, list[str | None]] = {}
         for path, folders, names in os.walk(folder):
             folders.sort()
             for name in sorted(names):
-                for place, kind in enumerate(kinds):
-                    suffix = next((s for s in MODALITIES[kind].suffixes if name.lower().endswith(s)), None)
+                for place, modality in enumerate(modalities):
+                    suffix = next((s for s in MODALITIES[modality].suffixes if name.lower().endswith(s)), None)
                     if suffix:
                         file = os.path.relpath(os.path.join(path, name), folder)
-                        group = groups.setdefault(file[: -len(suffix)], [None] * len(kinds))
+                        group = groups.setdefault(file[: -len(suffix)], [None] * len(modalities))
                         group[place] = group[place] or file
         self.items = list(groups.items())
         if not self.items:
             raise DataError(
-                f"{folder}: there are no files of kind {' and '.join(kinds)} in it, and none of {', '.join(TABLES)}; "
+                f"{folder}: there are no files of kind {' and '.join(modalities)} in it, and none of "
+                f"{', '.join(TABLES)}; "
                 "expected files with captions beside them (cat.jpg, cat.txt); check the path and the kind."
             )
-        super().__init__(folder.name, kinds, split_rows(len(self.items)))
+        super().__init__(folder.name, modalities, split_rows(len(self.items)))
 
     def key(self, block: int, place: int) -> str:
         """Name an example by its file."""
@@ -48,12 +49,12 @@ class FolderExamples(FileExamples):
     def build(self, block: int, place: int) -> list[dict]:
         """Build an example's messages, see `FileExamples`."""
         stem, files = self.items[block * BLOCK + place]
-        missing = [kind for kind, file in zip(self.kinds, files, strict=True) if file is None]
+        missing = [modality for modality, file in zip(self.modalities, files, strict=True) if file is None]
         if missing:
             raise DataError(f"there is no {missing[0]} beside it; expected one of the same name; add it.")
         try:
             caption = (self.folder / f"{stem}.txt").read_text(encoding="utf-8", errors="replace").strip()
         except OSError as error:
             raise DataError(f"there is no {Path(stem).name}.txt beside it; expected a caption; write one.") from error
-        parts = [{"type": k, "path": self.folder / file} for k, file in zip(self.kinds, files, strict=True)]
+        parts = [{"type": k, "path": self.folder / file} for k, file in zip(self.modalities, files, strict=True)]
         return caption_messages(parts, caption, self.prompt)

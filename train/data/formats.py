@@ -32,28 +32,28 @@ def open_examples(source: "Source") -> Examples:
         Its examples.
 
     Raises:
-        OneLLMError: it is missing, of another format, or lacks what its kind needs.
+        OneLLMError: it is missing, of another format, or lacks what its modality needs.
     """
     if source.source not in FORMATS:
         raise DataError(f"The format '{source.source}' is not known; choose one of {', '.join(FORMATS)}.")
-    kinds = source.kinds
-    for kind in kinds:
-        if kind not in MODALITIES:
-            raise DataError(f"The kind '{kind}' is not known; choose one of {', '.join([*MODALITIES, 'text'])}.")
+    modalities = source.modalities
+    for modality in modalities:
+        if modality not in MODALITIES:
+            raise DataError(f"The kind '{modality}' is not known; choose one of {', '.join([*MODALITIES, 'text'])}.")
     if not source.path:
         raise DataError(f"The source {source.source} has no path; say where its data lies.")
-    if not kinds and source.source not in ("instructions", "hub", "webdataset"):
+    if not modalities and source.source not in ("instructions", "hub", "webdataset"):
         raise DataError(f"Captions without files teach nothing, and {source.source} holds captions; give its kind.")
     if source.source == "webdataset":
         from train.data.shards import ShardExamples
 
-        examples: Examples = ShardExamples(source.path, kinds, source.prompt)
+        examples: Examples = ShardExamples(source.path, modalities, source.prompt)
     else:
-        examples = _open_rows(source, kinds)
+        examples = _open_rows(source, modalities)
     return examples if source.request is None else Requests(examples, source.request)
 
 
-def _open_rows(source: "Source", kinds: tuple[str, ...]) -> Examples:
+def _open_rows(source: "Source", modalities: tuple[str, ...]) -> Examples:
     """Open what is a table, or a folder."""
     from train.data.folders import TABLES, FolderExamples
     from train.data.hub import open_hub
@@ -67,7 +67,7 @@ def _open_rows(source: "Source", kinds: tuple[str, ...]) -> Examples:
             raise DataError(f"{path}: there is no such folder; expected one with files and captions; check the path.")
         lists = [folder / name for name in TABLES if (folder / name).is_file()]
         if not lists:
-            return FolderExamples(folder, kinds, source.prompt)
+            return FolderExamples(folder, modalities, source.prompt)
         path = str(lists[0])
     if source.source == "hub":
         table = open_hub(path, source.split)
@@ -79,5 +79,5 @@ def _open_rows(source: "Source", kinds: tuple[str, ...]) -> Examples:
         "caption" not in columns and ("conversations" in columns or bool({*CONVERSATIONS} & {*table.columns}))
     )
     return TableExamples(
-        table, kinds, root, columns, source.prompt, conversations, only_fitting=source.source == "instructions"
+        table, modalities, root, columns, source.prompt, conversations, only_fitting=source.source == "instructions"
     )

@@ -27,7 +27,7 @@ class Run:
 class File:
     """A file of an example: how it looks, and the tensor the model gets."""
 
-    kind: str
+    modality: str
     name: str
     preview: Preview
     notes: list[str]
@@ -54,7 +54,7 @@ class SourceReport:
     Attributes:
         label: what the recipe calls it.
         source: its format.
-        kinds: of its files.
+        modalities: of its files.
         examples: how many there are.
         lengths: characters of up to `MEASURED` of them.
         checked: how many were read and decoded.
@@ -63,7 +63,7 @@ class SourceReport:
 
     label: str
     source: str
-    kinds: tuple[str, ...]
+    modalities: tuple[str, ...]
     examples: int
     lengths: list[int]
     checked: int = 0
@@ -106,18 +106,18 @@ def inspect_source(
         check: examples to read and decode at least.
 
     Raises:
-        OneLLMError: it cannot be opened, or the model lacks a kind.
+        OneLLMError: it cannot be opened, or the model lacks a modality.
     """
     examples = open_examples(source)
-    for kind in examples.kinds:
-        if kind not in processor.modalities:
+    for modality in examples.modalities:
+        if modality not in processor.modalities:
             raise DataError(
-                f"The source {source.label} is of kind {kind}, which this model lacks; it knows "
+                f"The source {source.label} is of kind {modality}, which this model lacks; it knows "
                 f"{', '.join(processor.modalities)}; choose another --model."
             )
     places = Places(examples.blocks, source.limit)
     lengths = [examples.length(*places[number]) for number in places.spread(MEASURED)]
-    report = SourceReport(source.label, source.source, examples.kinds, len(places), lengths)
+    report = SourceReport(source.label, source.source, examples.modalities, len(places), lengths)
     shown: list[Shown] = []
     wanted, lacking = set(places.spread(count)), 0
     for number in sorted(wanted | set(places.spread(check))):
@@ -154,21 +154,21 @@ def look(example: Example, processor, objective: str, full: bool = True) -> Show
 
 def _file(part: dict, processor, full: bool) -> File | None:
     """Load a file as training does, and make its preview."""
-    kind = part["type"]
+    modality = part["type"]
     sample = processor.load(part)
-    tensor = MODALITIES[kind].to_tensor(sample, **processor.modalities[kind].get("input", {}))
+    tensor = MODALITIES[modality].to_tensor(sample, **processor.modalities[modality].get("input", {}))
     if not full:
         return None
-    return File(kind, sample.name, MODALITIES[kind].preview(sample), sample.notes, tuple(tensor.shape))
+    return File(modality, sample.name, MODALITIES[modality].preview(sample), sample.notes, tuple(tensor.shape))
 
 
 def _shown(example: Example, ids: list[int], labels: list[int], files: list, processor) -> Shown:
     """Turn tokens back into text, in runs."""
-    kinds = {settings["token_id"]: kind for kind, settings in processor.modalities.items()}
+    modalities = {settings["token_id"]: modality for modality, settings in processor.modalities.items()}
     runs: list[Run] = []
     for token, label in zip(ids, labels, strict=True):
-        sort = kinds.get(token) or ("plain" if label == IGNORED else "trained")
-        text = "" if token in kinds else processor.tokenizer.decode([token])
+        sort = modalities.get(token) or ("plain" if label == IGNORED else "trained")
+        text = "" if token in modalities else processor.tokenizer.decode([token])
         if runs and runs[-1].sort == sort:
             runs[-1].texts.append(text)
         else:

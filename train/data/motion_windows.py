@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onellm.limits import LIMITS
+from onellm.utils.limits import LIMITS
 from train.data.example import DataError
 
 MARGIN_S = 4.0  # Ego4D's windows are used if the recording covers them to within this

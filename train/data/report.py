@@ -42,7 +42,7 @@ def render(reports: list["SourceReport"], shown: list["Shown"], title: str, mode
         model=model,
         objective=objective,
         look=lambda file: looks[id(file)],
-        icon=lambda kind: MODALITIES[kind].icon,
+        icon=lambda modality: MODALITIES[modality].icon,
         token=_token,
         plots=json.dumps(plots).replace("</", "<\\/"),
         plotly=_plotly() if plots else "",

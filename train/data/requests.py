@@ -13,7 +13,7 @@ class Requests:
 
     def __init__(self, examples: Examples, request: str):
         self.examples, self.request = examples, request
-        self.kinds, self.blocks = examples.kinds, examples.blocks
+        self.modalities, self.blocks = examples.modalities, examples.blocks
 
     def read(self, block: int, place: int) -> Example:
         """Read one example; its answer's file has the caption as its `prompt`.

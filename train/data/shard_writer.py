@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from onellm import disk
 from onellm.modalities import MODALITIES
+from onellm.utils import atomic
 from train.data.example import DataError, Example
 from train.data.lazy import read_bytes
 from train.data.shards import INDEX
@@ -48,39 +48,41 @@ def pack(example: Example) -> Packed:
 
 def _pack_file(part: dict, members: dict[str, bytes]) -> dict:
     """Add a part's files to the members; return the part as the shard's JSON has it."""
-    kind = part["type"]
-    options = {key: value for key, value in part.items() if key not in ("path", kind)}
+    modality = part["type"]
+    options = {key: value for key, value in part.items() if key not in ("path", modality)}
     if "path" not in part:
-        suffix, data, units = _pack_array(kind, part[kind])
-        return options | units | {"path": _add(members, kind, suffix, data)}
+        suffix, data, units = _pack_array(modality, part[modality])
+        return options | units | {"path": _add(members, modality, suffix, data)}
     read = {key: value for key, value in options.items() if key != "type"}
-    sample = MODALITIES[kind].load(part["path"], **read)
+    sample = MODALITIES[modality].load(part["path"], **read)
     name = str(part["path"]).lower()
-    suffix = max((s for s in MODALITIES[kind].suffixes if name.endswith(s)), key=len)
+    suffix = max((s for s in MODALITIES[modality].suffixes if name.endswith(s)), key=len)
     if suffix == ".obj":  # its colours lie in other files
-        suffix, data, _ = _pack_array(kind, sample.array)
+        suffix, data, _ = _pack_array(modality, sample.array)
     else:
         data = read_bytes(part["path"])
-    options["path"] = _add(members, kind, suffix, data)
+    options["path"] = _add(members, modality, suffix, data)
     if "picture" in options:
         picture = options["picture"]
-        options["picture"] = _add(members, f"{kind}-picture", Path(str(picture)).suffix.lower(), read_bytes(picture))
+        options["picture"] = _add(
+            members, f"{modality}-picture", Path(str(picture)).suffix.lower(), read_bytes(picture)
+        )
     return options
 
 
-def _pack_array(kind: str, value: object) -> tuple[str, bytes, dict]:
+def _pack_array(modality: str, value: object) -> tuple[str, bytes, dict]:
     """Return suffix, bytes and load options of data in memory."""
     file = io.BytesIO()
-    if kind == "image":
+    if modality == "image":
         from PIL import Image
 
         picture = value if isinstance(value, Image.Image) else Image.fromarray(np.asarray(value, np.uint8))
         picture.convert("RGB").save(file, "PNG")
         return ".png", file.getvalue(), {}
-    if kind in ("audio", "video"):
-        raise DataError(f"its {kind} lies in memory; expected a file, which shards can hold; save it as one.")
+    if modality in ("audio", "video"):
+        raise DataError(f"its {modality} lies in memory; expected a file, which shards can hold; save it as one.")
     np.save(file, np.asarray(value, np.float32))
-    return ".npy", file.getvalue(), {"acc_unit": "m/s2", "gyro_unit": "rad/s"} if kind == "imu" else {}
+    return ".npy", file.getvalue(), {"acc_unit": "m/s2", "gyro_unit": "rad/s"} if modality == "imu" else {}
 
 
 def _add(members: dict[str, bytes], name: str, suffix: str, data: bytes) -> str:
@@ -99,7 +101,7 @@ class ShardWriter:
 
     Args:
         out: the folder.
-        kinds: of the files of every example.
+        modalities: of the files of every example.
         shard_bytes: size a shard does not exceed, unless one example does.
         source: what is converted; a folder with shards of another source is refused.
 
@@ -107,21 +109,21 @@ class ShardWriter:
         DataError: the folder holds something else.
     """
 
-    def __init__(self, out: Path, kinds: tuple[str, ...], shard_bytes: int, source: dict):
+    def __init__(self, out: Path, modalities: tuple[str, ...], shard_bytes: int, source: dict):
         self.out, self.shard_bytes = out, shard_bytes
         out.mkdir(parents=True, exist_ok=True)
-        self.index = {"kinds": list(kinds), "source": source, "done": 0, "complete": False, "shards": {}}
+        self.index = {"kinds": list(modalities), "source": source, "done": 0, "complete": False, "shards": {}}
         self.bad: list[dict] = []
         if (out / INDEX).exists():
             kept = json.loads((out / INDEX).read_text())
-            if kept.get("source") != source or kept.get("kinds") != list(kinds):
+            if kept.get("source") != source or kept.get("kinds") != list(modalities):
                 raise DataError(f"{out}: it holds shards of another source; expected none; choose another folder.")
             self.index = kept
             bad = json.loads((out / LEFT_OUT).read_text()) if (out / LEFT_OUT).exists() else []
             self.bad = [entry for entry in bad if entry["number"] < kept["done"]]
         elif any(out.glob("*.tar")):
             raise DataError(f"{out}: it holds tar files of unknown origin; expected none; choose another folder.")
-        disk.clear(out)
+        atomic.clear(out)
         self._waiting: list[tuple[int, Packed]] = []
         self._size = 0
 
@@ -157,7 +159,7 @@ class ShardWriter:
             name = f"{len(self.index['shards']):05d}.tar"
             size = sum(packed.size for _, packed in self._waiting)
             with (
-                disk.whole(self.out / name, size) as part,
+                atomic.whole(self.out / name, size) as part,
                 tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar,
             ):
                 for number, packed in self._waiting:
@@ -167,7 +169,7 @@ class ShardWriter:
                         tar.addfile(member, io.BytesIO(data))
             entry = {"examples": len(self._waiting), "bytes": (self.out / name).stat().st_size}
             self.index["shards"][name] = entry
-        disk.write_json(self.out / LEFT_OUT, self.bad, sort_keys=True)
+        atomic.write_json(self.out / LEFT_OUT, self.bad, sort_keys=True)
         self.index["done"] = done
-        disk.write_json(self.out / INDEX, self.index, sort_keys=True)
+        atomic.write_json(self.out / INDEX, self.index, sort_keys=True)
         self._waiting, self._size = [], 0

@@ -4,7 +4,7 @@ Two layouts. Our own: `KEY.json` holds {"messages": [...]} whose file parts have
 ("image.jpg" stands for `KEY.image.jpg`). The usual one of image-text sets: `KEY.jpg` (png, mp4, flac, npy, ...) beside
 `KEY.txt`, or beside `KEY.json` with a "caption".
 
-`shards.json` beside the shards says how many examples each holds: {"kinds": [...], "shards": {"00000.tar":
+`shards.json` beside the shards says how many examples each holds: {"modalities": [...], "shards": {"00000.tar":
 {"examples": 1000, "bytes": 123456}}}. Where it is missing, the shards' headers are read once and it is written.
 """
 
@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onellm import disk
 from onellm.modalities import MODALITIES
+from onellm.utils import atomic
 from train.data.example import DataError, FileExamples, caption_messages, files_of
 from train.data.fetch import expand, is_address, local
 from train.data.lazy import LazyFile
@@ -28,7 +28,7 @@ from train.data.lazy import LazyFile
 logger = logging.getLogger(__name__)
 INDEX = "shards.json"
 OPEN_SHARDS = 16  # whose members' places a process remembers
-ALIASES = {"fmri": "nsdgeneral"}  # what published shards call a kind's member
+ALIASES = {"fmri": "nsdgeneral"}  # what published shards call a modality's member
 
 
 class Member(NamedTuple):
@@ -60,13 +60,13 @@ class ShardExamples(FileExamples):
 
     Args:
         path: a shard, a folder of shards, or a pattern or address of shards.
-        kinds: of the files of every example.
+        modalities: of the files of every example.
         prompt: a question to ask of every caption; None asks none.
     """
 
-    def __init__(self, path: str, kinds: tuple[str, ...], prompt: str | None = None):
+    def __init__(self, path: str, modalities: tuple[str, ...], prompt: str | None = None):
         self.paths, self.prompt = shard_paths(path), prompt
-        super().__init__(Path(path).name, kinds, count_examples(self.paths))
+        super().__init__(Path(path).name, modalities, count_examples(self.paths))
         self._shards: OrderedDict[int, Shard] = OrderedDict()
 
     def __getstate__(self) -> dict:
@@ -101,7 +101,7 @@ class ShardExamples(FileExamples):
                 f"the sample holds {', '.join(members)}; expected a txt, or a json with 'messages' or a 'caption'; "
                 "add one."
             )
-        files = [self._file(source, key, pick(members, kind), members, kind) for kind in self.kinds]
+        files = [self._file(source, key, pick(members, modality), members, modality) for modality in self.modalities]
         return caption_messages(files, caption, self.prompt)
 
     def resolve(self, part: dict) -> dict:
@@ -120,12 +120,12 @@ class ShardExamples(FileExamples):
             ) from error
         return found
 
-    def _file(self, source: str, key: str, suffix: str | None, members: dict[str, Member], kind: str) -> dict:
+    def _file(self, source: str, key: str, suffix: str | None, members: dict[str, Member], modality: str) -> dict:
         if suffix not in members:
-            wanted = suffix or f"a file of kind {kind}"
+            wanted = suffix or f"a file of kind {modality}"
             raise DataError(f"the sample holds {', '.join(members)}; expected {wanted}; add it, or correct the kind.")
         name = f"{os.path.basename(key)}.{suffix}"
-        return {"type": kind, "path": LazyFile(name, partial(_read, source, members[suffix]))}
+        return {"type": modality, "path": LazyFile(name, partial(_read, source, members[suffix]))}
 
     def _open(self, block: int) -> Shard:
         """Return what lies where in a shard, remembered for the shards used last."""
@@ -137,10 +137,10 @@ class ShardExamples(FileExamples):
         return self._shards[block]
 
 
-def pick(members: dict[str, Member], kind: str) -> str | None:
-    """Choose the member of a sample that is of a kind: one named after it first, then by its suffix."""
-    named = [suffix for suffix in members if {kind, ALIASES.get(kind)} & set(suffix.split(".")[:-1])]
-    fitting = [suffix for suffix in named or members if f".{suffix}".endswith(MODALITIES[kind].suffixes)]
+def pick(members: dict[str, Member], modality: str) -> str | None:
+    """Choose the member of a sample that is of a modality: one named after it first, then by its suffix."""
+    named = [suffix for suffix in members if {modality, ALIASES.get(modality)} & set(suffix.split(".")[:-1])]
+    fitting = [suffix for suffix in named or members if f".{suffix}".endswith(MODALITIES[modality].suffixes)]
     return fitting[0] if fitting else None
 
 
@@ -208,8 +208,8 @@ def count_examples(paths: list[str]) -> list[int]:
     for folder in counted:
         if not is_address(folder):
             try:
-                disk.write_json(Path(folder) / INDEX, indexes[folder], sort_keys=True)
-            except (OSError, disk.DiskFullError):
+                atomic.write_json(Path(folder) / INDEX, indexes[folder], sort_keys=True)
+            except (OSError, atomic.DiskFullError):
                 logger.info("%s cannot be written; the examples of its shards are counted at every start", folder)
     return counts
 

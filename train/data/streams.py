@@ -6,12 +6,12 @@ from functools import partial
 import torch
 
 from onellm.errors import OneLLMError
-from train.data.batches import ClassSource, ItemSource
 from train.data.example import Example, caption_messages
 from train.data.formats import open_examples
 from train.data.mixture import FileStream, Place, Stream
-from train.data.questions import Conversations
 from train.recipe import MADE, RecipeError, Source
+from train.small.features import ClassSource, ItemSource
+from train.small.questions import Conversations
 
 
 class MadeStream:
@@ -67,14 +67,14 @@ def all_streams(
         processor: its processor.
 
     Raises:
-        RecipeError: the model lacks a kind.
+        RecipeError: the model lacks a modality.
     """
     for source in sources:
         known = processor.modalities if source.request is None else processor.outputs
-        for kind in source.kinds:
-            if kind not in known:
+        for modality in source.modalities:
+            if modality not in known:
                 raise RecipeError(
-                    f"The source {source.label} is of kind {kind}, which this model lacks; it knows "
+                    f"The source {source.label} is of kind {modality}, which this model lacks; it knows "
                     f"{', '.join(known) or 'none'}."
                 )
     streams: list[tuple[str, float, Stream]] = [

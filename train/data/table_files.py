@@ -12,9 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from onellm import disk
-from onellm.modalities import kinds_of
-from onellm.model.base_parts import cache_folder
+from onellm.modalities import modalities_of
+from onellm.utils import atomic
+from onellm.utils.paths import cache_folder
 from train.data.example import BLOCK, DataError
 from train.data.fetch import is_address, local
 
@@ -140,7 +140,7 @@ def _copy(rows: Iterator[tuple[str, str, str | None]], out: Path) -> None:
     with FileLock(f"{out}.lock"):
         if out.exists():
             return
-        with disk.whole(out) as part:
+        with atomic.whole(out) as part:
             with pyarrow.OSFile(str(part), "wb") as file, pyarrow.ipc.new_stream(file, schema) as stream:
                 while batch := list(islice(rows, BLOCK)):
                     columns = [pyarrow.array(column, pyarrow.string()) for column in zip(*batch, strict=True)]
@@ -168,7 +168,7 @@ def signature(row: dict) -> str:
         value = value[0] if isinstance(value, list) and value else value
         if key == "video_uid":
             found.append(key)
-        elif isinstance(value, str) and "." in value[-8:] and len(value) < 1000 and kinds_of(value):
+        elif isinstance(value, str) and "." in value[-8:] and len(value) < 1000 and modalities_of(value):
             found.append(f"{key}:{''.join(Path(value).suffixes[-2:]) if value.endswith('.gz') else Path(value).suffix}")
     return " ".join(sorted(found)).lower()
 
@@ -204,7 +204,9 @@ def _guess_names(path: Path, cells: list[str]) -> list[str]:
             f"{path.name}: its {len(cells)} columns have no names that are known ({', '.join(cells)[:100]}); expected "
             "two columns, caption and file, or a header; add one, or name them under 'columns'."
         )
-    file_first = (is_address(cells[0]) or kinds_of(cells[0])) and not (is_address(cells[1]) or kinds_of(cells[1]))
+    file_first = (is_address(cells[0]) or modalities_of(cells[0])) and not (
+        is_address(cells[1]) or modalities_of(cells[1])
+    )
     return ["file", "caption"] if file_first else ["caption", "file"]
 
 

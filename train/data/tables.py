@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from onellm.modalities import MODALITIES, kinds_of
+from onellm.modalities import MODALITIES, modalities_of
 from train.data.conversations import conversation_messages
 from train.data.example import BLOCK, DataError, FileExamples, caption_messages, split_rows, text_length
 from train.data.fetch import fetch_bytes, is_address
@@ -35,13 +35,13 @@ class TableExamples(FileExamples):
 
     Args:
         table: the rows.
-        kinds: of the files of every example.
+        modalities: of the files of every example.
         root: the folder that file names are relative to.
-        columns: what the table calls "file" (or a kind, where there are several), "caption", "conversations",
+        columns: what the table calls "file" (or a modality, where there are several), "caption", "conversations",
             "prompt" and "picture"; the usual names are found without.
         prompt: a question to ask of every caption; None asks none.
         conversations: rows hold conversations, not captions.
-        only_fitting: leave out rows whose files are of other kinds, as lists of mixed kinds have them.
+        only_fitting: leave out rows whose files are of other modalities, as lists of mixed modalities have them.
 
     Raises:
         DataError: the table lacks a wanted column.
@@ -50,7 +50,7 @@ class TableExamples(FileExamples):
     def __init__(
         self,
         table: Table,
-        kinds: tuple[str, ...],
+        modalities: tuple[str, ...],
         root: Path,
         columns: dict[str, str] | None = None,
         prompt: str | None = None,
@@ -58,15 +58,15 @@ class TableExamples(FileExamples):
         only_fitting: bool = False,
     ):
         self.table, self.root, self.prompt, self.conversations = table, root, prompt, conversations
-        self.columns, self.kinds = columns or {}, kinds
+        self.columns, self.modalities = columns or {}, modalities
         self._check_columns()
         self.rows = self._fitting() if only_fitting else None
         # rows without their files: cheap to read, even where these lie in the table
         roles = CONVERSATIONS if conversations else CAPTIONS
         self.texts = table.narrow(
-            {*roles, *self.columns.values()} - {self.columns.get(kind) for kind in (*kinds, "file")}
+            {*roles, *self.columns.values()} - {self.columns.get(modality) for modality in (*modalities, "file")}
         )
-        super().__init__(table.name, kinds, split_rows(len(table) if self.rows is None else len(self.rows)))
+        super().__init__(table.name, modalities, split_rows(len(table) if self.rows is None else len(self.rows)))
 
     def key(self, block: int, place: int) -> str:
         """Name an example: "captions.tsv, row 12"."""
@@ -75,7 +75,7 @@ class TableExamples(FileExamples):
     def build(self, block: int, place: int) -> list[dict]:
         """Build an example's messages, see `FileExamples`."""
         row = self.table[self._index(block, place)]
-        return self._messages(row, [part for kind in self.kinds for part in self._files(row, kind)])
+        return self._messages(row, [part for modality in self.modalities for part in self._files(row, modality)])
 
     def length(self, block: int, place: int) -> int:
         """Count the characters of an example's text, see `Examples`."""
@@ -113,55 +113,58 @@ class TableExamples(FileExamples):
         names = [self.columns[role]] if role in self.columns else usual
         return next((row[name] for name in names if row.get(name) is not None), None)
 
-    def _names(self, kind: str) -> tuple[str, ...]:
-        """Names a column with files of a kind may have."""
-        if kind in self.columns:
-            return (self.columns[kind],)
-        if "file" in self.columns and len(self.kinds) == 1:
+    def _names(self, modality: str) -> tuple[str, ...]:
+        """Names a column with files of a modality may have."""
+        if modality in self.columns:
+            return (self.columns[modality],)
+        if "file" in self.columns and len(self.modalities) == 1:
             return (self.columns["file"],)
-        return (kind, f"{kind}_path", f"{kind}_image", f"{kind}_url", f"{kind}s", *FILES)
+        return (modality, f"{modality}_path", f"{modality}_image", f"{modality}_url", f"{modality}s", *FILES)
 
-    def _files(self, row: dict, kind: str) -> list[dict]:
-        """Make the parts of a row's files of a kind."""
-        if kind == "imu" and row.get(WINDOW[0]):
+    def _files(self, row: dict, modality: str) -> list[dict]:
+        """Make the parts of a row's files of a modality."""
+        if modality == "imu" and row.get(WINDOW[0]):
             try:
-                return [{"type": kind, "window": (str(row[WINDOW[0]]), *(float(row[key]) for key in WINDOW[1:]))}]
+                return [{"type": modality, "window": (str(row[WINDOW[0]]), *(float(row[key]) for key in WINDOW[1:]))}]
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(
                     f"the window has no times; expected {' and '.join(WINDOW[1:])} in seconds; add them."
                 ) from error
-        name = next((name for name in self._names(kind) if row.get(name) not in (None, "", [])), None)
+        name = next((name for name in self._names(modality) if row.get(name) not in (None, "", [])), None)
         if name is None:
-            raise DataError(f"there is no {kind} in it, only {', '.join(row)}; expected a file; add it.")
+            raise DataError(f"there is no {modality} in it, only {', '.join(row)}; expected a file; add it.")
         value = row[name]
         several = isinstance(value, list) and not isinstance(value[0], int | float | list)
-        parts = [self._part(one, kind) for one in (value if several else [value])]
-        if kind in MAPS:
+        parts = [self._part(one, modality) for one in (value if several else [value])]
+        if modality in MAPS:
             picture = self._field(row, "picture", ("picture", "image") if name not in FILES else ("picture",))
             for part in parts:
                 if picture:
                     part["picture"] = self._part(picture, "image")["path"]
         return parts
 
-    def _part(self, value: Any, kind: str) -> dict:
+    def _part(self, value: Any, modality: str) -> dict:
         """Make a file part of a name, an address, bytes, or numbers."""
         if isinstance(value, dict) and (value.get("bytes") or value.get("path")):
             if not value.get("bytes"):
-                return self._part(value["path"], kind)
-            name = value.get("path") or kind
-            if not name.lower().endswith(MODALITIES[kind].suffixes):
-                name = Path(name).stem + _suffix_of(value["bytes"], kind)
-            return {"type": kind, "path": LazyFile(name, partial(bytes, value["bytes"]))}
+                return self._part(value["path"], modality)
+            name = value.get("path") or modality
+            if not name.lower().endswith(MODALITIES[modality].suffixes):
+                name = Path(name).stem + _suffix_of(value["bytes"], modality)
+            return {"type": modality, "path": LazyFile(name, partial(bytes, value["bytes"]))}
         if isinstance(value, list | np.ndarray):
-            return {"type": kind, kind: np.asarray(value, np.float32)}
+            return {"type": modality, modality: np.asarray(value, np.float32)}
         if not isinstance(value, str):
-            raise DataError(f"its {kind} is {value!r:.40}; expected a file's name, an address or data; correct it.")
+            raise DataError(f"its {modality} is {value!r:.40}; expected a file's name, an address or data; correct it.")
         if is_address(value):
-            name = os.path.basename(urlsplit(value).path) or kind
-            if not name.lower().endswith(MODALITIES[kind].suffixes):
-                name += MODALITIES[kind].suffixes[0]  # the loaders of what is found on the web look at the content
-            return {"type": kind, "path": LazyFile(name, partial(fetch_bytes, value, MODALITIES[kind].limit_bytes))}
-        return {"type": kind, "path": self.root / value}
+            name = os.path.basename(urlsplit(value).path) or modality
+            if not name.lower().endswith(MODALITIES[modality].suffixes):
+                name += MODALITIES[modality].suffixes[0]  # the loaders of what is found on the web look at the content
+            return {
+                "type": modality,
+                "path": LazyFile(name, partial(fetch_bytes, value, MODALITIES[modality].limit_bytes)),
+            }
+        return {"type": modality, "path": self.root / value}
 
     def _check_columns(self) -> None:
         """Check the first row's fields, so that a wrong table is told before training."""
@@ -171,7 +174,11 @@ class TableExamples(FileExamples):
         wanted = {role: (self.columns[role],) if role in self.columns else usual}
         wanted |= {"prompt": (self.columns["prompt"],)} if "prompt" in self.columns else {}
         if not self.conversations:  # of a list, single entries may have no file
-            wanted |= {kind: self._names(kind) for kind in self.kinds if not (kind == "imu" and WINDOW[0] in there)}
+            wanted |= {
+                modality: self._names(modality)
+                for modality in self.modalities
+                if not (modality == "imu" and WINDOW[0] in there)
+            }
         for role, names in wanted.items():
             if not there & set(names):
                 raise DataError(
@@ -180,7 +187,7 @@ class TableExamples(FileExamples):
                 )
 
     def _fitting(self) -> np.ndarray | None:
-        """Return the places of the rows whose files are of this source's kinds, or None for all of them."""
+        """Return the places of the rows whose files are of this source's modalities, or None for all of them."""
         column = self.table.signatures
         if column is None:
             return None
@@ -188,12 +195,12 @@ class TableExamples(FileExamples):
         import pyarrow.compute
 
         found = column.unique().to_pylist()
-        fits = [value for value in found if self._signature_kinds(value) == set(self.kinds)]
+        fits = [value for value in found if self._signature_kinds(value) == set(self.modalities)]
         rows = np.flatnonzero(pyarrow.compute.is_in(column, pyarrow.array(fits, pyarrow.string())).to_numpy())
         if not len(rows):
-            kinds = " and ".join(self.kinds) or "text"
+            modalities = " and ".join(self.modalities) or "text"
             raise DataError(
-                f"{self.table.name}: none of its {len(column):,} entries is of kind {kinds}; they have "
+                f"{self.table.name}: none of its {len(column):,} entries is of kind {modalities}; they have "
                 f"{', '.join(sorted(value for value in found if value))[:200] or 'no files'}; correct the kind."
             )
         return None if len(rows) == len(column) else rows
@@ -206,15 +213,19 @@ class TableExamples(FileExamples):
             if field == WINDOW[0]:
                 found.add("imu")
                 continue
-            if field == "image" and any(name in fields for kind in MAPS for name in (kind, f"{kind}_image")):
+            if field == "image" and any(
+                name in fields for modality in MAPS for name in (modality, f"{modality}_image")
+            ):
                 continue  # the picture beside a map
-            kinds = [k for k in MODALITIES if field in (self.columns.get(k), k, f"{k}_path", f"{k}_image", f"{k}s")]
+            modalities = [
+                k for k in MODALITIES if field in (self.columns.get(k), k, f"{k}_path", f"{k}_image", f"{k}s")
+            ]
             if field in FILES or field == self.columns.get("file"):
-                kinds = kinds_of(f"x{suffix}")
-                # published lists name files of every kind under "image"
-                if field == self.columns.get("file") or "image" not in kinds:
-                    kinds = [kind for kind in kinds if kind in self.kinds] or kinds
-            found.update(kinds[:1])
+                modalities = modalities_of(f"x{suffix}")
+                # published lists name files of every modality under "image"
+                if field == self.columns.get("file") or "image" not in modalities:
+                    modalities = [modality for modality in modalities if modality in self.modalities] or modalities
+            found.update(modalities[:1])
         return found
 
 
@@ -227,8 +238,8 @@ def _complete(path: Path, suffixes: tuple[str, ...]) -> Path:
     return next((file for file in found if file.is_file()), path)
 
 
-def _suffix_of(data: bytes, kind: str) -> str:
-    """Tell a file's suffix from its first bytes; the kind's first one where nothing fits."""
-    suffixes = MODALITIES[kind].suffixes
+def _suffix_of(data: bytes, modality: str) -> str:
+    """Tell a file's suffix from its first bytes; the modality's first one where nothing fits."""
+    suffixes = MODALITIES[modality].suffixes
     found = [suffix for place, magic, suffix in _MAGIC if data[place : place + len(magic)] == magic]
     return next((suffix for suffix in found if suffix in suffixes), suffixes[0])

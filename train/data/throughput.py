@@ -22,7 +22,7 @@ class Speed:
 
     Attributes:
         label: of the source.
-        kinds: of its files.
+        modalities: of its files.
         workers: loading processes; 0 loads in this one.
         samples: examples that arrived while the clock ran.
         bad: of these, the ones that could not be used.
@@ -30,7 +30,7 @@ class Speed:
     """
 
     label: str
-    kinds: tuple[str, ...]
+    modalities: tuple[str, ...]
     workers: int
     samples: int
     bad: int
@@ -89,10 +89,10 @@ def measure(source: Source, processor, workers: int, seconds: float) -> Speed:
         seconds: how long the clock runs; it starts when every worker has delivered.
 
     Raises:
-        OneLLMError: the source cannot be opened, the model lacks a kind, or nothing in it can be used.
+        OneLLMError: the source cannot be opened, the model lacks a modality, or nothing in it can be used.
     """
     examples = open_examples(source)
-    missing = [kind for kind in examples.kinds if kind not in processor.modalities]
+    missing = [modality for modality in examples.modalities if modality not in processor.modalities]
     if missing:
         raise DataError(f"The source {source.label} is of kind {missing[0]}, which this model lacks; choose another.")
     places = Places(examples.blocks, source.limit)
@@ -106,7 +106,7 @@ def measure(source: Source, processor, workers: int, seconds: float) -> Speed:
         samples += 1
     if bad == samples:
         raise DataError(f"None of {samples:,} examples of {source.label} can be used; look at them with: data inspect")
-    return Speed(source.label, examples.kinds, workers, samples, bad, passed)
+    return Speed(source.label, examples.modalities, workers, samples, bad, passed)
 
 
 def table(speeds: list[Speed], wanted: float) -> str:
@@ -118,7 +118,7 @@ def table(speeds: list[Speed], wanted: float) -> str:
     for speed in speeds:
         needed = math.ceil(wanted / speed.worker_rate)
         rows.append(
-            f"| {speed.label} | {' + '.join(speed.kinds) or 'text'} | {speed.workers} | {speed.rate:,.1f} "
+            f"| {speed.label} | {' + '.join(speed.modalities) or 'text'} | {speed.workers} | {speed.rate:,.1f} "
             f"| {speed.worker_rate:,.1f} | {speed.bad} of {speed.samples:,} | {needed} |"
         )
     return "\n".join(rows)

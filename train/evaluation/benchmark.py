@@ -50,7 +50,7 @@ class Question:
         self.group = self.group or self.id
 
     @property
-    def kinds(self) -> tuple[str, ...]:
+    def modalities(self) -> tuple[str, ...]:
         """Kinds of its files, in their order."""
         return tuple(part["type"] for part in self.files)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onellm.model.base_parts import cache_folder
+from onellm.utils.paths import cache_folder
 from train.evaluation.benchmark import BenchmarkError
 from train.evaluation.metrics import Answer, Scores
 

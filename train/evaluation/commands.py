@@ -5,8 +5,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from onellm import disk
 from onellm.errors import OneLLMError
+from onellm.utils import atomic
 
 NAMING_SPLITS = ("dev", "test")
 
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     elif options.benchmark:
         return _run_benchmarks(options)
     elif options.drawing:
-        from train.evaluation.drawing import evaluate as evaluate_drawing
+        from train.drawing.evaluate import evaluate as evaluate_drawing
 
         print(evaluate_drawing(options.model, options.quantize, options.out / "drawings", options.json))
     else:
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         if options.following or options.timeline or options.bias:
             _run_questions(options, split)
         else:
-            from train.evaluation.naming import evaluate
+            from train.small.naming import evaluate
 
             print(evaluate(options.model, options.kinds, split, options.limit, options.json, options.quantize))
     return 0
@@ -88,26 +88,26 @@ def _run_questions(options: argparse.Namespace, split: str) -> None:
     chat = onellm.load(options.model, quantize=options.quantize)
     about = {"model": options.model, "split": split}
     if options.following:
-        from train.evaluation.following import measure_following, table
+        from train.small.following import measure_following, table
 
         figures = measure_following(chat, split, options.kinds)
         if options.json:
-            disk.write_json(options.json, {**about, **asdict(figures)})
+            atomic.write_json(options.json, {**about, **asdict(figures)})
         print(table(figures))
         return
     if options.timeline:
-        from train.evaluation.timelines import measure_timelines, table
+        from train.small.timelines import measure_timelines, table
 
         rows = measure_timelines(chat, split, options.limit)
     else:
-        from train.evaluation.bias import COUNT, measure_bias, table
+        from train.small.bias import COUNT, measure_bias, table
 
         rows = measure_bias(chat, split, count=options.limit or COUNT)
     found = []
     for title, row in rows:
         found.append((title, row))
         if options.json:  # after every row, as they take their time
-            disk.write_json(options.json, {**about, "rows": [{"of": of, **asdict(one)} for of, one in found]})
+            atomic.write_json(options.json, {**about, "rows": [{"of": of, **asdict(one)} for of, one in found]})
     print(table(found))
 
 
@@ -150,7 +150,7 @@ def _run_benchmarks(options: argparse.Namespace) -> int:
     if results:
         print(table(results))
         if options.json:
-            disk.write_json(options.json, results)
+            atomic.write_json(options.json, results)
     if state.num_processes > 1:
         state.destroy_process_group()
     return failed

@@ -9,7 +9,7 @@ import numpy as np
 from onellm.errors import FileError, OneLLMError
 from onellm.modalities import MODALITIES
 from onellm.modalities.base import refuse
-from onellm.modalities.sound import container_of
+from onellm.modalities.readers.sound import container_of
 from train.data.motion_windows import load_window
 
 VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")

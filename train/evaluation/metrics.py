@@ -264,12 +264,12 @@ def mme(answers: Sequence[Answer]) -> Scores:
     for task, pictures in sorted(tasks.items()):
         every = [right for both in pictures.values() for right in both]
         scores.groups[task] = 100 * float(np.mean(every)) + 100 * float(np.mean([all(b) for b in pictures.values()]))
-    kinds = {"perception": [], "cognition": []}
+    modalities = {"perception": [], "cognition": []}
     for task, value in scores.groups.items():
-        kinds["perception" if task in PERCEPTION else "cognition"].append(value)
-    scores.values = {kind: float(sum(values)) for kind, values in kinds.items() if values}
-    if len(kinds["perception"]) < len(PERCEPTION):
-        scores.notes.append(f"only {len(kinds['perception'])} of 10 perception tasks")
+        modalities["perception" if task in PERCEPTION else "cognition"].append(value)
+    scores.values = {modality: float(sum(values)) for modality, values in modalities.items() if values}
+    if len(modalities["perception"]) < len(PERCEPTION):
+        scores.notes.append(f"only {len(modalities['perception'])} of 10 perception tasks")
     if "perception" not in scores.values:
         scores.missing["perception"] = "none of its tasks was answered"
     return scores

@@ -16,13 +16,13 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from onellm import disk
-from onellm.chat import Chat
+from onellm.chat.chat import Chat
 from onellm.errors import OneLLMError
-from train.evaluation.ask import until_stop
+from onellm.utils import atomic
 from train.evaluation.benchmark import Benchmark, BenchmarkError, Question
 from train.evaluation.metrics import Answer, Scores
 from train.evaluation.report import describe
+from train.small.ask import until_stop
 
 LOADERS = 4  # threads that read files while the model answers
 NAMED = 20  # skipped questions that a result names
@@ -149,7 +149,7 @@ def run_benchmark(
     result["skipped"] = {"count": len(progress.skipped), "named": named}
     result["files"] = _submit(benchmark, answered, out / label)
     result["seconds"] = round(time.monotonic() - started, 1)
-    disk.write_json(out / f"{label}.json", result)
+    atomic.write_json(out / f"{label}.json", result)
     return result
 
 
@@ -224,17 +224,17 @@ def _submit(benchmark: Benchmark, answered: list[Answer], folder: Path) -> list[
     """Write the official submission; return the paths."""
     written = []
     for name, content in (benchmark.submit(answered) if benchmark.submit else {}).items():
-        disk.write(folder / name, content)
+        atomic.write(folder / name, content)
         written.append(str(folder / name))
     return written
 
 
 def into_batches(questions: list[Question], size: int) -> list[list[Question]]:
-    """Group questions with the same kinds of file and prompts of like length, so that little is padding."""
-    ordered = sorted(questions, key=lambda question: (question.kinds, len(question.text)))
+    """Group questions with the same modalities and prompts of like length, so that little is padding."""
+    ordered = sorted(questions, key=lambda question: (question.modalities, len(question.text)))
     batches: list[list[Question]] = []
     for question in ordered:
-        if not batches or len(batches[-1]) == size or batches[-1][0].kinds != question.kinds:
+        if not batches or len(batches[-1]) == size or batches[-1][0].modalities != question.modalities:
             batches.append([])
         batches[-1].append(question)
     return batches
@@ -279,7 +279,7 @@ def _known_answers(folder: Path, settings: dict) -> dict[str, str] | str:
                 f"{settings[changed[0]]!r}; delete it, or give another folder with --out."
             )
         return read_answers(folder)
-    disk.write_json(file, settings)
+    atomic.write_json(file, settings)
     return {}
 
 

@@ -1,4 +1,4 @@
-"""Projectors, side by side under one signature: features [B, N, D] -> soft words [B, M, D_llm]."""
+"""Projectors, side by side under one signature: features [B, N, D] -> soft tokens [B, M, D_llm]."""
 
 from torch import nn
 
@@ -25,16 +25,18 @@ PROJECTORS = {
 }
 
 
-def build_projector(kinds: list[str], width: int, width_llm: int, settings: dict, tags: tuple[str, ...]) -> Projector:
+def build_projector(
+    modalities: list[str], width: int, width_llm: int, settings: dict, tags: tuple[str, ...]
+) -> Projector:
     """Build the projector that `settings` describe: `type` and its arguments.
 
     Args:
-        kinds: of file.
+        modalities: of file.
         width: D of the features.
         width_llm: D_llm.
         settings: `OneLLMConfig.projector`. One that was trained for another LLM, `converted` wide, is built for that
             one and made to end in this one's words.
-        tags: which tags stand around a file's soft words.
+        tags: which tags stand around a file's soft tokens.
 
     Raises:
         ModelError: the type is unknown (the message lists the valid ones), or a setting of it is.
@@ -45,7 +47,7 @@ def build_projector(kinds: list[str], width: int, width_llm: int, settings: dict
         raise ModelError(f"The projector '{name}' is not known; choose one of {', '.join(PROJECTORS)}.")
     before = settings.get("converted")
     try:
-        projector = PROJECTORS[name](kinds, width, before or width_llm, tags=tags, **arguments)
+        projector = PROJECTORS[name](modalities, width, before or width_llm, tags=tags, **arguments)
     except TypeError as error:
         reason = str(error).rpartition("__init__() ")[2]
         raise ModelError(f"The projector '{name}' cannot be built: it {reason}; correct its settings.") from error

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from onellm.model.attention import attend
-from onellm.model.offload import live
 from onellm.model.projectors.base import Instruction, Projector
+from onellm.model.runtime.attention import attend
+from onellm.model.runtime.offload import live
 
 NORM_EPS = 1e-5
 
@@ -69,10 +69,10 @@ class AbstractorLayer(nn.Module):
 
 
 class Abstractor(Projector):
-    """Queries that all kinds share, and a linear layer.
+    """Queries that all modalities share, and a linear layer.
 
     Args:
-        kinds: of file.
+        modalities: of file.
         width: D.
         width_llm: D_llm.
         queries: M.
@@ -85,7 +85,7 @@ class Abstractor(Projector):
 
     def __init__(
         self,
-        kinds: list[str],
+        modalities: list[str],
         width: int,
         width_llm: int,
         queries: int = 64,
@@ -95,12 +95,12 @@ class Abstractor(Projector):
         norm_eps: float = 1e-6,
         **common: Any,
     ):
-        super().__init__(kinds, width_llm, **common)
+        super().__init__(modalities, width_llm, **common)
         self.queries = nn.Parameter(0.02 * torch.randn(queries, width))
         self.layers = nn.ModuleList(AbstractorLayer(width, heads, hidden, norm_eps) for _ in range(layers))
         self.output_proj = nn.Linear(width, width_llm)
 
-    def words(self, features: torch.Tensor, kind: str, instruction: Instruction | None = None) -> torch.Tensor:
+    def words(self, features: torch.Tensor, modality: str, instruction: Instruction | None = None) -> torch.Tensor:
         """Project [B, N, D] features to [B, M, D_llm] words, before the anchor and without tags."""
         queries = live(self, "queries").expand(features.shape[0], -1, -1)
         for layer in self.layers:

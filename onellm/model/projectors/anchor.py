@@ -1,4 +1,4 @@
-"""Soft words pulled onto the LLM's own words."""
+"""Soft tokens pulled onto the LLM's own words."""
 
 import torch
 import torch.nn.functional as F
@@ -8,9 +8,9 @@ FILLER_WEIGHT = 0.2  # of the words behind a name, in the anchor's loss
 
 
 class Anchor(nn.Module):
-    """Pull every soft word onto the LLM's own word embeddings.
+    """Pull every soft token onto the LLM's own word embeddings.
 
-    A soft word becomes a mixture of the embeddings of a caption vocabulary, weighed by a sharpened cosine similarity,
+    A soft token becomes a mixture of the embeddings of a caption vocabulary, weighed by a sharpened cosine similarity,
     so that a frozen LLM meets nothing it has not seen, and the mixture's weights can be trained as a classifier
     without running the LLM.
 

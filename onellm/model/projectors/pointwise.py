@@ -14,30 +14,32 @@ from onellm.model.projectors.base import Instruction, Projector
 
 
 class Pointwise(Projector):
-    """A small network a kind, or one for all kinds.
+    """A small network a modality, or one for all modalities.
 
     Args:
-        kinds: of file.
+        modalities: of file.
         width: D.
         width_llm: D_llm.
-        shared: one network for all kinds.
+        shared: one network for all modalities.
         **common: of every projector.
     """
 
     outputs = "layers"
 
-    def __init__(self, kinds: list[str], width: int, width_llm: int, shared: bool = False, **common: Any):
-        super().__init__(kinds, width_llm, **common)
+    def __init__(self, modalities: list[str], width: int, width_llm: int, shared: bool = False, **common: Any):
+        super().__init__(modalities, width_llm, **common)
         self.shared = shared
-        self.layers = nn.ModuleDict({kind: self.build(width, width_llm) for kind in (["all"] if shared else kinds)})
+        self.layers = nn.ModuleDict(
+            {modality: self.build(width, width_llm) for modality in (["all"] if shared else modalities)}
+        )
 
     def build(self, width: int, width_llm: int) -> nn.Module:
-        """Build the network of one kind."""
+        """Build the network of one modality."""
         return nn.Linear(width, width_llm)
 
-    def words(self, features: torch.Tensor, kind: str, instruction: Instruction | None = None) -> torch.Tensor:
+    def words(self, features: torch.Tensor, modality: str, instruction: Instruction | None = None) -> torch.Tensor:
         """Project [B, N, D] features to [B, N, D_llm]."""
-        return self.layers["all" if self.shared else kind](features)
+        return self.layers["all" if self.shared else modality](features)
 
     def count(self, features: int) -> int:
         """Return M: as many as there are features."""
@@ -52,19 +54,19 @@ class MLP(Pointwise):
     """Linear layers with GELU between them.
 
     Args:
-        kinds: of file.
+        modalities: of file.
         width: D.
         width_llm: D_llm, also of what is between.
         depth: layers.
         **common: of every pointwise projector.
     """
 
-    def __init__(self, kinds: list[str], width: int, width_llm: int, depth: int = 2, **common: Any):
+    def __init__(self, modalities: list[str], width: int, width_llm: int, depth: int = 2, **common: Any):
         self.depth = depth
-        super().__init__(kinds, width, width_llm, **common)
+        super().__init__(modalities, width, width_llm, **common)
 
     def build(self, width: int, width_llm: int) -> nn.Module:
-        """Build the network of one kind."""
+        """Build the network of one modality."""
         layers: list[nn.Module] = [nn.Linear(width, width_llm)]
         for _ in range(self.depth - 1):
             layers += [nn.GELU(), nn.Linear(width_llm, width_llm)]
@@ -75,45 +77,45 @@ class Bottleneck(Pointwise):
     """Two linear layers with SiLU and few channels between them.
 
     Args:
-        kinds: of file.
+        modalities: of file.
         width: D.
         width_llm: D_llm.
         hidden: channels between them.
         **common: of every pointwise projector.
     """
 
-    def __init__(self, kinds: list[str], width: int, width_llm: int, hidden: int = 128, **common: Any):
+    def __init__(self, modalities: list[str], width: int, width_llm: int, hidden: int = 128, **common: Any):
         self.hidden = hidden
-        super().__init__(kinds, width, width_llm, **common)
+        super().__init__(modalities, width, width_llm, **common)
 
     def build(self, width: int, width_llm: int) -> nn.Module:
-        """Build the network of one kind."""
+        """Build the network of one modality."""
         return nn.Sequential(nn.Linear(width, self.hidden), nn.SiLU(), nn.Linear(self.hidden, width_llm))
 
 
 class Neighbours(Pointwise):
-    """Neighbouring features side by side, then one linear layer: a fraction of the soft words.
+    """Neighbouring features side by side, then one linear layer: a fraction of the soft tokens.
 
     Args:
-        kinds: of file.
+        modalities: of file.
         width: D of one feature.
         width_llm: D_llm.
-        neighbours: features that become one soft word.
+        neighbours: features that become one soft token.
         **common: of every pointwise projector.
     """
 
-    def __init__(self, kinds: list[str], width: int, width_llm: int, neighbours: int = 4, **common: Any):
+    def __init__(self, modalities: list[str], width: int, width_llm: int, neighbours: int = 4, **common: Any):
         self.neighbours = neighbours
-        super().__init__(kinds, width * neighbours, width_llm, **common)
+        super().__init__(modalities, width * neighbours, width_llm, **common)
 
-    def words(self, features: torch.Tensor, kind: str, instruction: Instruction | None = None) -> torch.Tensor:
+    def words(self, features: torch.Tensor, modality: str, instruction: Instruction | None = None) -> torch.Tensor:
         """Project [B, N, D] features to [B, N / neighbours, D_llm].
 
         Raises:
             ModelError: the features cannot be divided.
         """
         self.count(features.shape[1])
-        return super().words(features.unflatten(1, (-1, self.neighbours)).flatten(2), kind)
+        return super().words(features.unflatten(1, (-1, self.neighbours)).flatten(2), modality)
 
     def count(self, features: int) -> int:
         """Return M: a fraction of the features."""

@@ -1,7 +1,7 @@
 """The querying transformer: learnt queries that look at the features, and may read the question beside them.
 
 Sources: BLIP-2 (arXiv:2301.12597), section 3.1; InstructBLIP (arXiv:2305.06500), section 2.3, whose queries read the
-question; ChatBridge (arXiv:2305.16103), whose kinds have queries of their own. The network is transformers' own.
+question; ChatBridge (arXiv:2305.16103), whose modalities have queries of their own. The network is transformers' own.
 """
 
 from typing import Any
@@ -11,9 +11,9 @@ from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, InstructBlipQFormerConfig, InstructBlipQFormerModel
 
 from onellm.errors import ModelError
-from onellm.model.offload import live
 from onellm.model.projectors.base import Instruction, Projector
 from onellm.model.projectors.contrast import Contrast
+from onellm.model.runtime.offload import live
 
 QUERIES_OF = ("shared", "kind")
 
@@ -22,7 +22,7 @@ class QFormer(Projector):
     """A BERT-like transformer of queries with cross-attention to the features, then a linear layer.
 
     Args:
-        kinds: of file.
+        modalities: of file.
         width: D.
         width_llm: D_llm.
         queries: M.
@@ -31,7 +31,7 @@ class QFormer(Projector):
         heads: of its attentions.
         intermediate: hidden width of its feed-forward layers.
         cross_every: blocks of which one looks at the features.
-        queries_of: "shared" by all kinds, or one set a "kind".
+        queries_of: "shared" by all modalities, or one set a "kind".
         vocabulary: words of its own that it reads a question with; 0 where it reads none.
         places: longest question, in words.
         norm_eps: of the layer norms.
@@ -44,7 +44,7 @@ class QFormer(Projector):
 
     def __init__(
         self,
-        kinds: list[str],
+        modalities: list[str],
         width: int,
         width_llm: int,
         queries: int = 32,
@@ -61,11 +61,11 @@ class QFormer(Projector):
         contrast: dict | None = None,
         **common: Any,
     ):
-        super().__init__(kinds, width_llm, **common)
+        super().__init__(modalities, width_llm, **common)
         if queries_of not in QUERIES_OF:
             raise ModelError(f"Queries can be of {' or '.join(QUERIES_OF)}, not of '{queries_of}'; choose one.")
         self.shared, self.reads = queries_of == "shared", bool(vocabulary)
-        sets = ["all"] if self.shared else kinds
+        sets = ["all"] if self.shared else modalities
         self.queries = nn.ParameterDict({name: 0.02 * torch.randn(queries, hidden) for name in sets})
         settings = {
             "hidden_size": hidden,
@@ -86,9 +86,9 @@ class QFormer(Projector):
         self.contrast = None if contrast is None else Contrast(hidden, vocabulary, **contrast)
         self.projection = nn.Linear(hidden, width_llm)
 
-    def words(self, features: torch.Tensor, kind: str, instruction: Instruction | None = None) -> torch.Tensor:
+    def words(self, features: torch.Tensor, modality: str, instruction: Instruction | None = None) -> torch.Tensor:
         """Project [B, N, D] features to [B, M, D_llm]; the question is optional even where it is read."""
-        queries = self.queries_for(features, kind)
+        queries = self.queries_for(features, modality)
         asked = {}
         if self.reads:
             asked = {"input_ids": None}
@@ -98,13 +98,13 @@ class QFormer(Projector):
         read = self.qformer(query_embeds=queries, encoder_hidden_states=features, **asked).last_hidden_state
         return self.projection(read[:, : queries.shape[1]])
 
-    def queries_for(self, features: torch.Tensor, kind: str) -> torch.Tensor:
-        """Return the queries [B, M, H] for [B, N, D] features of a kind."""
-        return live(self.queries, "all" if self.shared else kind).expand(len(features), -1, -1)
+    def queries_for(self, features: torch.Tensor, modality: str) -> torch.Tensor:
+        """Return the queries [B, M, H] for [B, N, D] features of a modality."""
+        return live(self.queries, "all" if self.shared else modality).expand(len(features), -1, -1)
 
-    def contrast_loss(self, features: torch.Tensor, kind: str, texts: Instruction) -> torch.Tensor:
-        """Return the loss of [B, N, D] features of a kind against B texts, see `Contrast`."""
-        return self.contrast(self.qformer, self.queries_for(features, kind), features, texts)
+    def contrast_loss(self, features: torch.Tensor, modality: str, texts: Instruction) -> torch.Tensor:
+        """Return the loss of [B, N, D] features of a modality against B texts, see `Contrast`."""
+        return self.contrast(self.qformer, self.queries_for(features, modality), features, texts)
 
     def count(self, features: int) -> int:
         """Return M: the queries, whatever the number of features."""

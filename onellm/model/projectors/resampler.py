@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from onellm.model.attention import attend
-from onellm.model.offload import live
 from onellm.model.projectors.base import Instruction, Projector
+from onellm.model.runtime.attention import attend
+from onellm.model.runtime.offload import live
 
 
 class ResamplerLayer(nn.Module):
@@ -51,10 +51,10 @@ class ResamplerLayer(nn.Module):
 
 
 class Resampler(Projector):
-    """Latents that all kinds share, and a linear layer.
+    """Latents that all modalities share, and a linear layer.
 
     Args:
-        kinds: of file.
+        modalities: of file.
         width: D.
         width_llm: D_llm.
         queries: M, the latents.
@@ -68,7 +68,7 @@ class Resampler(Projector):
 
     def __init__(
         self,
-        kinds: list[str],
+        modalities: list[str],
         width: int,
         width_llm: int,
         queries: int = 64,
@@ -79,7 +79,7 @@ class Resampler(Projector):
         head_norm: bool = False,
         **common: Any,
     ):
-        super().__init__(kinds, width_llm, **common)
+        super().__init__(modalities, width_llm, **common)
         self.queries = nn.Parameter(torch.randn(queries, width))
         self.layers = nn.ModuleList(
             ResamplerLayer(width, heads, head_width, hidden or 4 * width, head_norm) for _ in range(layers)
@@ -87,7 +87,7 @@ class Resampler(Projector):
         self.norm = nn.LayerNorm(width)
         self.output_proj = nn.Linear(width, width_llm)
 
-    def words(self, features: torch.Tensor, kind: str, instruction: Instruction | None = None) -> torch.Tensor:
+    def words(self, features: torch.Tensor, modality: str, instruction: Instruction | None = None) -> torch.Tensor:
         """Project [B, N, D] features to [B, M, D_llm] words, before the anchor and without tags."""
         queries = live(self, "queries").expand(features.shape[0], -1, -1)
         for layer in self.layers:

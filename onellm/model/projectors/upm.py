@@ -1,4 +1,4 @@
-"""The universal projection module: experts that all kinds share, mixed by a router a kind.
+"""The universal projection module: experts that all modalities share, mixed by a router a modality.
 
 Source: OneLLM (arXiv:2312.03700), section 3.2. The released weights normalise the
 router with a sigmoid, the paper writes softmax; `router` chooses.
@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from onellm.model.attention import attend
-from onellm.model.offload import live
 from onellm.model.projectors.base import Instruction, Projector
+from onellm.model.runtime.attention import attend
+from onellm.model.runtime.offload import live
 
 
 class ExpertBlock(GradientCheckpointingLayer):
@@ -56,19 +56,19 @@ class Expert(nn.ModuleList):
 
 
 class Router(nn.Module):
-    """Weigh the experts for one kind of file, query by query.
+    """Weigh the experts for one modality, query by query.
 
     Args:
-        kind: of router, one of `ROUTERS`.
+        modality: of router, one of `ROUTERS`.
         width: D.
         hidden: width between its layers.
         experts: K.
     """
 
-    def __init__(self, kind: str, width: int, hidden: int, experts: int):
+    def __init__(self, modality: str, width: int, hidden: int, experts: int):
         super().__init__()
-        self.kind, self.experts = kind, experts
-        if kind != "constant":
+        self.modality, self.experts = modality, experts
+        if modality != "constant":
             self.fc1 = nn.Linear(width, hidden)
             self.fc2 = nn.Linear(hidden, experts)
 
@@ -82,16 +82,16 @@ class Router(nn.Module):
         Returns:
             [B, M, K] weights that sum to 1 over the experts.
         """
-        if self.kind == "constant":
+        if self.modality == "constant":
             return queries.new_full((*queries.shape[:2], self.experts), 1 / self.experts)
-        if self.kind == "input_aware":
+        if self.modality == "input_aware":
             queries = queries + features.mean(dim=1, keepdim=True)
         logits = self.fc2(F.gelu(self.fc1(queries)))
-        if self.kind == "sigmoid":
+        if self.modality == "sigmoid":
             weights = logits.sigmoid()
             return weights / weights.sum(dim=-1, keepdim=True)
         weights = logits.softmax(dim=-1)
-        if self.kind == "sparse":
+        if self.modality == "sparse":
             best = F.one_hot(weights.argmax(dim=-1), self.experts)
             weights = best + weights - weights.detach()  # straight-through, so that the router can learn
         return weights
@@ -111,10 +111,10 @@ class FoldedRouter(nn.Module):
 
 
 class UniversalProjection(Projector):
-    """Mix K experts, shared by all kinds, with a router a kind, into M soft words.
+    """Mix K experts, shared by all modalities, with a router a modality, into M soft tokens.
 
     Args:
-        kinds: of file.
+        modalities: of file.
         width: D, of the features and inside.
         width_llm: D_llm.
         experts: K.
@@ -130,7 +130,7 @@ class UniversalProjection(Projector):
 
     def __init__(
         self,
-        kinds: list[str],
+        modalities: list[str],
         width: int,
         width_llm: int,
         experts: int,
@@ -143,35 +143,37 @@ class UniversalProjection(Projector):
         norm_eps: float = 1e-5,
         **common: Any,
     ):
-        super().__init__(kinds, width_llm, **common)
+        super().__init__(modalities, width_llm, **common)
         self.experts = nn.ModuleList(
             Expert(ExpertBlock(width, heads, hidden, norm_eps) for _ in range(layers)) for _ in range(experts)
         )
         self.input_proj = nn.ModuleDict(
-            {kind: nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width)) for kind in kinds}
+            {modality: nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width)) for modality in modalities}
         )
-        self.queries = nn.ParameterDict({kind: 0.02 * torch.randn(queries, width) for kind in kinds})
-        self.routers = nn.ModuleDict({kind: Router(router, width, router_hidden, experts) for kind in kinds})
+        self.queries = nn.ParameterDict({modality: 0.02 * torch.randn(queries, width) for modality in modalities})
+        self.routers = nn.ModuleDict(
+            {modality: Router(router, width, router_hidden, experts) for modality in modalities}
+        )
         self.output_proj = nn.ModuleDict(
-            {kind: nn.Sequential(nn.Linear(width, width_llm), nn.LayerNorm(width_llm)) for kind in kinds}
+            {modality: nn.Sequential(nn.Linear(width, width_llm), nn.LayerNorm(width_llm)) for modality in modalities}
         )
 
     @torch.no_grad()
     def fold(self) -> None:
         """Replace every router that does not see the input by its constant weights; for inference only."""
-        for kind, router in self.routers.items():
-            if isinstance(router, Router) and router.kind != "input_aware":
-                self.routers[kind] = FoldedRouter(router, self.queries[kind])
+        for modality, router in self.routers.items():
+            if isinstance(router, Router) and router.modality != "input_aware":
+                self.routers[modality] = FoldedRouter(router, self.queries[modality])
 
-    def words(self, features: torch.Tensor, kind: str, instruction: Instruction | None = None) -> torch.Tensor:
+    def words(self, features: torch.Tensor, modality: str, instruction: Instruction | None = None) -> torch.Tensor:
         """Project [B, N, D] features to [B, M, D_llm] words, before the anchor and without tags."""
-        features = self.input_proj[kind](features)
-        queries = live(self.queries, kind).expand(features.shape[0], -1, -1)
-        weights = self.routers[kind](queries, features)
+        features = self.input_proj[modality](features)
+        queries = live(self.queries, modality).expand(features.shape[0], -1, -1)
+        weights = self.routers[modality](queries, features)
         sequence = torch.cat([queries, features], dim=1)
         count = queries.shape[1]
         mixed = sum(weights[..., k, None] * expert(sequence, count) for k, expert in enumerate(self.experts))
-        return self.output_proj[kind](mixed)
+        return self.output_proj[modality](mixed)
 
     def count(self, features: int) -> int:
         """Return M: the queries, whatever the number of features."""

@@ -36,7 +36,7 @@ def objaverse(root: Path, prompt: str) -> Iterator[Question]:
         )
 
 
-def nyu(root: Path, kind: str) -> Iterator[Question]:
+def nyu(root: Path, modality: str) -> Iterator[Question]:
     """Read the 654 test frames of NYUv2: `sceneTypes` of the labelled file, `testNdxs` (from 1) of splits.mat."""
     import numpy as np
     from scipy.io import loadmat
@@ -47,12 +47,12 @@ def nyu(root: Path, kind: str) -> Iterator[Question]:
     for number in loadmat(root / "splits.mat")["testNdxs"].reshape(-1).tolist():
         name = types[number - 1].replace("_", " ")
         part = {"type": "normal", "path": root / "normal" / f"{number:04d}.png"}
-        if kind == "depth":
+        if modality == "depth":
             part = {"type": "depth", "make": partial(media.nyu_depth, root / NYU, number - 1)}
         yield _scene(f"{number:04d}", part, name if name in NYU_CLASSES else "others", NYU_CLASSES)
 
 
-def sun(root: Path, kind: str) -> Iterator[Question]:
+def sun(root: Path, modality: str) -> Iterator[Question]:
     """Read the test frames of SUN RGB-D that show one of its 19 common scenes: `scene.txt`, `depth_bfx` a folder."""
     from scipy.io import loadmat
 
@@ -64,7 +64,7 @@ def sun(root: Path, kind: str) -> Iterator[Question]:
         if scene not in SUN_CLASSES:
             continue
         part = {"type": "normal", "path": folder / "normal.png"}
-        if kind == "depth":
+        if modality == "depth":
             maps = sorted((folder / "depth_bfx").glob("*.png")) or [folder / "depth_bfx" / "depth.png"]
             part = {"type": "depth", "make": partial(media.kinect_depth, maps[0])}
         yield _scene(name, part, scene, SUN_CLASSES)
@@ -81,11 +81,11 @@ def _scene(name: str, part: dict, scene: str, classes: tuple[str, ...]) -> Quest
     )
 
 
-def _scenes(name: str, title: str, folder: str, read, kind: str, needs: tuple[str, ...], paper: float, **numbers):
+def _scenes(name: str, title: str, folder: str, read, modality: str, needs: tuple[str, ...], paper: float, **numbers):
     """Declare the depth or the normal half of a scene benchmark."""
     return Benchmark(
-        f"{name}-{kind}", f"{title} ({kind})", "T6", folder,
-        {"test": Split(partial(read, kind=kind), needs)},
+        f"{name}-{modality}", f"{title} ({modality})", "T6", folder,
+        {"test": Split(partial(read, modality=modality), needs)},
         metrics.per_question(accuracy=metrics.scene_class),
         {"accuracy": paper}, **numbers,
     )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Conversations: generation, streaming, traces and generated media."""

@@ -1,0 +1,379 @@
+"""Chat: a conversation with a model about files. The web app, the shell and Python all speak through it."""
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from onellm.chat.generation import GenerationWorker
+from onellm.chat.outputs.diffusion import Generators
+from onellm.chat.outputs.media import GeneratedMedia, name_for
+from onellm.chat.outputs.media import write as write_media
+from onellm.chat.protocol import CacheState, EncodeDone, Here, Request
+from onellm.chat.sampling import Settings
+from onellm.chat.streaming import until
+from onellm.chat.trace import FileTrace, Timings, Trace, segments
+from onellm.errors import ModelError, OneLLMError
+from onellm.modalities import MODALITIES
+from onellm.model.messages import DEFAULT_QUESTION, check_count, is_file, key_of, name_of, with_parts
+from onellm.model.timeline import spans
+from onellm.utils import oom
+from onellm.utils.limits import LIMITS
+
+
+class Chat:
+    """One conversation.
+
+    Attributes:
+        messages: transformers' chat messages; a file is `{"type": kind, "path": ...}` with its options.
+        name: the model's name.
+        origin: what it was loaded from: a name of `models.MODELS` or a folder.
+        quantize: how its weights are kept.
+        trace: what the model did for the last answer; None before the first.
+        output_path: name and bytes -> where a file goes that an answer makes; by default into a new temporary folder.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        name: str,
+        *,
+        origin: str = "",
+        quantize: str = "none",
+        lighter: str = "",
+        writer: GenerationWorker | None = None,
+        generators: Generators | None = None,
+    ):
+        self.model, self.processor, self.name = model, processor, name
+        self.origin, self.quantize = origin or name, quantize
+        self.messages: list[dict] = []
+        self.trace: Trace | None = None
+        self._writer = writer or GenerationWorker(model, processor, lighter, generators)  # one a model
+        self.output_path: Callable[[str, int], Path] = _temporary
+        self._stop = threading.Event()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._tensors: dict[str, Any] = {}  # of files read for the question that is being asked, until they are encoded
+        self._words: dict[str, Any] = {}  # what the LLM reads of a file: encoded once a conversation
+        self._seen: dict[str, FileTrace] = {}
+        self._past = CacheState()
+
+    @property
+    def description(self) -> str:
+        """Which model answers and what it is good for."""
+        return f"{self.name}: {self._writer.description}"
+
+    @property
+    def inputs(self) -> dict[str, dict]:
+        """What the model takes of a file: modality -> settings of its `to_tensor`, and `windows` of long files."""
+        modalities = self.processor.modalities.items()
+        return {
+            modality: settings.get("input", {}) | {key: settings[key] for key in ("windows",) if key in settings}
+            for modality, settings in modalities
+        }
+
+    @property
+    def busy(self) -> bool:
+        """Whether the model writes an answer, to whomever."""
+        return self._writer.lock.locked()
+
+    @property
+    def broken(self) -> bool:
+        """Whether the model failed in a way that it does not recover from."""
+        return self._writer.broken
+
+    @property
+    def closed(self) -> bool:
+        """Whether this conversation gave its model back, and cannot go on."""
+        return self.model is None
+
+    def new(self, messages: list[dict] | None = None) -> "Chat":
+        """Open another conversation with the same model.
+
+        Args:
+            messages: what was said in it so far; files are read when the next question comes.
+
+        Raises:
+            ModelError: this conversation is closed.
+        """
+        self._check_open()
+        kept = {"origin": self.origin, "quantize": self.quantize, "writer": self._writer}
+        chat = Chat(self.model, self.processor, self.name, **kept)
+        chat.messages = [with_parts(message) for message in messages or []]
+        chat.output_path = self.output_path
+        return chat
+
+    def close(self) -> None:
+        """Give the model back, as soon as a running answer has ended; the messages stay."""
+        self._writer.close()
+        self.model = None
+        self._forget()
+
+    def _check_open(self) -> None:
+        if self.closed or self._writer.closed:
+            raise ModelError(
+                f"{self.name} was unloaded; go on in a new conversation with the model that is loaded now."
+            )
+
+    def ask(self, text: str = "", **options: Any) -> str:
+        """Ask and return the whole answer; arguments as for `stream`."""
+        return "".join(self.stream(text, **options))
+
+    def stream(
+        self,
+        text: str = "",
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        system: str = "",
+        **files: Any,
+    ) -> Iterator[str]:
+        """Ask, and yield the answer piece by piece.
+
+        What an answer holds besides text stands in the last of `messages`, as content parts with their `path`, see
+        `Chat.generated`.
+
+        Args:
+            text: the question; with files and no text it is "What is this?".
+            max_new_tokens: longest answer, in tokens.
+            temperature: 0 answers with the likeliest words; higher is freer.
+            top_p: only the likeliest words that make up this share are drawn.
+            seed: makes drawn answers repeatable.
+            system: a message before the conversation that tells the model how to answer.
+            **files: modality -> a path, a dict of `path` and the modality's load options, or a list of these.
+
+        Yields:
+            Pieces of the answer.
+
+        Raises:
+            OneLLMError: the message or a file is not acceptable; the conversation is as it was before.
+        """
+        settings = Settings(max_new_tokens, temperature, top_p, seed, system)
+        with self._begin():
+            message = self._message(text, files)
+            self.messages.append(message)
+            try:
+                yield from self._answer(settings)
+            finally:
+                if self.messages and self.messages[-1] is message:  # no answer came
+                    self.messages.pop()
+
+    def retry(self, **options: Any) -> Iterator[str]:
+        """Answer the last question again; options as for `stream`."""
+        with self._begin():
+            if not self.messages:
+                raise OneLLMError("There is no question to answer again; ask one first.")
+            dropped = self.messages.pop()
+            try:
+                yield from self._answer(Settings(**options))
+            finally:
+                if self.messages[-1]["role"] == "user":
+                    self.messages.append(dropped)
+
+    def undo(self) -> None:
+        """Take the last question and its answer back."""
+        del self.messages[-2:]
+
+    def clear(self) -> None:
+        """Forget the conversation and its files."""
+        self.messages.clear()
+        self.trace = None
+        self._forget()
+
+    def stop(self) -> None:
+        """End a running answer within one token; what was said stays."""
+        self._stop.set()
+
+    @contextmanager
+    def _begin(self) -> Iterator[None]:
+        """Get ready for an answer: from now on `stop` means this one; at its end nothing half done stays in memory."""
+        self._check_open()
+        self._stop = threading.Event()
+        try:
+            with oom.as_user_error(lambda: self._writer.too_much):
+                yield
+        finally:
+            self._tensors.clear()
+
+    def _message(self, text: str, files: dict[str, Any]) -> dict:
+        """Check a question and its files and make a chat message of them."""
+        content: list[dict] = []
+        for modality, given in files.items():
+            if modality not in MODALITIES:
+                raise OneLLMError(f"'{modality}' is no kind of file; use one of {', '.join(MODALITIES)}.")
+            for item in given if isinstance(given, list | tuple) else [given]:
+                if item is not None:
+                    part = item if isinstance(item, dict) else {"path": os.fspath(item)}
+                    content.append({"type": modality, **part})
+        check_count(content)
+        text = text.strip()
+        if len(text) > LIMITS.message_characters:
+            raise OneLLMError(
+                f"The question has {len(text):,} characters; {LIMITS.message_characters:,} are allowed, shorten it."
+            )
+        if not text and not content:
+            raise OneLLMError("Nothing was asked; type a question or add a file.")
+        content = [self.processor.resolve(part) for part in content]
+        content = self.processor.instruct([*content, {"type": "text", "text": text or DEFAULT_QUESTION}])
+        for piece in (cut for part in filter(is_file, content) for cut in spans(part)):
+            self._read(piece)  # a file that cannot be read is told before anything changes
+        return {"role": "user", "content": content}
+
+    def _read(self, part: dict) -> str:
+        """Read the file of a content part, unless this conversation has read it; return its key."""
+        key = key_of(part)
+        if key not in self._words and key not in self._tensors:
+            begun_s = time.perf_counter()
+            tensor = self.processor.to_tensor(part)
+            took_s = time.perf_counter() - begun_s
+            self._tensors[key] = tensor
+            windows = [(cut["start_s"], cut["stop_s"]) for cut in self.processor.windows(part)]
+            self._seen[key] = FileTrace(part["type"], name_of(part), list(tensor.shape), read_s=took_s, windows=windows)
+        return key
+
+    def _runs(self, messages: list[dict]) -> list[tuple[str | dict, list[int]]]:
+        """Lay messages out: pieces of the prompt with their token ids."""
+        from jinja2 import TemplateError
+
+        try:
+            return self.processor.runs(self.processor.render(messages))
+        except TemplateError as error:
+            raise OneLLMError(
+                f"The prompt of {self.name} cannot hold this conversation ({error}); leave the system message out, or "
+                "start a new conversation."
+            ) from error
+
+    def _answer(self, settings: Settings) -> Iterator[str]:
+        """Write the answer to the messages so far, append it to them, and leave a trace."""
+        stop = self._stop
+        for message in self.messages:  # those that came from elsewhere
+            message["content"] = [self.processor.resolve(part) for part in message["content"]]
+        text = "\n".join(filter(None, [settings.system.strip(), *self.processor.instructions]))
+        messages = [{"role": "system", "content": [{"type": "text", "text": text}]}] * bool(text) + self.messages
+        runs = self._runs(messages)
+        trace = Trace(self.name, settings=asdict(settings), stopped=True)
+        request = self._request(runs, settings)
+        events = self._writer.stream(request, Here(stop, self._past) if self._writer.here else None)
+        pieces: list[str] = []
+        made: list[dict] = []
+        done = False
+        try:
+            with closing(events):
+                texts = self._texts(request, events, stop, trace, runs, messages, made)
+                for piece in until(texts, self._writer.stop_strings):
+                    if piece:
+                        pieces.append(piece)
+                        yield piece
+                for _ in texts:  # behind a stop string come only files
+                    pass
+                trace.stopped, done = stop.is_set(), True
+        finally:
+            if pieces or made or done:
+                answer = "".join(pieces).strip()
+                self.messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}, *made]})
+                self.trace = trace
+
+    def _request(self, runs: list, settings: Settings) -> Request:
+        """Gather what the writer needs; files of a conversation that goes on from messages are read here."""
+        settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, self._room(runs)))
+        files = [(piece["type"], self._read(piece)) for piece, _ in runs if is_file(piece)]
+        known = {key: self._words[key] for _, key in files if key in self._words}
+        tensors = {key: self._tensors[key] for _, key in files if key not in known}
+        traces = {key: self._seen[key] for key in tensors}
+        asked = {key_of(piece): self.processor.instruction(piece) for piece, _ in runs if is_file(piece)}
+        return Request([token for _, ids in runs for token in ids], files, tensors, traces, known, settings, asked)
+
+    @property
+    def generated(self) -> list[dict]:
+        """The content parts of the last answer that are not text: `type`, and `path`, or an `error` in words."""
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            return []
+        return [part for part in self.messages[-1]["content"] if part["type"] != "text"]
+
+    def _write(self, made: GeneratedMedia) -> dict:
+        """Write what an answer made to a file; return its content part."""
+        if made.media is None:
+            return made.part(None)
+        try:
+            path = self.output_path(name_for(made.modality), made.media.array.nbytes)
+            write_media(made.media, path)
+        except (OneLLMError, OSError, ValueError) as error:  # no room for it, or no way to write it; the words stay
+            known = isinstance(error, OneLLMError)
+            made.error = str(error) if known else f"It could not be written ({error}); choose another folder."
+            return made.part(None)
+        return made.part(path)
+
+    def _room(self, runs: list) -> int:
+        """Return how many tokens an answer may have; files that leave too little of the context to words are refused.
+
+        Raises:
+            OneLLMError: files take more than their share, or nothing is left.
+        """
+        model = self.model  # another thread may give it back
+        self._check_open()
+        known = getattr(model.config.text_config, "max_position_embeddings", None)
+        if not known:
+            return LIMITS.new_tokens
+        files = sum(len(ids) for piece, ids in runs if is_file(piece))
+        if files > LIMITS.context_share * known:
+            raise OneLLMError(
+                f"The files of this conversation take {files:,} of the {known:,} positions that {self.name} knows; "
+                f"{int(LIMITS.context_share * known):,} are for files; ask about fewer, or in a new conversation."
+            )
+        taken = sum(len(ids) for _, ids in runs)
+        if taken >= known:
+            raise OneLLMError(
+                f"This conversation takes {taken:,} positions, and {self.name} knows {known:,}; begin a new one, or "
+                "ask with fewer words."
+            )
+        return known - taken
+
+    def _texts(
+        self,
+        request: Request,
+        events: Iterable,
+        stop: threading.Event,
+        trace: Trace,
+        runs: list,
+        messages: list[dict],
+        made: list[dict],
+    ) -> Iterator[str]:
+        """Pass the text of what the writer says on, and note the rest; what it made goes into files, and `made`."""
+        begun_s = 0.0
+        for event in events:
+            if isinstance(event, OneLLMError):
+                raise event
+            if isinstance(event, EncodeDone):
+                self._words = request.words | event.words  # those of questions that were taken back go
+                self._seen = {key: self._seen[key] for key in self._words} | event.traces
+                self._tensors.clear()
+                trace.files = [self._seen[key_of(piece)] for piece, _ in runs if is_file(piece)]
+                roles = {id(part): message["role"] for message in messages for part in message["content"]}
+                trace.segments = segments(runs, roles, event.cached)
+                read_s = sum(self._seen[key].read_s for key in event.words)
+                trace.timings = Timings(event.wait_s, read_s, event.encode_s)
+                begun_s = event.at_s
+            elif isinstance(event, GeneratedMedia):
+                made.append(self._write(event))
+            else:
+                if not trace.new_tokens:
+                    trace.timings.prefill_s, begun_s = event.at_s - begun_s, event.at_s
+                trace.timings.generate_s = event.at_s - begun_s
+                trace.new_tokens += event.tokens
+                yield event.text
+            if stop.is_set():
+                return
+
+
+def _temporary(name: str, _: int) -> Path:
+    """Return where a file goes that nobody has another place for."""
+    return Path(tempfile.mkdtemp(prefix="onellm-made-")) / name

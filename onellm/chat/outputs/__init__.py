@@ -1,0 +1,1 @@
+"""Pictures, videos and sounds that an answer holds."""

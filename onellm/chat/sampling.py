@@ -1,0 +1,92 @@
+"""How an answer is made: the settings of `Chat.stream`, their ranges, and how they are typed."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from onellm.errors import OneLLMError
+from onellm.utils.limits import LIMITS
+
+__all__ = ["HELP", "RANGES", "Settings", "add_options", "parse"]
+
+RANGES: dict[str, tuple[float, float]] = {
+    "max_new_tokens": (1, LIMITS.new_tokens),
+    "temperature": (0, 10),
+    "top_p": (0.01, 1),
+    "seed": (0, 2**32 - 1),
+}
+HELP = {
+    "max_new_tokens": ("N", "longest answer, in tokens"),
+    "temperature": ("T", "0: the likeliest answer; higher is freer"),
+    "top_p": ("P", "only the likeliest words that make up this share are drawn"),
+    "seed": ("N", "makes drawn answers repeatable"),
+    "system": ("TEXT", "a message before the conversation that tells the model how to answer"),
+}
+_READ: dict[str, Callable[[str], Any]] = {"max_new_tokens": int, "temperature": float, "top_p": float, "seed": int}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an answer is to be made.
+
+    Attributes:
+        max_new_tokens: longest answer, in tokens.
+        temperature: 0 answers with the likeliest words; higher is freer.
+        top_p: only the likeliest words that make up this share are drawn.
+        seed: makes drawn answers repeatable; None draws anew each time.
+        system: a message before the conversation that tells the model how to answer.
+
+    Raises:
+        OneLLMError: a value is out of its range.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    system: str = ""
+
+    def __post_init__(self):
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise OneLLMError(f"{name} is {value:g}; expected {least:g} to {most:,}; give another value.")
+        if len(self.system) > LIMITS.message_characters:
+            most = f"{LIMITS.message_characters:,}"
+            raise OneLLMError(f"The system message has {len(self.system):,} characters; {most} fit; shorten it.")
+
+
+def parse(name: str, text: str) -> Any:
+    """Read a typed value.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none, or out of its range.
+    """
+    if name not in RANGES:
+        return text
+    least, most = RANGES[name]
+    try:
+        value = _READ[name](text)
+    except ValueError:
+        value = None
+    if value is None or not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"expected {least} to {most}, not {text}")
+    return value
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the settings to a parser."""
+    for field in fields(Settings):
+        mark, words = HELP[field.name]
+        flag = f"--{field.name.replace('_', '-')}"
+
+        def read(text: str, name: str = field.name) -> Any:
+            return parse(name, text)
+
+        parser.add_argument(flag, type=read, default=field.default, metavar=mark, help=words)
+
+
+def given(options: argparse.Namespace) -> Settings:
+    """Return the settings that a command line gave."""
+    return Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})

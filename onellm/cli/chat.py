@@ -1,0 +1,303 @@
+"""Chat in a terminal: files and questions in, streamed answers out; in a pipe it is plain text."""
+
+import argparse
+import re
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from onellm.chat.chat import Chat
+from onellm.chat.markdown import as_markdown
+from onellm.chat.outputs.media import saved
+from onellm.chat.sampling import HELP, Settings, parse
+from onellm.cli.tables import inside, progress_bar
+from onellm.errors import OneLLMError
+from onellm.modalities import MODALITIES, Sample
+from onellm.modalities import load as load_file
+from onellm.modalities.detect import recognise
+from onellm.model.messages import by_modality
+from onellm.utils.limits import LIMITS
+
+
+class Leave(Exception):
+    """The person has had enough."""
+
+
+class Terminal:
+    """A conversation at the terminal.
+
+    Attributes:
+        chat: the conversation.
+        settings: options of the next answers.
+        console: where answers go: standard output.
+        errors: where all else goes that was not asked for: standard error.
+        files: content parts for the next question.
+    """
+
+    def __init__(self, chat: Chat, settings: Settings, console: Console, errors: Console):
+        self.chat, self.settings, self.console, self.errors = chat, settings, console, errors
+        self.files: list[dict] = []
+        self.commands = {name.removeprefix("do_"): getattr(self, name) for name in vars(Terminal) if name[:3] == "do_"}
+
+    def run(self) -> int:
+        """Talk until the person leaves; returns the exit code."""
+        if self.console.is_terminal:
+            self.greet()
+        with suppress(Leave, EOFError, KeyboardInterrupt):
+            while True:
+                self.hear(self.read())
+        return 0
+
+    def greet(self) -> None:
+        """Say which model answers and what can be typed."""
+        modalities = ", ".join(modality.title.lower() for modality in MODALITIES.values())
+        lines = [
+            self.chat.description,
+            "",
+            f"Ask about files of eight kinds: {modalities}.",
+            "Add one with /add FILE or drop it here, then type a question.  /help lists the commands.",
+            "Ctrl-C stops an answer; /exit leaves.",
+        ]
+        self.console.print(Panel(Text("\n".join(lines)), title="OneLLM", title_align="left", border_style="cyan"))
+
+    def read(self) -> str:
+        """Return a typed line."""
+        if not (self.console.is_terminal and sys.stdin.isatty()):
+            return input()
+        with suppress(ImportError):
+            import readline  # noqa: F401  -- gives `input` its history
+        hidden = "\001{}\002"  # readline does not count what stands between these
+        return input(f"{hidden.format(chr(27) + '[1;36m')}you>{hidden.format(chr(27) + '[0m')} ")
+
+    def hear(self, line: str) -> None:
+        """Do what a line says."""
+        try:
+            question, paths = split_files(line)
+            name, _, rest = line.strip().partition(" ")
+            if name.startswith("/") and not (paths and Path(name).is_file()):
+                self.command(name[1:], rest.strip())
+                return
+            for path in paths:
+                self.add(recognise(path), path)
+            if question:
+                self.say(self.chat.stream(question, **vars(self.settings), **self.take()))
+        except OneLLMError as error:
+            self.errors.print(Text(" ".join(str(error).split()), style="red"), soft_wrap=True)
+
+    def command(self, name: str, rest: str) -> None:
+        """Run a command.
+
+        Raises:
+            OneLLMError: there is none of this name.
+        """
+        if name in MODALITIES:
+            for path in _words(rest) or [""]:
+                self.add([name], path)
+        elif name in self.commands:
+            self.commands[name](rest)
+        else:
+            raise OneLLMError(f"There is no command /{name}; /help lists them.")
+
+    # Files.
+
+    def add(self, modalities: list[str], path: str) -> None:
+        """Add a file to the next question: the first kind that can read it."""
+        if len(self.files) >= LIMITS.files_per_turn:
+            raise OneLLMError(f"{LIMITS.files_per_turn} files fit one question; ask it, then add further ones.")
+        if not path:
+            raise OneLLMError(f"Which file? Type /{modalities[0]} FILE.")
+        sample, others = _load(modalities, path)
+        self.files.append({"type": sample.modality, "path": path})
+        self.errors.print(
+            Text.assemble((f" {sample.modality} ", "reverse"), f" {sample.name}  ", (sample.summary, "dim"))
+        )
+        for note in sample.notes:
+            self.errors.print(Text(f"  {note}", style="dim"))
+        if others:
+            also = " or ".join(f"/{modality} {shlex.quote(path)}" for modality in others)
+            self.errors.print(Text(f"  it could be read otherwise: /drop, then {also}", style="dim"))
+
+    def take(self) -> dict[str, list[dict]]:
+        """Return the files for a question, which are then sent."""
+        files, self.files = by_modality(self.files), []
+        return files
+
+    # Answers.
+
+    def say(self, pieces: Iterator[str]) -> None:
+        """Print an answer while it comes."""
+        begun = False
+        with self.stoppable() as unwanted, self.console.status("thinking…", spinner="dots") as status:
+            for piece in pieces:
+                if unwanted.is_set():  # said once more, as it may have come before the answer began
+                    self.chat.stop()
+                piece = piece if begun else piece.lstrip()
+                if piece and not begun:
+                    begun = True
+                    status.stop()
+                self.console.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
+        self.console.print()
+        for part in self.chat.generated:
+            self.errors.print(Text(saved(part), style="dim"), soft_wrap=True)
+        if self.chat.trace is not None and self.chat.trace.stopped:
+            self.errors.print("stopped", style="dim")
+
+    @contextmanager
+    def stoppable(self) -> Iterator[threading.Event]:
+        """Let Ctrl-C end the answer, and a second one everything; yields whether there was one."""
+        unwanted = threading.Event()
+
+        def stop(*_: Any) -> None:
+            unwanted.set()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self.chat.stop()
+
+        before = signal.signal(signal.SIGINT, stop)
+        try:
+            yield unwanted
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    # Commands: their docstrings are their help.
+
+    def do_add(self, rest: str) -> None:
+        """FILE…  add files; what they are is told by their content."""
+        for path in _words(rest) or [""]:
+            self.add(recognise(path) if path else ["add"], path)
+
+    def do_drop(self, rest: str) -> None:
+        """Take the files for the next question out again."""
+        self.files = []
+
+    def do_sound(self, rest: str) -> None:
+        """Hear the last video's sound too, second by second, or no longer."""
+        video = next((part for part in reversed(self.files) if part["type"] == "video"), None)
+        if video is None:
+            raise OneLLMError("There is no video to be heard; type /video FILE first.")
+        video["sound"] = not video.get("sound")
+        told = "its sound is heard too" if video["sound"] else "its sound is not heard"
+        self.errors.print(Text(f"  {Path(video['path']).name}: {told}", style="dim"))
+
+    def do_retry(self, rest: str) -> None:
+        """Answer the last question again."""
+        self.say(self.chat.retry(**vars(self.settings)))
+
+    def do_undo(self, rest: str) -> None:
+        """Take the last question and its answer back."""
+        if not self.chat.messages:
+            raise OneLLMError("There is no question to take back; ask one first.")
+        self.chat.undo()
+
+    def do_new(self, rest: str) -> None:
+        """Start a new conversation."""
+        self.chat, self.files = self.chat.new(), []
+
+    def do_save(self, rest: str) -> None:
+        """FILE.md  write the conversation to a file."""
+        path = Path(next(iter(_words(rest)), "conversation.md")).expanduser()
+        try:
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(as_markdown(self.chat.messages, f"A conversation with {self.chat.name}", self.chat.name))
+        except FileExistsError as error:
+            raise OneLLMError(f"{path} is there already; give another name.") from error
+        except OSError as error:
+            raise OneLLMError(f"{path} cannot be written ({error.strerror}); give another name.") from error
+        self.errors.print(Text(f"written to {path}", style="dim"))
+
+    def do_settings(self, rest: str) -> None:
+        """[NAME VALUE]  show the settings, or change one."""
+        name, _, value = rest.partition(" ")
+        if name:
+            if name not in HELP:
+                raise OneLLMError(f"There is no setting '{name}'; use one of {', '.join(HELP)}.")
+            try:
+                changed = parse(name, value.strip()) if value.strip() else getattr(Settings(), name)
+                self.settings = replace(self.settings, **{name: changed})
+            except argparse.ArgumentTypeError as error:
+                raise OneLLMError(f"{name}: {error}.") from error
+        table = Table("setting", "value", "what it does", box=None)
+        for key, (_, words) in HELP.items():
+            table.add_row(key, escape(str(getattr(self.settings, key))), words)
+        self.console.print(table)
+
+    def do_inside(self, rest: str) -> None:
+        """Show what the model did for the last answer."""
+        if self.chat.trace is None:
+            raise OneLLMError("There is no answer to look into yet; ask something first.")
+        self.console.print(inside(self.chat.trace))
+
+    def do_help(self, rest: str) -> None:
+        """List the commands."""
+        table = Table(box=None, show_header=False)
+        table.add_row(f"/{' /'.join(MODALITIES)}", "FILE…  add files of a kind")
+        for name, command in self.commands.items():
+            table.add_row(f"/{name}", escape(command.__doc__ or ""))
+        self.console.print(table)
+
+    def do_exit(self, rest: str) -> None:
+        """Leave."""
+        raise Leave
+
+
+def split_files(line: str) -> tuple[str, list[str]]:
+    """Take the files out of a line, which a terminal types, quoted, when they are dropped on it.
+
+    Returns:
+        The rest of the line, and the paths.
+    """
+    paths, rest = [], line
+    for word in re.findall(r"""'[^']+'|"[^"]+"|(?:\\.|\S)+""", line):
+        path = next(iter(_words(word)), "")
+        if path.lower().endswith(tuple(s for m in MODALITIES.values() for s in m.suffixes)) and Path(path).is_file():
+            paths.append(path)
+            rest = rest.replace(word, "", 1)
+    return " ".join(rest.split()) if paths else line.strip(), paths
+
+
+def start(name: str | None, settings: Settings, **options: Any) -> int:
+    """Load a model and chat with it at the terminal.
+
+    Args:
+        name: the model; None for what suits this machine.
+        settings: of the answers.
+        **options: further arguments of `onellm.load`.
+
+    Returns:
+        The exit code.
+    """
+    console, errors = Console(), Console(stderr=True)
+    from onellm.chat.load import load
+
+    with progress_bar(errors) as tell:
+        chat = load(name, progress=tell, **options)
+    return Terminal(chat, settings, console, errors).run()
+
+
+def _load(modalities: list[str], path: str) -> tuple[Sample, list[str]]:
+    """Read a file as the first kind that takes it; returns it, and the other modalities it may be."""
+    for modality in modalities[:-1]:
+        with suppress(OneLLMError):
+            return load_file(modality, path), [other for other in modalities if other != modality]
+    return load_file(modalities[-1], path), modalities[:-1]
+
+
+def _words(text: str) -> list[str]:
+    """Split typed paths; quotes, escaped spaces and file URLs are as terminals write them."""
+    try:
+        words = shlex.split(text)
+    except ValueError:  # an apostrophe is not a quote
+        words = text.split()
+    return [unquote(urlsplit(word).path) if word.startswith("file://") else word for word in words]

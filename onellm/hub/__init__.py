@@ -1,0 +1,1 @@
+"""Which models there are; fetching, converting and loading them."""

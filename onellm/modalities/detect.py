@@ -1,0 +1,247 @@
+"""Telling a file's kind by its content: magic bytes, headers, shapes and a few values; the name only helps."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from onellm.errors import OneLLMError
+from onellm.modalities import MODALITIES, fmri, imu, normal, sandbox
+from onellm.modalities.base import check_file, describe, refuse
+from onellm.modalities.readers import clouds, sound
+from onellm.modalities.readers.arrays import Header, pick, read_headers
+from onellm.modalities.readers.pictures import open_image
+from onellm.utils.limits import LIMITS
+
+__all__ = ["recognise"]
+
+EXPECTS = "a picture, a video, a sound, a point cloud, a brain scan, motion data, a depth map or a normal map"
+_HEAD_BYTES = 65_536
+_SAMPLES = 20_000  # pixels or vectors looked at
+_RUN = 16  # rows of an array below which it is repetitions of voxels, not a map
+
+
+def recognise(path: str | os.PathLike) -> list[str]:
+    """List the modalities a file may hold, the likeliest first; its content is looked at in a process of its own.
+
+    Args:
+        path: the file.
+
+    Returns:
+        One kind or more, each of which reads files of this name.
+
+    Raises:
+        FileError: the file holds none of the modalities, or its name keeps the reader of its modality from it.
+        BusyError: too many files are being read.
+    """
+    try:
+        return sandbox.call(recognise_here, path, libraries=("PIL.Image:init", "av"))
+    except sandbox.Died as death:
+        raise refuse(path, death.found, EXPECTS, death.advice) from death
+
+
+def recognise_here(path: str | os.PathLike) -> list[str]:
+    """List the modalities a file may hold in this process; for what is not stated see `recognise`."""
+    path, size_bytes = check_file(path, EXPECTS)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            modalities = _look(path) if size_bytes else []
+    except OneLLMError:
+        raise
+    except Exception as error:  # a reader stumbled over what looked like its modality
+        raise refuse(path, f"{describe(path)} that is damaged", EXPECTS, "save or download it again") from error
+    if not modalities:
+        found = f"this looks like {describe(path)}" if size_bytes else "the file is empty"
+        raise refuse(path, found, EXPECTS, "convert it, for instance to png, mp4, wav, ply, nii.gz or csv")
+    fitting = [modality for modality in modalities if path.name.lower().endswith(MODALITIES[modality].suffixes)]
+    if not fitting:
+        title, suffixes = MODALITIES[modalities[0]].title.lower(), ", ".join(MODALITIES[modalities[0]].suffixes)
+        ending = f"ends in {path.suffix}" if path.suffix else "has no suffix"
+        raise refuse(path, f"the content is {title} and the name {ending}", f"one of {suffixes}", "rename the file")
+    return fitting
+
+
+def _look(path: Path) -> list[str]:
+    """List the modalities a file's content may be, whatever its name."""
+    with open(path, "rb") as file:
+        head = file.read(_HEAD_BYTES)
+    for offset, magic, look in _LOOKS:
+        if head[offset : offset + len(magic)] == magic:
+            return look(path)
+    if sound.container_of(path):
+        return _media(path)
+    if fmri.is_nifti(head):
+        return ["fmri"]
+    if len(head) >= 84 and path.stat().st_size == 84 + 50 * struct.unpack_from("<I", head, 80)[0]:
+        return ["point"]  # a binary stl has no magic bytes, but says how many triangles follow
+    return _text(head)
+
+
+def _picture(path: Path) -> list[str]:
+    """PNG, TIFF and the like: the pixels' type tells maps from pictures."""
+    from PIL import Image
+
+    with open_image(path, LIMITS.image_pixels, ("PNG", "GIF", "TIFF", "BMP")) as image:
+        if image.mode == "F" or image.mode.startswith("I"):
+            return ["depth", "image"]
+        if image.mode in ("1", "L"):
+            return ["image", "depth"]
+        if image.format == "GIF":
+            return ["video", "image"] if image.is_animated else ["image", "video"]
+        if image.format not in ("PNG", "TIFF"):
+            return ["image"]
+        if image.width * image.height > LIMITS.map_pixels:  # as large as no map may be
+            return ["image"]
+        step = max(1, int((image.width * image.height / _SAMPLES) ** 0.5))
+        few = image.resize((-(-image.width // step), -(-image.height // step)), Image.Resampling.NEAREST)
+        rgba = np.asarray(few.convert("RGBA"))
+    if np.ptp(rgba[..., :3].astype(np.int16), axis=2).max() <= 2:
+        return ["image", "depth"]
+    return ["normal", "image"] if _are_normals(*normal.from_picture(rgba)) else ["image", "normal"]
+
+
+def _are_normals(vectors: np.ndarray, known: np.ndarray) -> bool:
+    """Tell whether nearly all vectors [..., 3] that are known [...] have length 1."""
+    lengths = np.linalg.norm(vectors[known], axis=-1)
+    return bool(lengths.size and (np.abs(lengths - 1) < 0.05).mean() > 0.85)
+
+
+def _media(path: Path) -> list[str]:
+    """Containers of sound and pictures: their streams tell."""
+    import av
+
+    with av.open(str(path), format=sound.container_of(path)) as container:
+        covers = av.stream.Disposition.attached_pic
+        pictures = any(not stream.disposition & covers for stream in container.streams.video)
+        return ["video"] * pictures + ["audio"] * bool(container.streams.audio)
+
+
+def _numpy(path: Path) -> list[str]:
+    """One array, or several with names: shapes and values tell."""
+    arrays = read_headers(path, EXPECTS)
+    if pick(arrays, "acc", "accel", "accelerometer") and pick(arrays, "gyro", "gyr", "gyroscope"):
+        return ["imu"]
+    for names, modality in _NAMES:
+        if pick(arrays, *names):
+            return [modality]
+    array = pick(arrays, "", "arr_0", "data", "array") or next(iter(arrays.values()), None)
+    return [] if array is None else _array(path, array)
+
+
+def _array(path: Path, array: Header) -> list[str]:
+    """List the modalities an array without a name may be."""
+    shape = array.shape
+    while len(shape) > 2 and shape[0] == 1:
+        shape = shape[1:]
+    if len(shape) == 3 and shape[2] == 1:
+        shape = shape[:2]
+    if len(shape) == 3 and 3 in (shape[0], shape[2]):
+        return ["normal", "fmri"] if _are_normals(*normal.from_array(_vectors(path, shape))) else ["fmri", "normal"]
+    if len(shape) != 2:
+        return ["fmri"] if 1 <= len(shape) <= 4 else []
+    short, long = sorted(shape)
+    if short in (6, 7):
+        table = array.start[: array.start.size // short * short]
+        table = table.reshape(-1, short) if shape[1] == short else None
+        return ["point", "imu"] if _are_colours(table) else ["imu", "point"]
+    if short == 3 or (shape[1] in range(4, 10) and long > shape[1]):
+        return ["point"]
+    values = array.start[np.isfinite(array.start)]
+    positive = bool(values.size and values.min() >= 0)
+    return ["depth", "fmri"] if positive and short > _RUN else ["fmri", "depth"]
+
+
+def _vectors(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Read some of an npy file's vectors [H, W, 3]; an npz file's are no normal map."""
+    if path.suffix.lower() != ".npy":
+        return np.zeros((1, 1, 3), np.float32)
+    array = np.load(path, mmap_mode="r", allow_pickle=False).reshape(shape)
+    array = array if shape[2] == 3 else array.transpose(1, 2, 0)
+    step = max(1, int((array.shape[0] * array.shape[1] / _SAMPLES) ** 0.5))
+    return np.asarray(array[::step, ::step])
+
+
+def _are_colours(table: np.ndarray | None) -> bool:
+    """Tell whether columns 4 to 6 of rows can be colours: a sensor that turns has negative rates too."""
+    return table is not None and table.shape[1] == 6 and clouds.split_columns(table)[1] is not None
+
+
+def _gzip(path: Path) -> list[str]:
+    """Look for a packed NIfTI volume."""
+    return ["fmri"] if fmri.is_nifti(fmri.read_head(path)) else []
+
+
+def _text(head: bytes) -> list[str]:
+    """Tables of numbers, with or without a header, and meshes written as text."""
+    try:
+        text = head[: head.rfind(b"\n") + 1 or None].decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return []
+    lines = [line.strip() for line in text.splitlines() if line.strip() and line.lstrip()[0] not in "#/"][:50]
+    if not lines:
+        return []
+    if re.match(r"(solid|(ST)?C?N?OFF)\b", lines[0]) or re.match(r"VERSION\s+0?\.7", lines[0]):
+        return ["point"]
+    if sum(bool(re.match(r"(v|vt|vn|f|o|g|mtllib|usemtl|s)\s", line)) for line in lines) > 0.9 * len(lines):
+        return ["point"]
+    cells = [[cell.strip().strip('"') for cell in _split(line)] for line in lines]
+    rows = [row for row in cells if all(map(_is_number, row))]
+    if len(rows) < 0.5 * len(cells):
+        return []
+    if sum(role is not None for role, _ in map(imu.parse_title, cells[0])) >= 6:
+        return ["imu"]
+    width = len(rows[-1])
+    table = np.array([[float(cell or "nan") for cell in row] for row in rows if len(row) == width])
+    if width in (6, 7):
+        return ["point", "imu"] if _are_colours(table) else ["imu", "point"]
+    return [] if width < 3 else ["point"] if width < 6 else ["imu", "point"]
+
+
+def _split(line: str) -> list[str]:
+    """Split a line of a table; between semicolons, a comma is a decimal point."""
+    return line.replace(",", ".").split(";") if ";" in line else re.split(r"[,\t ]\s*", line)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell or "nan")
+    except ValueError:
+        return False
+    return True
+
+
+def _always(modality: str) -> Callable[[Path], list[str]]:
+    return lambda path: [modality]
+
+
+_LOOKS: tuple[tuple[int, bytes, Callable[[Path], list[str]]], ...] = (
+    (0, b"\x89PNG", _picture),
+    (0, b"GIF8", _picture),
+    (0, b"II*\0", _picture),
+    (0, b"MM\0*", _picture),
+    (0, b"\xff\xd8\xff", _always("image")),
+    (8, b"WEBP", _always("image")),
+    (0, b"BM", _picture),
+    (0, b"v/1\x01", _always("depth")),
+    (4, b"ftypheic", lambda path: []),
+    (4, b"ftypavif", lambda path: []),
+    (0, b"\x93NUMPY", _numpy),
+    (0, b"PK\x03\x04", _numpy),
+    (0, b"\x1f\x8b", _gzip),
+    (0, b"ply", _always("point")),
+    (0, b"glTF", _always("point")),
+    (0, b"# .PCD", _always("point")),
+)
+# names of an npz file's arrays -> kind
+_NAMES = (
+    (("xyz", "points", "point", "pc", "pcd", "vertices", "coords"), "point"),
+    (("fmri", "voxels", "betas"), "fmri"),
+    (("imu",), "imu"),
+)

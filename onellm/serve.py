@@ -1,0 +1,110 @@
+"""Serve the page and the programs' API on one port: options, engine, launch; the model loads behind the page."""
+
+import argparse
+import contextlib
+import ipaddress
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from onellm.chat.outputs.diffusion import add_options as add_generators
+from onellm.hub.registry import add_options as add_model_options
+from onellm.utils import zerogpu
+
+if TYPE_CHECKING:
+    from onellm.serving.engine import Engine
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the app's options to a parser; what is not given comes from the environment, as hosts set it."""
+    add_model_options(parser)
+    add_generators(parser)
+    parser.add_argument("--host", default="0.0.0.0" if _on_space() else "127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on")
+    parser.add_argument("--root-path", default="", metavar="P", help="path or URL behind a reverse proxy: /onellm")
+    parser.add_argument(
+        "--fixed-model",
+        action=argparse.BooleanOptionalAction,
+        help="visitors cannot switch the model; the default where others than this machine can connect",
+    )
+    for name in ("model", "quantize", "host", "port", "root_path"):
+        if given := os.environ.get(f"ONELLM_{name.upper()}"):
+            parser.set_defaults(**{name: given})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse options and serve until interrupted."""
+    parser = argparse.ArgumentParser(prog="app.py", description="OneLLM in the browser.")
+    add_options(parser)
+    serve(parser.parse_args(arguments))
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Serve the app until it is interrupted.
+
+    Args:
+        options: what `add_options` parsed.
+    """
+    from onellm.serving.engine import Engine
+    from onellm.web.app import WebApp
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container's stop ends as Ctrl-C does
+    fixed = options.fixed_model if options.fixed_model is not None else _on_space() or not _is_loopback(options.host)
+    engine = Engine(
+        options.model,
+        quantize=options.quantize,
+        device_map="auto" if options.offload else None,
+        generators=dict(options.generator),
+    )
+    if zerogpu.is_zero():  # its workers are forked at launch, and the model must be in what they copy
+        engine.wait()
+    app = WebApp(engine, fixed_model=fixed, root_path=options.root_path)
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            app.launch(options.host, options.port, routes(engine))
+        except OSError:
+            sys.exit(f"Port {options.port} of {options.host} is taken, or cannot be had; give another one with --port.")
+        engine.start()  # not before: the page would wait for it
+        threading.Thread(target=app.warm_up, daemon=True).start()
+        while True:
+            time.sleep(3600)
+    for one in filter(None, (engine, engine.beside)):
+        one.cancel()  # else Python waits at its end for the threads that load
+    app.close()
+
+
+def routes(engine: "Engine") -> list[Any]:
+    """Return the routes for programs and hosts, which stand beside the page.
+
+    Args:
+        engine: the app's model.
+    """
+    from starlette.routing import Mount
+
+    from onellm.api import health, openai
+
+    server = openai.app(engine)
+
+    async def v1(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"].startswith("/v1/"):  # Mount counts on --root-path, and the proxy has taken it off
+            scope = {**scope, "root_path": "/v1"}
+        await server(scope, receive, send)
+
+    return [Mount("/v1", v1), *health.router(engine).routes]
+
+
+def _on_space() -> bool:
+    """Whether this is a Hugging Face Space."""
+    return "SPACE_ID" in os.environ
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

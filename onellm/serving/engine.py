@@ -1,0 +1,317 @@
+"""The one model of a running app: loaded in the background, exchanged for another one, and asked by all.
+
+A model that broke (`Chat.broken`) is loaded again, as soon as `start` is called: everybody who asks, and everybody who
+looks whether the app is ready, does that.
+"""
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onellm.errors import ModelError, OneLLMError
+from onellm.hub.registry import MODELS
+from onellm.serving.queue import RequestQueue
+from onellm.utils import oom
+from onellm.utils.limits import LIMITS
+from onellm.utils.progress import Cancelled, Progress
+
+if TYPE_CHECKING:
+    from onellm.hub.catalogue import Entry
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 0.05  # at an answer that has to end before its model goes
+PAUSE_S = 5.0  # after a model could not be loaded, until that is tried again
+
+
+class Engine:
+    """Loads a model, opens conversations with it, and puts another one in its place.
+
+    Args:
+        name: the model to load; None for the one that suits the machine.
+        load: turns a name into a `Chat`; `onellm.load` by default.
+        choices: lists what can be loaded here; `catalogue.entries` by default.
+        quantize: how its weights are kept; None for what suits it.
+        **options: further arguments of `load`.
+
+    Attributes:
+        queue: where all wait who want an answer.
+        name: of the model that answers or is being loaded.
+        quantize: how its weights are kept; None until that is known.
+        origin: what it was loaded from: a name of `models.MODELS` or a folder; None until that is known.
+        description: which model answers and what it is good for; empty until the model is there.
+        error: why a model could not be loaded, in words; empty if all is well. Another one may answer nevertheless.
+        progress: how far loading is; None while nothing is known.
+        entries: the models there are; empty until loading began.
+        listing: the hub is being asked for those that are not here.
+        beside: the engine of a second model, see `web/second.py`; it goes when another first one comes.
+    """
+
+    def __init__(
+        self,
+        name: str | None,
+        load: Callable[..., Any] | None = None,
+        choices: Callable[..., "list[Entry]"] | None = None,
+        *,
+        quantize: str | None = None,
+        **options: Any,
+    ):
+        self.queue = RequestQueue(LIMITS.queue)
+        self.name, self.quantize, self.origin = _label(name), quantize, name
+        self.description = self.error = ""
+        self.progress: Progress | None = None
+        self.entries: list[Entry] = []
+        self.listing = self.closed = False
+        self.beside: Engine | None = None
+        self._wanted = name, quantize
+        self._load, self._choices, self._load_options = load, choices, options
+        self._folders = [name] if name and name not in MODELS and Path(name).is_dir() else []
+        self._chat: Any = None
+        self._chats: weakref.WeakSet = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._done, self._cancelled = threading.Event(), threading.Event()
+        self._started_s = self._failed_s = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether questions are answered at once."""
+        chat = self._chat
+        return chat is not None and not chat.broken
+
+    @property
+    def loading(self) -> bool:
+        """Whether a model is being loaded."""
+        return self._started_s > 0 and not self._done.is_set()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the model could not be loaded or broke, and is not being loaded now."""
+        return self._started_s > 0 and not self.ready and not self.loading
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds since loading began."""
+        return time.monotonic() - self._started_s
+
+    @property
+    def inputs(self) -> dict[str, dict] | None:
+        """What the model takes of a file: modality -> settings of its `to_tensor`; None until it is there."""
+        chat = self._chat
+        return None if chat is None else chat.inputs
+
+    def start(self) -> None:
+        """Begin to load the model, unless that has begun; one that broke, or could not be loaded, is loaded again."""
+        with self._lock:
+            rested = time.monotonic() - self._failed_s >= PAUSE_S
+            if not self.ready and not self.loading and rested and not self.closed:
+                self._begin(*self._wanted)
+
+    def wait(self) -> None:
+        """Wait until the model is loaded or has failed to."""
+        self.start()
+        self._done.wait()
+
+    def new_chat(self, messages: list[dict] | None = None) -> Any:
+        """Open a conversation; waits until the model is loaded.
+
+        Args:
+            messages: what was said in it so far.
+
+        Returns:
+            A `Chat`. It is `closed` once another model was loaded.
+
+        Raises:
+            ModelError: the model cannot be loaded.
+        """
+        self.wait()
+        chat = self._chat
+        if chat is None or chat.broken:
+            raise ModelError(self.error or f"{self.name} is being loaded; ask again in a few seconds.")
+        opened = chat.new(messages)
+        self._chats.add(opened)
+        return opened
+
+    def switch(self, name: str, quantize: str | None) -> None:
+        """Begin to load another model in the present one's place; `loading` tells when it is over.
+
+        A running answer ends first. If the new model cannot be loaded, the old one is loaded again.
+
+        Args:
+            name: a model of `entries`.
+            quantize: how its weights are to be kept.
+
+        Raises:
+            ModelError: it cannot be loaded here, or another one is just being loaded.
+        """
+        with self._lock:
+            if self.loading:
+                raise ModelError(f"{self.name} is just being loaded; wait for it, or cancel it, and choose again.")
+            if self.ready and (name, quantize) == (self.origin, self.quantize):
+                return
+            entry = next((entry for entry in self.entries if entry.name == name), None)
+            option = None if entry is None else entry.option(quantize)
+            if entry is None or option is None:
+                raise ModelError(f"There is no choice '{name}' with --quantize {quantize}; take one of the list.")
+            if entry.why or not option.able:
+                raise ModelError(f"{name} cannot be loaded: {entry.reason or option.reason}.")
+            self._begin(name, quantize)
+
+    def cancel(self) -> None:
+        """Give up what is being loaded; `loading` tells when that is over, and `error` what answers then."""
+        if self.loading:
+            self._cancelled.set()
+
+    def another(self, name: str, quantize: str) -> "Engine":
+        """Return an engine for a second model whose questions wait in the same line; nothing is loaded yet."""
+        other = Engine(name, self._load, lambda *_: [], quantize=quantize, **self._load_options)
+        other.queue = self.queue
+        return other
+
+    def close(self) -> None:
+        """Give the model back for good; a running answer ends first."""
+        with self._lock:
+            self.closed, self.error = True, f"{self.name} was unloaded; load it again."
+            self._cancelled.set()
+        if self.loading:
+            self._done.wait()
+        kept, self._chat = self._chat, None
+        for chat in [kept, *self._chats] if kept is not None else []:
+            chat.close()
+        self._done.set()
+        oom.free()
+
+    def look(self) -> None:
+        """List the models anew: memory may have become free, and the hub may answer now."""
+        with self._lock:
+            if not self.loading and not self.listing:
+                self._list(self.memory_bytes(self) + (self.memory_bytes(self.beside) if self.beside else 0))
+
+    def memory_bytes(self, engine: "Engine") -> int:
+        """Return what the model of this engine, or of the one beside it, is reckoned to take; 0 where there is none."""
+        entry = next((entry for entry in self.entries if entry.name == engine.origin), None)
+        option = None if entry is None else entry.option(engine.quantize)
+        return option.memory_bytes if option is not None and engine.ready else 0
+
+    def _begin(self, name: str | None, quantize: str | None) -> None:
+        """Start the thread that loads; the lock is held."""
+        self._done.clear()
+        self._cancelled.clear()
+        self._started_s = time.monotonic()
+        self.error, self.progress = "", None
+        kept, self._chat = self._chat, None
+        if kept is not None and kept.broken:
+            self.error = f"{self.name} failed and is being loaded again; ask again in a few seconds."
+        before = (self.origin, self.quantize, self.name)
+        self.name, self.origin, self.quantize = _label(name), name, quantize
+        threading.Thread(target=self._run, args=(kept, before), name="load-model", daemon=True).start()
+
+    def _run(self, kept: Any, before: tuple) -> None:
+        """Load what is wanted now; if that fails, go back to what was before, unless that is broken."""
+        failed = False
+        try:
+            if kept is not None:
+                self._drop(kept)
+            if self.beside is not None:
+                self.beside.close()
+            self._list()
+            self._put()
+        except Exception as error:
+            self.error, failed = self._as_user_error(error), not isinstance(error, Cancelled)
+            oom.let_go(error)  # its frames hold what was half loaded
+        oom.free()
+        if self._chat is None and kept is not None:
+            self.origin, self.quantize, self.name = before
+            if not kept.closed:
+                self._chat = kept
+            elif not kept.broken:
+                self._put_back()
+        self._wanted = self.origin, self.quantize
+        self._failed_s = time.monotonic() if failed and self._chat is None else 0.0
+        self.progress = None
+        self._done.set()
+
+    def _list(self, spare_bytes: int = 0) -> None:
+        """List the models with the memory that is free now and `spare_bytes` more; let the hub be asked meanwhile.
+
+        It is done where nothing answers or loads: a model without weights is built of each, for which transformers
+        changes settings of the whole process. Later lists remember it.
+        """
+        from onellm.hub import catalogue
+        from onellm.hub.registry import device_here
+        from onellm.model.runtime.quantization import free_bytes
+
+        choices = self._choices or catalogue.entries
+        try:
+            self.entries = choices(self._folders, free_bytes(device_here()) + spare_bytes)
+        except Exception:  # one that cannot be listed must not keep another one from being loaded
+            logger.exception("could not list the models")
+            return
+        self.listing = True
+        threading.Thread(target=self._ask_hub, args=(self.entries,), name="ask-hub", daemon=True).start()
+
+    def _ask_hub(self, known: "list[Entry]") -> None:
+        """Complete the list, which may take seconds, unless there is a newer one."""
+        from onellm.hub.catalogue import asked
+
+        told = asked(known)
+        if self.entries is known:
+            self.entries, self.listing = told, False
+
+    def _drop(self, kept: Any) -> None:
+        """Take the model away from all conversations and free its memory, once a running answer has ended."""
+        while kept.busy:
+            self._tell(Progress("answer"))
+            time.sleep(LOOK_EVERY_S)
+        self._tell(None)
+        for chat in [kept, *self._chats]:
+            chat.close()
+        oom.free()
+
+    def _put(self) -> None:
+        """Load the model and remember it."""
+        load = self._load
+        if load is None:
+            from onellm.chat.load import load
+        chat = load(self.origin, quantize=self.quantize, progress=self._tell, **self._load_options)
+        self.name, self.description = chat.name, chat.description
+        self.origin, self.quantize = chat.origin, chat.quantize
+        self.error, self._chat = "", chat
+
+    def _put_back(self) -> None:
+        """Load what answered before once more."""
+        self._cancelled.clear()
+        why = self.error
+        try:
+            self._put()
+            self.error = f"{why} {self.name} answers again."
+        except Exception as error:
+            self.error = f"{why} {self._as_user_error(error)}"
+            oom.let_go(error)
+
+    def _tell(self, progress: Progress | None) -> None:
+        """Note how far loading is.
+
+        Raises:
+            Cancelled: somebody wants it to end.
+        """
+        self.progress = progress
+        if self._cancelled.is_set():
+            raise Cancelled(f"Loading {self.name} was cancelled.")
+
+    def _as_user_error(self, error: Exception) -> str:
+        """Say why the model could not be loaded."""
+        if isinstance(error, OneLLMError):
+            return str(error)
+        if oom.ran_out(error):
+            return f"{self.name} needs more memory than there is; close other programs or start a smaller model."
+        logger.error("could not load %s", self.name, exc_info=error)
+        return f"{self.name} could not be loaded ({type(error).__name__}); the app's log says more."
+
+
+def _label(name: str | None) -> str:
+    """Return a model's name for people."""
+    return Path(name).name if name else "OneLLM"

@@ -1,0 +1,137 @@
+"""The web app: Gradio set up and launched around an engine."""
+
+import contextlib
+import inspect
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from onellm.errors import OneLLMError
+from onellm.modalities import MODALITIES
+from onellm.utils.limits import LIMITS
+
+if TYPE_CHECKING:
+    from onellm.serving.engine import Engine
+
+PLOTLY = "/onellm/plotly.min.js"
+WEEK_S = 604_800
+
+
+class WebApp:
+    """The page of one engine.
+
+    Args:
+        engine: the app's model.
+        fixed_model: visitors cannot switch it.
+        root_path: path or URL behind a reverse proxy.
+    """
+
+    def __init__(self, engine: "Engine", *, fixed_model: bool = False, root_path: str = ""):
+        os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        from onellm.web.security import uploads
+
+        uploads.choose_folder()
+        with _without_stubs():
+            import gradio  # noqa: F401
+
+        from onellm.web.layout import build
+
+        self.engine, self.root_path = engine, root_path
+        self.page = build(engine, fixed_model=fixed_model)
+
+    def launch(self, host: str, port: int, routes: list[Any]) -> None:
+        """Listen, and return.
+
+        Args:
+            host: address to listen on.
+            port: port to listen on.
+            routes: what is answered beside the page.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        from starlette.middleware import Middleware
+
+        from onellm.web.security import uploads
+        from onellm.web.security.guard import Guard
+        from onellm.web.views import examples, theme
+
+        guard = Middleware(Guard, root_path=self.root_path, for_all=[examples.FOLDER])
+        self.page.launch(
+            server_name=host,
+            server_port=port,
+            root_path=self.root_path or None,
+            prevent_thread_lock=True,
+            app_kwargs={"routes": [plotly_route(), *routes], "middleware": [guard]},
+            share=False,
+            show_error=False,
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            max_threads=40 + LIMITS.queue,  # those who wait hold threads; 40 are Gradio's default
+            max_file_size=max(modality.limit_bytes for modality in MODALITIES.values()),
+            allowed_paths=[str(examples.FOLDER)],
+            theme=theme.theme(),
+            css=theme.CSS,
+            head=theme.HEAD,
+        )
+        uploads.keep_swept()
+
+    def close(self) -> None:
+        """Stop listening, and delete the uploads."""
+        from onellm.web.security import uploads
+
+        self.page.close(verbose=False)
+        uploads.clear()
+
+    def warm_up(self) -> None:
+        """Show one example a modality to nobody: the readers' libraries take seconds to import."""
+        from onellm.web.views import examples
+        from onellm.web.views.previews import look_at
+
+        self.engine.wait()
+        if sys.platform == "linux":  # where a thread has a priority of its own: answers come first
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
+        files = {file.modality: file for example in examples.read() for file in example.files}
+        for file in files.values():
+            with contextlib.suppress(OneLLMError):
+                look_at(file.modality, file.path, file.options)
+
+
+def plotly_route() -> Any:
+    """Return the route of the plots' script, which is the same for a week."""
+    from fastapi.responses import FileResponse
+    from starlette.routing import Route
+
+    def plotly(_: Any) -> FileResponse:
+        from importlib.resources import files
+
+        script = files("plotly") / "package_data/plotly.min.js"
+        return FileResponse(str(script), media_type="text/javascript", headers={"Cache-Control": f"max-age={WEEK_S}"})
+
+    return Route(PLOTLY, plotly)
+
+
+@contextlib.contextmanager
+def _without_stubs() -> Iterator[None]:
+    """Keep Gradio from writing type stubs for editors while it is imported, which is half of its 2.7 s.
+
+    It skips a component whose source file cannot be named (gradio/component_meta.py).
+    """
+    real = inspect.getfile
+
+    def getfile(thing: Any) -> str:
+        if getattr(thing, "__module__", "").startswith("gradio."):
+            raise OSError("not wanted now")
+        return real(thing)
+
+    inspect.getfile = getfile
+    try:
+        yield
+    finally:
+        inspect.getfile = real

@@ -1,0 +1,1 @@
+"""What happens on the page: one group of event handlers a file."""

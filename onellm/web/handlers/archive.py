@@ -1,0 +1,81 @@
+"""Opening, keeping, exporting and importing conversations; thumbs."""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import gradio as gr
+
+from onellm.errors import OneLLMError
+from onellm.utils.paths import cache_folder
+from onellm.web import records
+from onellm.web.session import Session
+from onellm.web.views.page import Page, as_user_error
+from onellm.web.views.previews import file_url
+from onellm.web.views.texts import say
+
+_writing = threading.Lock()
+
+
+class Archive:
+    """Handlers of whole conversations."""
+
+    def __init__(self, page: Page):
+        self.page = page
+
+    @as_user_error
+    def new(self, session: Session) -> dict:
+        """Start a new conversation."""
+        session.forget()
+        return self.page.show(session) | self.page.form(session) | self.page.kept(session)
+
+    @as_user_error
+    def open(self, session: Session, event: gr.EventData) -> dict:
+        """Open a conversation the browser kept."""
+        return self.restore(session, str(event.record))
+
+    @as_user_error
+    def read(self, session: Session, path: str | None) -> dict:
+        """Open a conversation that was exported."""
+        return self.restore(session, records.read(self.page.own(path or "")))
+
+    def restore(self, session: Session, text: str) -> dict:
+        """Show a conversation in the present one's place; the browser keeps both."""
+        session.idle()
+        records.restore(self.page, session, text)
+        return self.page.show(session) | self.page.form(session) | self.page.kept(session)
+
+    @as_user_error
+    def export(self, session: Session, event: gr.EventData) -> str:
+        """Return a link to the conversation as a file, which the page downloads at once."""
+        if event.format not in records.FORMATS:
+            raise OneLLMError(say(session.language, "error.gone"))
+        if not session.turns:
+            raise OneLLMError(say(session.language, "error.none"))
+        return file_url(records.export(session, event.format))
+
+    @as_user_error
+    def vote(self, session: Session, event: gr.EventData) -> dict:
+        """Log a thumb on this machine; the same thumb again takes it back."""
+        turn, vote = session.turn(event.turn), str(event.vote)
+        if vote not in ("up", "down"):
+            raise OneLLMError(say(session.language, "error.gone"))
+        turn.vote = "" if turn.vote == vote else vote
+        entry = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "conversation": session.id,
+            "turn": int(event.turn),
+            "model": turn.model,
+            "kinds": [file.modality for file in turn.files],
+            "question": turn.question,
+            "answer": turn.answer,
+            "vote": turn.vote,
+        }
+        log = Path(os.environ.get("ONELLM_FEEDBACK", cache_folder() / "feedback.jsonl"))
+        with _writing:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with open(log, "a", encoding="utf-8") as file:
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        return {self.page.parts["conversation"]: self.page.messages(session)} | self.page.kept(session)

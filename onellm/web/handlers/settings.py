@@ -1,0 +1,92 @@
+"""The settings: how answers are drawn, which language the page speaks, which model answers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import gradio as gr
+
+from onellm.chat.sampling import Settings
+from onellm.errors import OneLLMError
+from onellm.utils.limits import LIMITS
+from onellm.web.session import Session
+from onellm.web.views import texts
+from onellm.web.views.page import Page, as_user_error
+from onellm.web.views.texts import say
+
+ANEW = -1  # the seed that draws another answer each time
+DEFAULTS = (Settings.temperature, Settings.top_p, Settings.max_new_tokens, ANEW, 0, "")
+
+
+def checked(
+    temperature: float, top_p: float, max_new_tokens: float, seed: float | None, frames: float, system: str
+) -> tuple[Settings, int | None]:
+    """Return the settings as the model takes them, and the frames a video is read as.
+
+    Args:
+        temperature: 0 answers with the likeliest words.
+        top_p: only the likeliest words that make up this share are drawn.
+        max_new_tokens: longest answer, in tokens.
+        seed: None or `ANEW` draws anew each time.
+        frames: frames a video is read as; 0 leaves it to the model.
+        system: what the model is told before the conversation.
+
+    Raises:
+        OneLLMError: a value is out of its range.
+    """
+    drawn = Settings(
+        temperature=float(temperature),
+        top_p=float(top_p),
+        max_new_tokens=int(max_new_tokens),
+        seed=None if seed in (None, ANEW) else int(seed),
+        system=(system or "").strip(),
+    )
+    return drawn, min(int(frames), LIMITS.video_sampled_frames) if frames and frames > 0 else None
+
+
+class Options:
+    """Handlers of the settings."""
+
+    def __init__(self, page: Page):
+        self.page = page
+
+    def reset(self) -> list:
+        """Return the settings' first values."""
+        return list(DEFAULTS)
+
+    def translate(self, session: Session, language: str | None) -> dict:
+        """Let the page speak a language; called when it opens, and when another one is chosen."""
+        session.language = texts.match(language)
+        shown = {self.page.parts["conversation"]: self.page.messages(session)}
+        return self.page.words(session) | shown | self.page.form(session)
+
+    async def follow(self, session: Session) -> AsyncIterator[tuple[str, str, str]]:
+        """Say how loading goes until it is over and the list of models is whole."""
+        while self.page.engine.loading or self.page.engine.listing:
+            yield self.page.model(session)
+            await asyncio.sleep(0.5)
+        yield self.page.model(session)
+
+    def look(self) -> None:
+        """List the models anew."""
+        self.page.engine.look()
+
+    @as_user_error
+    def switch(self, session: Session, event: gr.EventData) -> None:
+        """Load another model in the present one's place."""
+        self.changeable(session)
+        self.page.engine.switch(str(event.model), str(event.quantize))
+
+    @as_user_error
+    def cancel(self, session: Session, event: gr.EventData) -> None:
+        """Give the loading up."""
+        self.changeable(session)
+        self.page.engine.cancel()
+
+    def changeable(self, session: Session) -> None:
+        """Refuse where the host has fixed the model.
+
+        Raises:
+            OneLLMError: it is fixed.
+        """
+        if not self.page.can_switch:
+            raise OneLLMError(say(session.language, "error.fixed"))

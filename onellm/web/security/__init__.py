@@ -1,0 +1,1 @@
+"""Who asks, and what a visitor may send and keep."""

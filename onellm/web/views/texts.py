@@ -1,0 +1,38 @@
+"""What the page says, in the languages it speaks: one JSON file each in texts/, the same keys in all of them.
+
+What a file's reader or the model says of an error stays English, as do the model's answers.
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+FOLDER = Path(__file__).parent.parent / "texts"
+LANGUAGES = {"en": "English", "zh": "中文"}  # as each calls itself
+DEFAULT = "en"
+
+
+@lru_cache
+def texts(language: str) -> dict[str, str]:
+    """Return a language's texts: key -> text with `{value}` marks."""
+    return json.loads((FOLDER / f"{language}.json").read_text(encoding="utf-8"))
+
+
+def say(language: str, key: str, **values: object) -> str:
+    """Return a text.
+
+    Args:
+        language: one of `LANGUAGES`.
+        key: the text's name.
+        **values: what takes the marks' places.
+
+    Raises:
+        KeyError: there is no such text, or a mark has no value.
+    """
+    return texts(language)[key].format(**values)
+
+
+def match(wanted: str | None) -> str:
+    """Return the language that suits a browser's, such as "zh-CN"; English suits all others."""
+    language = (wanted or "").replace("_", "-").partition("-")[0].lower()
+    return language if language in LANGUAGES else DEFAULT

@@ -1,0 +1,1 @@
+"""The model that draws: its VQ tokens, training and measurements."""

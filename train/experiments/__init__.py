@@ -1,0 +1,1 @@
+"""Experiments whose end is a table: ablations, adapters, transfer, forgetting."""
