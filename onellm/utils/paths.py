@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
+EXAMPLES = PACKAGE / "examples"  # where the package was installed
+if not EXAMPLES.exists():  # in a checkout, where they stand at the top
+    EXAMPLES = PACKAGE.parent / "examples"
 
 
 def cache_folder() -> Path:
