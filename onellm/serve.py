@@ -40,10 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse options and serve until interrupted."""
     parser = argparse.ArgumentParser(prog="app.py", description="OneLLM in the browser.")
     add_options(parser)
-    serve(parser.parse_args(arguments))
+    run(parser.parse_args(arguments))
 
 
-def serve(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
     """Serve the app until it is interrupted.
 
     Args:

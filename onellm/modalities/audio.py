@@ -40,6 +40,7 @@ class Audio(Modality):
     icon = "🔊"
     libraries = ("soundfile", "librosa.core.audio", "av")
     suffixes = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".webm")
+    unit = "amplitude, full scale is -1..1"
     expects = f"a sound (wav, flac, mp3, ogg, m4a or webm) of up to {megabytes(LIMITS.audio_bytes)}"
 
     def load(self, path: str | os.PathLike, track: bool = False, **options) -> Sample:
@@ -99,7 +100,16 @@ class Audio(Modality):
         channels = {1: "mono", 2: "stereo"}.get(track.channels, f"{track.channels} channels")
         summary = f"{duration_s:.1f} s, {track.rate_hz / 1000:g} kHz, {channels}"
         array = samples.astype(np.float32)
-        return Sample(self.name, path.name, array, summary, float(RATE_HZ), notes=notes, duration_s=duration_s)
+        return Sample(
+            self.name,
+            path.name,
+            array,
+            summary,
+            float(RATE_HZ),
+            notes=notes,
+            duration_s=duration_s,
+            file_rate_hz=float(track.rate_hz),
+        )
 
     def _decode(self, path: Path, start_s: float | None, stop_s: float | None) -> Track:
         """Decode at most the longest sound allowed, at its own rate."""

@@ -40,6 +40,9 @@ class Sample:
         times_s: [T] when a video's frames are shown; None if that is unknown.
         size: width and height of a picture in its file, in pixels; None if they are the array's.
         sound: whether a video's file has a sound track.
+        file_rate_hz: samples a second of a sound in its file.
+        coloured: whether a point cloud's file has colours.
+        relative: whether a depth map holds relative distances instead of metres.
     """
 
     modality: str
@@ -53,6 +56,9 @@ class Sample:
     times_s: np.ndarray | None = None
     size: tuple[int, int] | None = None
     sound: bool = False
+    file_rate_hz: float | None = None
+    coloured: bool = True
+    relative: bool = False
 
     @property
     def seconds(self) -> float:
@@ -120,6 +126,7 @@ class Modality(ABC):
         icon: one emoji.
         suffixes: file name endings it reads, lower case, with the dot.
         expects: what a good file is, to follow "expected" in an error.
+        unit: what the values of a sample's array are.
         libraries: modules that `read` imports when it needs them, and functions that import more ("module:function").
         siblings: all modalities by name, as the package lists them.
     """
@@ -129,6 +136,7 @@ class Modality(ABC):
     icon: str
     suffixes: tuple[str, ...]
     expects: str
+    unit: str
     libraries: tuple[str, ...] = ("PIL.Image:init", "PIL.ImageOps")
     siblings: ClassVar[dict[str, Modality]] = {}
 
@@ -207,6 +215,10 @@ class Modality(ABC):
     @abstractmethod
     def read(self, path: Path, **options) -> Sample:
         """Read a file that passed `check`; called by `load`, which words what this raises."""
+
+    def arrays(self, sample: Sample) -> dict[str, np.ndarray]:
+        """Return a sample's arrays by name: "array", and where a modality has them "rgb" [P, 3] and "known" (bool)."""
+        return {"array": sample.array}
 
     @abstractmethod
     def to_tensor(self, sample: Sample, **settings) -> torch.Tensor:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 MILLIMETRE = 0.001
+RELATIVE = 1 / 255  # of the farthest distance, a step of 8 bits
 FAR_VALUE = 0.1  # brightness of the farthest points: 0 is kept for unknown ones
 _NEAREST_M = 1e-6  # what is nearer is not a distance; one divided by it is too large a number
 _PREVIEW_SIDE = 256
@@ -40,6 +41,7 @@ class Depth(Modality):
     icon = "📏"
     libraries = ("PIL.Image:init", "av")
     suffixes = (".png", ".npy", ".tif", ".tiff", ".exr")
+    unit = "metres"
     expects = (
         f"a depth map (16-bit png, npy, tiff or exr) of up to {megabytes(LIMITS.depth_bytes)} "
         f"and {millions(LIMITS.map_pixels)}"
@@ -65,7 +67,10 @@ class Depth(Modality):
         elif suffix == ".exr":
             values, unit = self._read_exr(path), 1.0
         else:
-            values, unit = self._read_image(path, scale, notes)
+            values, unit = self._read_image(path)
+        relative = unit == RELATIVE and scale is None
+        if relative:
+            notes.append("8 bits a pixel: read as relative distance, not metres; 255 is taken for the farthest")
         values = values.astype(np.float32) * np.float32(scale or unit)
         values[~((values > _NEAREST_M) & (values < 1e6))] = np.nan
         known = np.isfinite(values)
@@ -76,7 +81,6 @@ class Depth(Modality):
             notes.append("all known pixels have the same depth")
         if known.mean() < 0.5:
             notes.append(f"{1 - known.mean():.0%} of the pixels have no depth")
-        relative = any("relative" in note for note in notes)
         distances = "relative distances" if relative else f"{near:.3g} to {far:.3g} m"
         summary = f"{size_text(values.shape[1], values.shape[0])}, {distances}"
         return Sample(
@@ -86,6 +90,7 @@ class Depth(Modality):
             summary,
             picture=read_beside(picture, values.shape[:2], notes),
             notes=notes,
+            relative=relative,
         )
 
     def _read_numpy(self, path: Path) -> np.ndarray:
@@ -102,7 +107,7 @@ class Depth(Modality):
             found = f"a map of {size_text(shape[1], shape[0])}"
             raise refuse(path, found, f"at most {millions(LIMITS.map_pixels)}", "make it smaller")
 
-    def _read_image(self, path: Path, scale: float | None, notes: list[str]) -> tuple[np.ndarray, float]:
+    def _read_image(self, path: Path) -> tuple[np.ndarray, float]:
         """Return values as they are in a png or tiff, and metres a unit."""
         with open_image(path, LIMITS.map_pixels, ("PNG", "TIFF")) as image:
             if image.mode == "F":
@@ -119,9 +124,7 @@ class Depth(Modality):
                 values = np.asarray(image)
             else:
                 raise refuse(path, f"a picture of mode {image.mode}", self.expects, "save it as 16-bit png or npy")
-        if scale is None:
-            notes.append("8 bits a pixel: read as relative distance, not metres; 255 is taken for the farthest")
-        return values, 1 / 255
+        return values, RELATIVE
 
     def _read_exr(self, path: Path) -> np.ndarray:
         """Read the first channel of an exr file with libavcodec."""
@@ -138,6 +141,10 @@ class Depth(Modality):
             raise refuse(path, found, "float values", "save one float channel, or npy")
         array = frame.to_ndarray()
         return array if array.ndim == 2 else array[..., 0]
+
+    def arrays(self, sample: Sample) -> dict[str, np.ndarray]:
+        """Return "array" [H, W] and "known" [H, W] bool."""
+        return {"array": sample.array, "known": np.isfinite(sample.array)}
 
     def to_tensor(
         self,
@@ -181,7 +188,7 @@ class Depth(Modality):
         columns = spread(width, max(1, _PREVIEW_SIDE * width // side))
         shown = sample.array[np.ix_(rows, columns)]
         low, high = (float(v) for v in np.nanpercentile(sample.array[np.isfinite(sample.array)], (1, 99)))
-        unit = "" if "relative" in sample.summary else " m"
+        unit = "" if sample.relative else " m"
         bar = {"thickness": 12, "outlinewidth": 0, "ticksuffix": unit, "tickfont": {"color": GREY}}
         figure = graph_objects.Figure(
             graph_objects.Heatmap(

@@ -51,6 +51,7 @@ class Fmri(Modality):
     icon = "🧠"
     libraries = ("nibabel",)
     suffixes = (".nii", ".nii.gz", ".npy", ".npz")
+    unit = "the file's unit, z-scores for a raw run"
     expects = (
         f"an fMRI volume (nii, nii.gz) or voxel vector (npy, npz) of up to {megabytes(LIMITS.fmri_bytes)}, "
         f"{megabytes(LIMITS.fmri_decoded_bytes)} decoded"

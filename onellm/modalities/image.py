@@ -34,6 +34,7 @@ class Image(Modality):
     title = "Image"
     icon = "🖼️"
     suffixes = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+    unit = "red, green, blue in 0..255"
     expects = (
         f"a picture (png, jpg, webp, bmp, tiff or gif) of up to {megabytes(LIMITS.image_bytes)} "
         f"and {millions(LIMITS.image_pixels)}"

@@ -58,6 +58,7 @@ class Imu(Modality):
     icon = "🧭"
     libraries = ()
     suffixes = (".csv", ".npy", ".npz")
+    unit = "acceleration in m/s², turning rate in rad/s"
     expects = (
         "motion data (csv, npy or npz) with 3 accelerometer and 3 gyroscope columns, "
         f"up to {megabytes(LIMITS.imu_bytes)}"

@@ -35,6 +35,7 @@ class Normal(Modality):
     title = "Normal"
     icon = "🧊"
     suffixes = (".png", ".npy")
+    unit = "unit vectors"
     expects = (
         "a normal map (png with x, y, z as red, green, blue, or npy [H, W, 3]) "
         f"of up to {megabytes(LIMITS.normal_bytes)}"
@@ -102,6 +103,10 @@ class Normal(Modality):
                 found = f"a picture of mode {image.mode}, without three colours"
                 raise refuse(path, found, self.expects, "save x, y, z as red, green, blue")
             return from_picture(np.asarray(image.convert("RGBA")))
+
+    def arrays(self, sample: Sample) -> dict[str, np.ndarray]:
+        """Return "array" [H, W, 3] and "known" [H, W] bool."""
+        return {"array": sample.array, "known": (sample.array != 0).any(axis=2)}
 
     def to_tensor(
         self,

@@ -37,6 +37,7 @@ class Point(Modality):
     icon = "🧩"
     libraries = ("open3d", "trimesh")
     suffixes = (".ply", ".pcd", ".xyz", ".npy", ".npz", ".obj", ".off", ".stl", ".glb")
+    unit = "x, y, z in the file's unit, red, green, blue in 0..1"
     expects = (
         "a point cloud (ply, pcd, xyz, npy, npz) or mesh (obj, off, stl, glb, ply) "
         f"of up to {megabytes(LIMITS.point_bytes)}"
@@ -81,7 +82,11 @@ class Point(Modality):
         else:
             summary = f"{len(xyz):,} points, {coloured}"
         array = np.concatenate([xyz, colours], axis=1).astype(np.float32)
-        return Sample(self.name, path.name, array, summary, notes=notes)
+        return Sample(self.name, path.name, array, summary, notes=notes, coloured=rgb is not None)
+
+    def arrays(self, sample: Sample) -> dict[str, np.ndarray]:
+        """Return "array" [P, 6] and, where the file has colours, "rgb" [P, 3]."""
+        return {"array": sample.array} | ({"rgb": sample.array[:, 3:]} if sample.coloured else {})
 
     def _read(self, path: Path, layout: str) -> tuple[clouds.Cloud, int]:
         """Return xyz and rgb, and the number of triangles."""
@@ -127,7 +132,7 @@ class Point(Modality):
 
         count = len(sample.array)
         cloud = sample.array[_choose(count, min(count, _PREVIEW_POINTS))]
-        if "without colours" in sample.summary:
+        if not sample.coloured:
             height = cloud[:, 2]
             colour = {"color": height.astype(np.float32), "colorscale": "Viridis", "showscale": False}
         else:

@@ -64,6 +64,7 @@ class Video(Modality):
     icon = "🎬"
     libraries = ("av", "av.subtitles.stream")
     suffixes = Soundtrack.suffixes
+    unit = "red, green, blue in 0..255"
     expects = (
         f"a video (mp4, mov, webm, mkv, avi or gif) of up to {megabytes(LIMITS.video_bytes)} "
         f"and {_WIDTH} × {_HEIGHT} pixels"
