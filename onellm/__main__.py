@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from onellm.errors import OneLLMError
+from onellm.utils import limits
 
 COMMANDS = {
     "ask": "ask one question, about files or not",
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        limits.check()
         options = parser_for(arguments[0] if arguments else "").parse_args(arguments)
         if options.command not in ("inspect", "serve"):
             _silence()
