@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from onellm.chat.outputs.diffusion import add_options as add_generators
+from onellm.errors import OneLLMError
 from onellm.hub.registry import add_options as add_model_options
-from onellm.utils import zerogpu
+from onellm.utils import limits, zerogpu
 
 if TYPE_CHECKING:
     from onellm.serving.engine import Engine
@@ -40,10 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse options and serve until interrupted."""
     parser = argparse.ArgumentParser(prog="app.py", description="OneLLM in the browser.")
     add_options(parser)
-    serve(parser.parse_args(arguments))
+    try:
+        limits.check()
+    except OneLLMError as wrong:
+        sys.exit(str(wrong))
+    run(parser.parse_args(arguments))
 
 
-def serve(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
     """Serve the app until it is interrupted.
 
     Args:

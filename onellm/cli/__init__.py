@@ -1,1 +1,1 @@
-"""What a terminal shows: one command a file."""
+"""The shell: one command a file, each with `add_options(parser)` and `run(options)`, which returns the exit code."""

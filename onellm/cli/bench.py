@@ -4,6 +4,7 @@ The limits are measured in the same run: a token cannot come faster than the wei
 memory once, and an encoder or a prompt cannot run faster than its multiplications do in one large matrix product.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from onellm.chat.load import load
+from onellm.hub.registry import add_options as add_model_options
 from onellm.model.runtime.kv_cache import GrowingCache
 from onellm.model.runtime.quantization import cache_bytes, dtype_for
 
@@ -23,6 +25,25 @@ QUESTION = "What is in the picture?"
 PICTURES = Path(__file__).parents[2] / "examples" / "image"
 CONTEXTS = (32, 512)
 NEW_TOKENS = 32
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the model and how it is measured to a parser."""
+    add_model_options(parser)
+    parser.add_argument(
+        "--random-weights",
+        action="store_true",
+        help="measure a model without its weights: --model is a model, a preset or a config.json",
+    )
+    parser.add_argument("--plain", action="store_true", help="as transformers runs it, for comparing")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print how fast the model answers on this machine."""
+    chosen = {name: getattr(options, name) for name in ("quantize", "random_weights", "plain")}
+    print(measure_and_report(options.json, name=options.model, **chosen))
+    return 0
 
 
 @dataclass(frozen=True)
@@ -218,7 +239,7 @@ def report(measured: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def run(out: Path | None = None, **options: Any) -> str:
+def measure_and_report(out: Path | None = None, **options: Any) -> str:
     """Measure (options as for `measure`), write JSON where asked, and return the figures for people."""
     measured = measure(**options)
     if out:

@@ -1,4 +1,4 @@
-"""Chat in a terminal: files and questions in, streamed answers out; in a pipe it is plain text."""
+"""`python -m onellm chat`: files and questions in, streamed answers out; in a pipe it is plain text."""
 
 import argparse
 import re
@@ -21,15 +21,41 @@ from rich.text import Text
 
 from onellm.chat.chat import Chat
 from onellm.chat.markdown import as_markdown
+from onellm.chat.outputs.diffusion import add_options as add_generators
 from onellm.chat.outputs.media import saved
-from onellm.chat.sampling import HELP, Settings, parse
+from onellm.chat.sampling import HELP, Settings, given, parse
+from onellm.chat.sampling import add_options as add_settings
+from onellm.cli.inspect import load_first
 from onellm.cli.tables import inside, progress_bar
 from onellm.errors import OneLLMError
-from onellm.modalities import MODALITIES, Sample
-from onellm.modalities import load as load_file
+from onellm.hub.registry import add_options as add_model_options
+from onellm.modalities import MODALITIES
 from onellm.modalities.detect import recognise
 from onellm.model.messages import by_modality
 from onellm.utils.limits import LIMITS
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the model and the settings of its answers to a parser."""
+    add_model_options(parser)
+    add_generators(parser)
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Chat in the terminal: questions and files in, streamed answers out; /help lists the commands."""
+    console, errors = Console(), Console(stderr=True)
+    from onellm.chat.load import load
+
+    with progress_bar(errors) as on_progress:
+        chat = load(
+            options.model,
+            quantize=options.quantize,
+            device_map="auto" if options.offload else None,
+            generators=dict(options.generator),
+            progress=on_progress,
+        )
+    return Terminal(chat, given(options), console, errors).run()
 
 
 class Leave(Exception):
@@ -119,7 +145,8 @@ class Terminal:
             raise OneLLMError(f"{LIMITS.files_per_turn} files fit one question; ask it, then add further ones.")
         if not path:
             raise OneLLMError(f"Which file? Type /{modalities[0]} FILE.")
-        sample, others = _load(modalities, path)
+        sample = load_first(modalities, path)
+        others = [modality for modality in modalities if modality != sample.modality]
         self.files.append({"type": sample.modality, "path": path})
         self.errors.print(
             Text.assemble((f" {sample.modality} ", "reverse"), f" {sample.name}  ", (sample.summary, "dim"))
@@ -265,33 +292,6 @@ def split_files(line: str) -> tuple[str, list[str]]:
             paths.append(path)
             rest = rest.replace(word, "", 1)
     return " ".join(rest.split()) if paths else line.strip(), paths
-
-
-def start(name: str | None, settings: Settings, **options: Any) -> int:
-    """Load a model and chat with it at the terminal.
-
-    Args:
-        name: the model; None for what suits this machine.
-        settings: of the answers.
-        **options: further arguments of `onellm.load`.
-
-    Returns:
-        The exit code.
-    """
-    console, errors = Console(), Console(stderr=True)
-    from onellm.chat.load import load
-
-    with progress_bar(errors) as tell:
-        chat = load(name, progress=tell, **options)
-    return Terminal(chat, settings, console, errors).run()
-
-
-def _load(modalities: list[str], path: str) -> tuple[Sample, list[str]]:
-    """Read a file as the first kind that takes it; returns it, and the other modalities it may be."""
-    for modality in modalities[:-1]:
-        with suppress(OneLLMError):
-            return load_file(modality, path), [other for other in modalities if other != modality]
-    return load_file(modalities[-1], path), modalities[:-1]
 
 
 def _words(text: str) -> list[str]:

@@ -13,6 +13,7 @@ from onellm.modalities.imu import Imu
 from onellm.modalities.normal import Normal
 from onellm.modalities.point import Point
 from onellm.modalities.video import Video
+from onellm.utils import limits
 
 __all__ = ["MODALITIES", "WITH_PICTURE", "Modality", "Preview", "Sample", "Coverage", "modalities_of", "load"]
 
@@ -38,6 +39,7 @@ def load(modality: str, path: str | os.PathLike, **options) -> Sample:
         FileError: if the modality is unknown or the file cannot be used as that modality.
         BusyError: too many files are being read.
     """
+    limits.check()
     if modality not in MODALITIES:
         raise FileError(f"unknown kind {modality!r}; expected one of: {', '.join(MODALITIES)}; correct the name.")
     reader = MODALITIES[modality]

@@ -5,11 +5,22 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onellm.modalities.base import Coverage, Damaged, Modality, Preview, Sample, check_times, megabytes, refuse
+from onellm.modalities.base import (
+    IN_MEMORY,
+    Coverage,
+    Damaged,
+    Modality,
+    Preview,
+    Sample,
+    check_times,
+    megabytes,
+    refuse,
+    to_numpy,
+)
 from onellm.modalities.plots import COLOURS, spread, style, veil
 from onellm.modalities.readers import mel, sound
 from onellm.modalities.readers.sound import Track
@@ -40,6 +51,8 @@ class Audio(Modality):
     icon = "🔊"
     libraries = ("soundfile", "librosa.core.audio", "av")
     suffixes = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".webm")
+    layout = ("[S]", 1, None)
+    unit = "amplitude, full scale is -1..1"
     expects = f"a sound (wav, flac, mp3, ogg, m4a or webm) of up to {megabytes(LIMITS.audio_bytes)}"
 
     def load(self, path: str | os.PathLike, track: bool = False, **options) -> Sample:
@@ -60,6 +73,11 @@ class Audio(Modality):
         check_times(path, start_s, stop_s)
         _check_whole(path, self.expects)
         return self.sample(path, self._decode(path, start_s, stop_s))
+
+    def from_memory(self, value: Any, rate_hz: float | None = None) -> Sample:
+        """Turn a waveform [S] into a sample; `rate_hz` samples a second, 16,000 by default."""
+        array, rate = self.check_layout(np.asarray(to_numpy(value), np.float32)), int(rate_hz or RATE_HZ)
+        return self.sample(Path(IN_MEMORY), Track(array, rate, len(array) / rate, rate, 1))
 
     def sample(self, path: Path, track: Track) -> Sample:
         """Check a decoded track, bring it to 16 kHz and describe it.
@@ -99,7 +117,16 @@ class Audio(Modality):
         channels = {1: "mono", 2: "stereo"}.get(track.channels, f"{track.channels} channels")
         summary = f"{duration_s:.1f} s, {track.rate_hz / 1000:g} kHz, {channels}"
         array = samples.astype(np.float32)
-        return Sample(self.name, path.name, array, summary, float(RATE_HZ), notes=notes, duration_s=duration_s)
+        return Sample(
+            self.name,
+            path.name,
+            array,
+            summary,
+            float(RATE_HZ),
+            notes=notes,
+            duration_s=duration_s,
+            file_rate_hz=float(track.rate_hz),
+        )
 
     def _decode(self, path: Path, start_s: float | None, stop_s: float | None) -> Track:
         """Decode at most the longest sound allowed, at its own rate."""

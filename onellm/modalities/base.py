@@ -21,7 +21,21 @@ from onellm.utils.limits import LIMITS
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Damaged", "Modality", "Preview", "Sample", "Coverage", "check_file", "check_times", "megabytes", "refuse"]
+__all__ = [
+    "Damaged",
+    "Modality",
+    "Preview",
+    "Sample",
+    "Coverage",
+    "check_file",
+    "check_times",
+    "megabytes",
+    "refuse",
+    "to_numpy",
+]
+
+
+IN_MEMORY = "data in memory"  # the name of a sample that comes from no file
 
 
 @dataclass
@@ -40,6 +54,9 @@ class Sample:
         times_s: [T] when a video's frames are shown; None if that is unknown.
         size: width and height of a picture in its file, in pixels; None if they are the array's.
         sound: whether a video's file has a sound track.
+        file_rate_hz: samples a second of a sound in its file.
+        coloured: whether a point cloud's file has colours.
+        relative: whether a depth map holds relative distances instead of metres.
     """
 
     modality: str
@@ -53,6 +70,9 @@ class Sample:
     times_s: np.ndarray | None = None
     size: tuple[int, int] | None = None
     sound: bool = False
+    file_rate_hz: float | None = None
+    coloured: bool = True
+    relative: bool = False
 
     @property
     def seconds(self) -> float:
@@ -73,6 +93,7 @@ class Coverage:
     used: str
     of: str
     unit: str
+    layout: tuple[str, int | None, int | None] = ("an array", None, None)
 
     @property
     def whole(self) -> bool:
@@ -120,6 +141,8 @@ class Modality(ABC):
         icon: one emoji.
         suffixes: file name endings it reads, lower case, with the dot.
         expects: what a good file is, to follow "expected" in an error.
+        unit: what the values of a sample's array are.
+        layout: shape of a sample's array for people, its number of dimensions, and the size of its last one or None.
         libraries: modules that `read` imports when it needs them, and functions that import more ("module:function").
         siblings: all modalities by name, as the package lists them.
     """
@@ -129,6 +152,7 @@ class Modality(ABC):
     icon: str
     suffixes: tuple[str, ...]
     expects: str
+    unit: str
     libraries: tuple[str, ...] = ("PIL.Image:init", "PIL.ImageOps")
     siblings: ClassVar[dict[str, Modality]] = {}
 
@@ -208,6 +232,40 @@ class Modality(ABC):
     def read(self, path: Path, **options) -> Sample:
         """Read a file that passed `check`; called by `load`, which words what this raises."""
 
+    def clean(self, path: Path, array: np.ndarray, notes: list[str]) -> np.ndarray:
+        """Treat what is no number in an array; what is done is noted, and what holds nothing else is refused."""
+        return array
+
+    def from_memory(self, value: Any, **options: Any) -> Sample:
+        """Turn an array into a sample.
+
+        Args:
+            value: an array or a tensor as a sample of the modality holds it.
+            **options: those of `Sample`.
+
+        Raises:
+            FileError: its shape is not the modality's.
+        """
+        array = self.check_layout(np.array(to_numpy(value), np.float32))
+        notes: list[str] = []
+        return Sample(self.name, IN_MEMORY, self.clean(Path(IN_MEMORY), array, notes), "", notes=notes, **options)
+
+    def check_layout(self, array: np.ndarray) -> np.ndarray:
+        """Return an array whose shape is the modality's.
+
+        Raises:
+            FileError: it is not.
+        """
+        words, dimensions, last = self.layout
+        fits = dimensions in (None, array.ndim) and last in (None, *array.shape[-1:])
+        if not fits or not 1 <= array.ndim <= 4 or not array.size:
+            raise refuse(IN_MEMORY, f"an array of shape {list(array.shape)}", words, "give it in this shape")
+        return array
+
+    def arrays(self, sample: Sample) -> dict[str, np.ndarray]:
+        """Return a sample's arrays by name: "array", and where a modality has them "rgb" [P, 3] and "known" (bool)."""
+        return {"array": sample.array}
+
     @abstractmethod
     def to_tensor(self, sample: Sample, **settings) -> torch.Tensor:
         """Turn a sample into what a model's tokenizer takes; the settings come from the model's config."""
@@ -219,6 +277,11 @@ class Modality(ABC):
     @abstractmethod
     def preview(self, sample: Sample, **settings) -> Preview:
         """Turn a sample into something to look at; where `to_tensor`'s settings are given, show what it takes."""
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """Return an array, a tensor or a list as an array."""
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
 
 
 def check_file(path: str | os.PathLike, expects: str) -> tuple[Path, int]:

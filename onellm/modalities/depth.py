@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onellm.modalities.base import Coverage, Damaged, Modality, Preview, Sample, megabytes, refuse
-from onellm.modalities.maps import beside, normals_of, read_beside, shade, shrink
+from onellm.modalities.base import Damaged, Preview, Sample, megabytes, refuse
+from onellm.modalities.maps import Map, normals_of, shade, shrink
 from onellm.modalities.plots import GREY, spread, style
 from onellm.modalities.readers.arrays import pick, read_arrays
-from onellm.modalities.readers.pictures import CLIP_MEAN, CLIP_STD, covered_pixels, millions, open_image, size_text
+from onellm.modalities.readers.pictures import millions, open_image, size_text
 from onellm.utils.limits import LIMITS
 
-if TYPE_CHECKING:
-    import torch
-
 MILLIMETRE = 0.001
+RELATIVE = 1 / 255  # of the farthest distance, a step of 8 bits
 FAR_VALUE = 0.1  # brightness of the farthest points: 0 is kept for unknown ones
 _NEAREST_M = 1e-6  # what is nearer is not a distance; one divided by it is too large a number
 _PREVIEW_SIDE = 256
 _EXR_HEADER_BYTES = 65_536
 
 
-class Depth(Modality):
+class Depth(Map):
     """Depth maps, alone or with the picture they belong to.
 
     Canonical array: [H, W] float32, metres along the viewing direction, NaN where unknown (0, negative or not
@@ -40,6 +38,8 @@ class Depth(Modality):
     icon = "📏"
     libraries = ("PIL.Image:init", "av")
     suffixes = (".png", ".npy", ".tif", ".tiff", ".exr")
+    layout = ("[H, W] in metres", 2, None)
+    unit = "metres"
     expects = (
         f"a depth map (16-bit png, npy, tiff or exr) of up to {megabytes(LIMITS.depth_bytes)} "
         f"and {millions(LIMITS.map_pixels)}"
@@ -65,18 +65,18 @@ class Depth(Modality):
         elif suffix == ".exr":
             values, unit = self._read_exr(path), 1.0
         else:
-            values, unit = self._read_image(path, scale, notes)
+            values, unit = self._read_image(path)
+        relative = unit == RELATIVE and scale is None
+        if relative:
+            notes.append("8 bits a pixel: read as relative distance, not metres; 255 is taken for the farthest")
         values = values.astype(np.float32) * np.float32(scale or unit)
-        values[~((values > _NEAREST_M) & (values < 1e6))] = np.nan
+        values = self.clean(path, values, notes)
         known = np.isfinite(values)
-        if not known.any():
-            raise refuse(path, "no pixel has a depth", self.expects, "check how the map was saved")
         near, far = float(np.nanmin(values)), float(np.nanmax(values))
         if near == far:
             notes.append("all known pixels have the same depth")
         if known.mean() < 0.5:
             notes.append(f"{1 - known.mean():.0%} of the pixels have no depth")
-        relative = any("relative" in note for note in notes)
         distances = "relative distances" if relative else f"{near:.3g} to {far:.3g} m"
         summary = f"{size_text(values.shape[1], values.shape[0])}, {distances}"
         return Sample(
@@ -84,8 +84,9 @@ class Depth(Modality):
             path.name,
             values,
             summary,
-            picture=read_beside(picture, values.shape[:2], notes),
+            picture=self.read_picture(picture, values.shape[:2], notes),
             notes=notes,
+            relative=relative,
         )
 
     def _read_numpy(self, path: Path) -> np.ndarray:
@@ -94,15 +95,10 @@ class Depth(Modality):
         if array.ndim != 2:
             found = f"an array of shape {list(array.shape)}"
             raise refuse(path, found, "[H, W], metres", "save the depth alone")
-        self._check_pixels(path, array.shape)
+        self.check_pixels(path, *array.shape)
         return array
 
-    def _check_pixels(self, path: Path, shape: tuple[int, ...]) -> None:
-        if shape[0] * shape[1] > LIMITS.map_pixels:
-            found = f"a map of {size_text(shape[1], shape[0])}"
-            raise refuse(path, found, f"at most {millions(LIMITS.map_pixels)}", "make it smaller")
-
-    def _read_image(self, path: Path, scale: float | None, notes: list[str]) -> tuple[np.ndarray, float]:
+    def _read_image(self, path: Path) -> tuple[np.ndarray, float]:
         """Return values as they are in a png or tiff, and metres a unit."""
         with open_image(path, LIMITS.map_pixels, ("PNG", "TIFF")) as image:
             if image.mode == "F":
@@ -119,19 +115,17 @@ class Depth(Modality):
                 values = np.asarray(image)
             else:
                 raise refuse(path, f"a picture of mode {image.mode}", self.expects, "save it as 16-bit png or npy")
-        if scale is None:
-            notes.append("8 bits a pixel: read as relative distance, not metres; 255 is taken for the farthest")
-        return values, 1 / 255
+        return values, RELATIVE
 
     def _read_exr(self, path: Path) -> np.ndarray:
         """Read the first channel of an exr file with libavcodec."""
         import av
 
         for size in _exr_windows(path):  # libavcodec makes the whole picture while it opens the file
-            self._check_pixels(path, size)
+            self.check_pixels(path, *size)
         with av.open(str(path), format="exr_pipe") as container:
             context = container.streams.video[0].codec_context
-            self._check_pixels(path, (context.height, context.width))
+            self.check_pixels(path, context.height, context.width)
             frame = next(container.decode(video=0))
         if "f32" not in frame.format.name and "f16" not in frame.format.name:
             found = f"an exr of format {frame.format.name}"
@@ -139,37 +133,20 @@ class Depth(Modality):
         array = frame.to_ndarray()
         return array if array.ndim == 2 else array[..., 0]
 
-    def to_tensor(
-        self,
-        sample: Sample,
-        size: int = 224,
-        resize: int | None = None,
-        mean: tuple[float, ...] = CLIP_MEAN,
-        std: tuple[float, ...] = CLIP_STD,
-        looks: tuple[str, ...] = ("coded",),
-    ) -> torch.Tensor:
-        """Make pictures of depth, coded as brightness (near bright, far dark) or shaded; resize, cut and normalise.
+    def clean(self, path: Path, array: np.ndarray, notes: list[str]) -> np.ndarray:
+        """Mark what is no distance as unknown (NaN)."""
+        array = np.where((array > _NEAREST_M) & (array < 1e6), array, np.float32(np.nan))
+        if not np.isfinite(array).any():
+            raise refuse(path, "no pixel has a depth", self.expects, "check how the map was saved")
+        return array
 
-        Args:
-            sample: what `load` returned.
-            size: side of the square, in pixels.
-            resize: length of the shorter side before cutting; `size` if None.
-            mean: mean a channel, in 0..1.
-            std: standard deviation a channel, in 0..1.
-            looks: pictures made of the map: "coded" as above, "shaded" as if lit by a lamp.
+    def arrays(self, sample: Sample) -> dict[str, np.ndarray]:
+        """Return "array" [H, W] and "known" [H, W] bool."""
+        return {"array": sample.array, "known": np.isfinite(sample.array)}
 
-        Returns:
-            [looks, 3, size, size] float32, or [1 + looks, 3, size, size] with the picture first.
-        """
-        pictures = {
-            "coded": lambda: to_picture(sample.array),
-            "shaded": lambda: shade(normals_of(shrink(sample.array, resize or size))),
-        }
-        return beside(sample, [pictures[look]() for look in looks], size, resize, mean, std)
-
-    def coverage(self, sample: Sample, **settings) -> Coverage:
-        """Say how many pixels of the map the model takes."""
-        return covered_pixels(sample, **settings)
+    def renderings(self, array: np.ndarray, side: int) -> dict[str, Callable[[], np.ndarray]]:
+        """Return depth as brightness (near bright, far dark), and shaded."""
+        return {"coded": lambda: to_picture(array), "shaded": lambda: shade(normals_of(shrink(array, side)))}
 
     def preview(self, sample: Sample, **settings) -> Preview:
         """Show the map in colours with a scale in metres."""
@@ -181,7 +158,7 @@ class Depth(Modality):
         columns = spread(width, max(1, _PREVIEW_SIDE * width // side))
         shown = sample.array[np.ix_(rows, columns)]
         low, high = (float(v) for v in np.nanpercentile(sample.array[np.isfinite(sample.array)], (1, 99)))
-        unit = "" if "relative" in sample.summary else " m"
+        unit = "" if sample.relative else " m"
         bar = {"thickness": 12, "outlinewidth": 0, "ticksuffix": unit, "tickfont": {"color": GREY}}
         figure = graph_objects.Figure(
             graph_objects.Heatmap(

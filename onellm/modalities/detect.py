@@ -17,6 +17,7 @@ from onellm.modalities.base import check_file, describe, refuse
 from onellm.modalities.readers import clouds, sound
 from onellm.modalities.readers.arrays import Header, pick, read_headers
 from onellm.modalities.readers.pictures import open_image
+from onellm.modalities.readers.tables import split_marks
 from onellm.utils.limits import LIMITS
 
 __all__ = ["recognise"]
@@ -181,7 +182,7 @@ def _gzip(path: Path) -> list[str]:
 def _text(head: bytes) -> list[str]:
     """Tables of numbers, with or without a header, and meshes written as text."""
     try:
-        text = head[: head.rfind(b"\n") + 1 or None].decode("utf-8-sig")
+        text, mark = split_marks(head[: head.rfind(b"\n") + 1 or None].decode("utf-8-sig"))
     except UnicodeDecodeError:
         return []
     lines = [line.strip() for line in text.splitlines() if line.strip() and line.lstrip()[0] not in "#/"][:50]
@@ -191,7 +192,8 @@ def _text(head: bytes) -> list[str]:
         return ["point"]
     if sum(bool(re.match(r"(v|vt|vn|f|o|g|mtllib|usemtl|s)\s", line)) for line in lines) > 0.9 * len(lines):
         return ["point"]
-    cells = [[cell.strip().strip('"') for cell in _split(line)] for line in lines]
+    marks = ";" if mark == ";" else r"[,\t ]\s*"
+    cells = [[cell.strip().strip('"') for cell in re.split(marks, line)] for line in lines]
     rows = [row for row in cells if all(map(_is_number, row))]
     if len(rows) < 0.5 * len(cells):
         return []
@@ -202,11 +204,6 @@ def _text(head: bytes) -> list[str]:
     if width in (6, 7):
         return ["point", "imu"] if _are_colours(table) else ["imu", "point"]
     return [] if width < 3 else ["point"] if width < 6 else ["imu", "point"]
-
-
-def _split(line: str) -> list[str]:
-    """Split a line of a table; between semicolons, a comma is a decimal point."""
-    return line.replace(",", ".").split(";") if ";" in line else re.split(r"[,\t ]\s*", line)
 
 
 def _is_number(cell: str) -> bool:

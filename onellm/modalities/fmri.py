@@ -7,11 +7,11 @@ import re
 import struct
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onellm.modalities.base import Coverage, Damaged, Modality, Preview, Sample, megabytes, refuse
+from onellm.modalities.base import Coverage, Damaged, Modality, Preview, Sample, megabytes, refuse, to_numpy
 from onellm.modalities.plots import COLOURS, GREY, spread, style
 from onellm.modalities.readers.arrays import pick, read_arrays
 from onellm.utils.limits import LIMITS
@@ -51,6 +51,8 @@ class Fmri(Modality):
     icon = "🧠"
     libraries = ("nibabel",)
     suffixes = (".nii", ".nii.gz", ".npy", ".npz")
+    layout = ("[R, V] or [R, X, Y, Z]", None, None)
+    unit = "the file's unit, z-scores for a raw run"
     expects = (
         f"an fMRI volume (nii, nii.gz) or voxel vector (npy, npz) of up to {megabytes(LIMITS.fmri_bytes)}, "
         f"{megabytes(LIMITS.fmri_decoded_bytes)} decoded"
@@ -71,7 +73,7 @@ class Fmri(Modality):
         else:
             array, interval_s = self._read_nifti(path)
         notes: list[str] = []
-        array = self._clean(path, array, notes)
+        array = self.clean(path, array, notes)
         count = len(array)
         if array.ndim == 4 and count > RUN_VOLUMES:
             _standardise(array)
@@ -140,7 +142,11 @@ class Fmri(Modality):
             found = f"{' × '.join(map(str, shape))} values, which take {megabytes(count_bytes)} when read"
             raise refuse(path, found, f"at most {megabytes(LIMITS.fmri_decoded_bytes)}", "save fewer volumes")
 
-    def _clean(self, path: Path, array: np.ndarray, notes: list[str]) -> np.ndarray:
+    def from_memory(self, value: Any) -> Sample:
+        """Turn responses [V], [R, V] or [R, X, Y, Z] into a sample."""
+        return super().from_memory(np.atleast_2d(to_numpy(value)))
+
+    def clean(self, path: Path, array: np.ndarray, notes: list[str]) -> np.ndarray:
         """Set values that are not numbers to 0; refuse a file without any signal."""
         finite = np.isfinite(array)
         if not finite.all():

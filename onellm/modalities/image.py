@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from onellm.modalities.base import Coverage, Modality, Preview, Sample, megabytes
+import numpy as np
+
+from onellm.modalities.base import IN_MEMORY, Coverage, Modality, Preview, Sample, megabytes, refuse, to_numpy
 from onellm.modalities.readers.pictures import (
     CLIP_MEAN,
     CLIP_STD,
@@ -16,6 +18,7 @@ from onellm.modalities.readers.pictures import (
     read_picture,
     size_text,
     to_pixels,
+    to_rgb,
 )
 from onellm.utils.limits import LIMITS
 
@@ -34,6 +37,7 @@ class Image(Modality):
     title = "Image"
     icon = "🖼️"
     suffixes = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+    unit = "red, green, blue in 0..255"
     expects = (
         f"a picture (png, jpg, webp, bmp, tiff or gif) of up to {megabytes(LIMITS.image_bytes)} "
         f"and {millions(LIMITS.image_pixels)}"
@@ -50,6 +54,40 @@ class Image(Modality):
         """
         array, (width, height), notes = read_picture(path)
         return Sample(self.name, path.name, array, size_text(width, height), notes=notes, size=(width, height))
+
+    def from_memory(self, value: Any) -> Sample:
+        """Turn a picture into a sample.
+
+        Args:
+            value: a Pillow image, an array or a tensor [H, W, 3] or [3, H, W], uint8 or 0..1, or a path.
+
+        Raises:
+            FileError: it is no picture.
+        """
+        return Sample(self.name, IN_MEMORY, self.rgb(value), "")
+
+    def rgb(self, value: Any) -> np.ndarray:
+        """Return [H, W, 3] uint8 of what `from_memory` takes."""
+        from PIL import Image, ImageOps
+
+        if isinstance(value, str | Path):
+            return self.load(value).array
+        if isinstance(value, Image.Image):
+            return np.asarray(to_rgb(ImageOps.exif_transpose(value)))
+        array = to_numpy(value)
+        if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[-1] not in (1, 3, 4):
+            array = np.moveaxis(array, 0, -1)
+        if array.ndim == 3 and array.shape[-1] == 1:
+            array = array[..., 0]
+        if array.ndim not in (2, 3) or array.ndim == 3 and array.shape[-1] not in (3, 4) or not array.size:
+            found = f"an array of shape {list(array.shape)} for a picture"
+            raise refuse(IN_MEMORY, found, "[H, W, 3] or [3, H, W], uint8 or 0..1", "give it in this shape")
+        if array.dtype != np.uint8:
+            finite = np.isfinite(array)
+            top = array[finite].max(initial=0)  # the pixels that are no numbers do not say what the others are
+            array = np.where(finite, array, 0).astype(np.float32) * (255 if top <= 1 else 1)
+            array = array.clip(0, 255).round().astype(np.uint8)
+        return np.asarray(to_rgb(Image.fromarray(array)))
 
     def to_tensor(
         self,

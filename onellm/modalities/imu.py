@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onellm.modalities.base import Coverage, Modality, Preview, Sample, megabytes, refuse
 from onellm.modalities.plots import COLOURS, spread, style, veil
 from onellm.modalities.readers.arrays import pick, read_arrays
+from onellm.modalities.readers.tables import split_marks
 from onellm.utils.limits import LIMITS
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Imu(Modality):
     icon = "🧭"
     libraries = ()
     suffixes = (".csv", ".npy", ".npz")
+    layout = ("[T, 6], m/s² and rad/s", 2, 6)
+    unit = "acceleration in m/s², turning rate in rad/s"
     expects = (
         "motion data (csv, npy or npz) with 3 accelerometer and 3 gyroscope columns, "
         f"up to {megabytes(LIMITS.imu_bytes)}"
@@ -97,7 +100,7 @@ class Imu(Modality):
             rate_hz = rate_hz or stored_rate_hz
         if len(values) > LIMITS.imu_rows:
             raise refuse(path, f"{len(values):,} rows", f"at most {LIMITS.imu_rows:,}", "cut the recording")
-        values, times_s = self._drop_gaps(path, values, times_s, notes)
+        values = self.clean(path, values, notes)
         values[:, :3] *= _FACTORS[units.get("acc") or acc_unit or _guess_acc(values[:, :3], notes)]
         values[:, 3:] *= _FACTORS[units.get("gyro") or gyro_unit or _guess_gyro(values[:, 3:], notes)]
         if times_s is not None:
@@ -111,7 +114,7 @@ class Imu(Modality):
 
     def _read_csv(self, path: Path, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None, dict[str, str]]:
         """Return values [T, 6], times in seconds [T] or None, and the units the header names."""
-        text = path.read_bytes().decode("utf-8-sig")
+        text, separator = split_marks(path.read_bytes().decode("utf-8-sig"))
         lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         if len(lines) > LIMITS.imu_rows + 1:
             raise refuse(path, f"{len(lines):,} rows", f"at most {LIMITS.imu_rows:,}", "cut the recording")
@@ -120,12 +123,8 @@ class Imu(Modality):
         longest = max(map(len, lines))
         if longest > _LINE_CHARACTERS:
             raise refuse(path, f"a row of {longest:,} characters", self.expects, "save the recording again")
-        separator = max(",;\t", key=lines[0].count)
-        if separator not in lines[0]:
-            separator = None
-        decimal_comma = separator == ";" and "," in (lines[-1])
         rows = [[cell.strip().strip('"') for cell in line.split(separator)] for line in lines]
-        header = None if all(_number(cell, decimal_comma) is not None for cell in rows[0]) else rows.pop(0)
+        header = None if all(_number(cell) is not None for cell in rows[0]) else rows.pop(0)
         width = len(header or rows[0])
         if not rows:
             raise refuse(path, "a header without rows", self.expects, "save the recording again")
@@ -138,9 +137,7 @@ class Imu(Modality):
                 found = f"row {wrong + 1} has {len(rows[wrong])} columns and the first has {width}"
                 raise refuse(path, found, self.expects, "save the recording again")
         columns, units = self._columns(path, header, width)
-        table = np.array(
-            [[_number(row[column], decimal_comma) for column in columns] for row in rows], dtype=np.float64
-        )
+        table = np.array([[_number(row[column]) for column in columns] for row in rows], dtype=np.float64)
         times_s = None
         if len(columns) == 7:
             times_s = table[:, 0] * _time_factor(table[:, 0], units.get("time"))
@@ -207,9 +204,11 @@ class Imu(Modality):
             raise refuse(path, f"a rate of {rate_hz:g} Hz", "0.1 to 100,000 Hz", "correct rate_hz")
         return table.copy(), times_s, {}, rate_hz
 
-    def _drop_gaps(
-        self, path: Path, values: np.ndarray, times_s: np.ndarray | None, notes: list[str]
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def from_memory(self, value: Any, rate_hz: float | None = None) -> Sample:
+        """Turn rows [T, 6] into a sample; `rate_hz` rows a second, 50 by default."""
+        return super().from_memory(value, rate_hz=rate_hz or DEFAULT_RATE_HZ)
+
+    def clean(self, path: Path, values: np.ndarray, notes: list[str]) -> np.ndarray:
         """Fill single values that are not numbers from their neighbours; refuse where most are missing."""
         good = np.isfinite(values)
         if len(values) < 2 or good.all(axis=1).sum() < max(2, len(values) / 2):
@@ -224,7 +223,7 @@ class Imu(Modality):
         if np.abs(values).max() > 1e6:
             found = f"values up to {np.abs(values).max():.3g}"
             raise refuse(path, found, "accelerations and turning rates", "check the columns")
-        return values, times_s
+        return values
 
     def _even(self, path: Path, values: np.ndarray, times_s: np.ndarray, notes: list[str]) -> tuple[np.ndarray, float]:
         """Bring rows with times to even spacing at their median rate."""
@@ -334,12 +333,12 @@ def _rows(array: np.ndarray, widths: tuple[int, ...]) -> np.ndarray | None:
     return array.T if array.ndim == 2 and array.shape[0] in widths else None
 
 
-def _number(cell: str, decimal_comma: bool) -> float | None:
+def _number(cell: str) -> float | None:
     """Read a cell; an empty one is not a number (NaN), text is None."""
     if not cell:
         return float("nan")
     try:
-        return float(cell.replace(",", ".") if decimal_comma else cell)
+        return float(cell)
     except ValueError:
         return None
 

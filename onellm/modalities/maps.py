@@ -1,23 +1,25 @@
-"""What depth and normal maps share: the picture beside a map, and its shading, as a photograph of plaster shows it.
+"""What depth and normal maps share: the picture that may belong to a map, and shading, as of a plaster model.
 
 A backbone that learned from photographs knows shaded shapes better than coded distances or directions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onellm.modalities.base import Sample
+from onellm.modalities.base import Coverage, Modality, Sample, refuse
 from onellm.modalities.image import Image
-from onellm.modalities.readers.pictures import to_pixels
+from onellm.modalities.readers.pictures import CLIP_MEAN, CLIP_STD, covered_pixels, millions, size_text, to_pixels
+from onellm.utils.limits import LIMITS
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["beside", "normals_of", "read_beside", "shade", "shrink"]
+__all__ = ["Map", "normals_of", "shade", "shrink"]
 
 FIELD_OF_VIEW_DEG = 50.0  # assumed, as depth maps do not say theirs; the shading hardly depends on it
 LAMP = np.array([0.6, 0.4, 0.7], np.float32) / np.float32(np.sqrt(1.01))  # from the upper right, towards the surface
@@ -102,46 +104,78 @@ def shade(normals: np.ndarray) -> np.ndarray:
     return np.repeat((grey * 255 + 0.5).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def read_beside(path: str | Path | None, shape: tuple[int, int], notes: list[str]) -> np.ndarray | None:
-    """Read the picture beside a depth or normal map.
+class Map(Modality):
+    """A depth or a normal map: how it is turned into pictures, alone or with the picture it belongs to."""
 
-    Args:
-        path: an image file, or None.
-        shape: height and width of the map.
-        notes: the sample's notes; one is added if the two do not have the same proportions.
+    def renderings(self, array: np.ndarray, side: int) -> dict[str, Callable[[], np.ndarray]]:
+        """Return functions that make pictures [H, W, 3] uint8 of a map, by name: "coded" and "shaded".
 
-    Returns:
-        The picture [H, W, 3] uint8, or None.
-    """
-    if path is None:
-        return None
-    picture = Image().load(path).array
-    proportions = picture.shape[0] / picture.shape[1], shape[0] / shape[1]
-    if abs(proportions[0] / proportions[1] - 1) > 0.05:
-        notes.append("the picture and the map have different proportions: do they belong together?")
-    return picture
+        Args:
+            array: the map.
+            side: length of the shorter side that is wanted, in pixels.
+        """
+        raise NotImplementedError
 
+    def check_pixels(self, path: Path, height: int, width: int) -> None:
+        """Refuse a map that is too large.
 
-def beside(
-    sample: Sample,
-    looks: list[np.ndarray],
-    size: int,
-    resize: int | None,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> torch.Tensor:
-    """Turn pictures made of a map, and the picture beside it, into pixels.
+        Raises:
+            FileError: it has more pixels than `map_pixels` of the limits.
+        """
+        if height * width > LIMITS.map_pixels:
+            found = f"a map of {size_text(width, height)}"
+            raise refuse(path, found, f"at most {millions(LIMITS.map_pixels)}", "make it smaller")
 
-    Args:
-        sample: the map's sample.
-        looks: what was made of the map, each [H, W, 3] uint8.
-        size: see `to_pixels`.
-        resize: see `to_pixels`.
-        mean: see `to_pixels`.
-        std: see `to_pixels`.
+    def read_picture(self, path: str | Path | None, shape: tuple[int, ...], notes: list[str]) -> np.ndarray | None:
+        """Read the picture that belongs to a map.
 
-    Returns:
-        [looks, 3, size, size] float32, or [1 + looks, 3, size, size] with the picture first.
-    """
-    pictures = looks if sample.picture is None else [sample.picture, *looks]
-    return to_pixels(pictures, size, resize, mean, std)
+        Args:
+            path: an image file, or None.
+            shape: height and width of the map.
+            notes: the sample's notes; one is added if the two do not have the same proportions.
+
+        Returns:
+            The picture [H, W, 3] uint8, or None.
+        """
+        if path is None:
+            return None
+        picture = Image().load(path).array
+        proportions = picture.shape[0] / picture.shape[1], shape[0] / shape[1]
+        if abs(proportions[0] / proportions[1] - 1) > 0.05:
+            notes.append("the picture and the map have different proportions: do they belong together?")
+        return picture
+
+    def from_memory(self, value: Any, picture: Any = None) -> Sample:
+        """Turn a map into a sample, with the picture that belongs to it: what `Image.from_memory` takes, or None."""
+        return super().from_memory(value, picture=None if picture is None else Image().rgb(picture))
+
+    def to_tensor(
+        self,
+        sample: Sample,
+        size: int = 224,
+        resize: int | None = None,
+        mean: tuple[float, ...] = CLIP_MEAN,
+        std: tuple[float, ...] = CLIP_STD,
+        looks: tuple[str, ...] = ("coded",),
+    ) -> torch.Tensor:
+        """Render a map as pictures; resize, cut and normalise them.
+
+        Args:
+            sample: what `load` returned.
+            size: side of the square, in pixels.
+            resize: length of the shorter side before cutting; `size` if None.
+            mean: mean a channel, in 0..1.
+            std: standard deviation a channel, in 0..1.
+            looks: names of the renderings: "coded" (depth as brightness, normals as colours), "shaded" as if lit by
+                a lamp.
+
+        Returns:
+            [looks, 3, size, size] float32, or [1 + looks, 3, size, size] with the picture first.
+        """
+        renderings = self.renderings(sample.array, resize or size)
+        pictures = [] if sample.picture is None else [sample.picture]
+        return to_pixels([*pictures, *(renderings[name]() for name in looks)], size, resize, mean, std)
+
+    def coverage(self, sample: Sample, **settings) -> Coverage:
+        """Say how many pixels of the map the model takes."""
+        return covered_pixels(sample, **settings)

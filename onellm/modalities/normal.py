@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onellm.modalities.base import Coverage, Modality, Preview, Sample, megabytes, refuse
-from onellm.modalities.maps import beside, read_beside, shade
+from onellm.modalities.base import Preview, Sample, megabytes, refuse
+from onellm.modalities.maps import Map, shade
 from onellm.modalities.readers.arrays import pick, read_arrays
-from onellm.modalities.readers.pictures import CLIP_MEAN, CLIP_STD, covered_pixels, millions, open_image, size_text
+from onellm.modalities.readers.pictures import open_image, size_text
 from onellm.utils.limits import LIMITS
-
-if TYPE_CHECKING:
-    import torch
 
 LENGTHS = (0.7, 1.3)  # lengths of vectors that pass for normals
 _LEGEND_SIDE = 144  # pixels
 
 
-class Normal(Modality):
+class Normal(Map):
     """Surface normal maps, alone or with the picture they belong to.
 
     Canonical array: [H, W, 3] float32, unit vectors in the camera's frame: x to the right, y up, z towards
@@ -35,6 +32,8 @@ class Normal(Modality):
     title = "Normal"
     icon = "🧊"
     suffixes = (".png", ".npy")
+    layout = ("[H, W, 3]", 3, 3)
+    unit = "unit vectors"
     expects = (
         "a normal map (png with x, y, z as red, green, blue, or npy [H, W, 3]) "
         f"of up to {megabytes(LIMITS.normal_bytes)}"
@@ -75,7 +74,7 @@ class Normal(Modality):
             path.name,
             normals,
             summary,
-            picture=read_beside(picture, normals.shape[:2], notes),
+            picture=self.read_picture(picture, normals.shape[:2], notes),
             notes=notes,
         )
 
@@ -90,9 +89,7 @@ class Normal(Modality):
         if array is None or array.ndim != 3 or array.shape[2] != 3:
             found = "arrays without names" if array is None else f"an array of shape {list(array.shape)}"
             raise refuse(path, found, "[H, W, 3]", "save the normals alone")
-        if array.shape[0] * array.shape[1] > LIMITS.map_pixels:
-            found = f"a map of {size_text(array.shape[1], array.shape[0])}"
-            raise refuse(path, found, f"at most {millions(LIMITS.map_pixels)}", "make it smaller")
+        self.check_pixels(path, *array.shape[:2])
         return from_array(array)
 
     def _read_image(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -103,34 +100,17 @@ class Normal(Modality):
                 raise refuse(path, found, self.expects, "save x, y, z as red, green, blue")
             return from_picture(np.asarray(image.convert("RGBA")))
 
-    def to_tensor(
-        self,
-        sample: Sample,
-        size: int = 224,
-        resize: int | None = None,
-        mean: tuple[float, ...] = CLIP_MEAN,
-        std: tuple[float, ...] = CLIP_STD,
-        looks: tuple[str, ...] = ("coded",),
-    ) -> torch.Tensor:
-        """Make pictures of normals, coded as colours or shaded; resize, cut and normalise.
+    def clean(self, path: Path, array: np.ndarray, notes: list[str]) -> np.ndarray:
+        """Mark what is no direction as unknown (0, 0, 0)."""
+        return np.where(np.isfinite(array).all(axis=2, keepdims=True), array, np.float32(0))
 
-        Args:
-            sample: what `load` returned.
-            size: side of the square, in pixels.
-            resize: length of the shorter side before cutting; `size` if None.
-            mean: mean a channel, in 0..1.
-            std: standard deviation a channel, in 0..1.
-            looks: pictures made of the map: "coded" as above, "shaded" as if lit by a lamp.
+    def arrays(self, sample: Sample) -> dict[str, np.ndarray]:
+        """Return "array" [H, W, 3] and "known" [H, W] bool."""
+        return {"array": sample.array, "known": (sample.array != 0).any(axis=2)}
 
-        Returns:
-            [looks, 3, size, size] float32, or [1 + looks, 3, size, size] with the picture first.
-        """
-        pictures = {"coded": to_picture, "shaded": shade}
-        return beside(sample, [pictures[look](sample.array) for look in looks], size, resize, mean, std)
-
-    def coverage(self, sample: Sample, **settings) -> Coverage:
-        """Say how many pixels of the map the model takes."""
-        return covered_pixels(sample, **settings)
+    def renderings(self, array: np.ndarray, side: int) -> dict[str, Callable[[], np.ndarray]]:
+        """Return normals as colours, and shaded."""
+        return {"coded": lambda: to_picture(array), "shaded": lambda: shade(array)}
 
     def preview(self, sample: Sample, **settings) -> Preview:
         """Show the map as colours; the legend is a ball of all directions that face the viewer."""

@@ -37,6 +37,8 @@ class Point(Modality):
     icon = "🧩"
     libraries = ("open3d", "trimesh")
     suffixes = (".ply", ".pcd", ".xyz", ".npy", ".npz", ".obj", ".off", ".stl", ".glb")
+    layout = ("[P, 6], xyz and rgb in 0..1", 2, 6)
+    unit = "x, y, z in the file's unit, red, green, blue in 0..1"
     expects = (
         "a point cloud (ply, pcd, xyz, npy, npz) or mesh (obj, off, stl, glb, ply) "
         f"of up to {megabytes(LIMITS.point_bytes)}"
@@ -57,31 +59,45 @@ class Point(Modality):
         if up not in ("y", "z"):
             raise refuse(path, f"the option up is {up!r}", "y or z", "correct the option")
         (xyz, rgb), triangles = self._read(path, suffix[1:])
-        notes = []
+        notes: list[str] = []
+        xyz, rgb = self._numbers(path, xyz, rgb, notes)
+        if float(np.ptp(xyz, axis=0).max()) == 0:
+            found = f"{len(xyz):,} points, all in one place"
+            raise refuse(path, found, self.expects, "check that the right file was saved")
+        if rgb is None:
+            notes.append("the file has no colours: all points are grey")
+            rgb, coloured = np.full_like(xyz, 0.5), False
+        else:
+            rgb, coloured = rgb.clip(0, 1), True
+        if up == "y":
+            xyz = np.stack([xyz[:, 0], -xyz[:, 2], xyz[:, 1]], axis=1)
+        colours = "coloured" if coloured else "without colours"
+        if triangles:
+            summary = f"mesh of {triangles:,} triangles, {len(xyz):,} points sampled, {colours}"
+        else:
+            summary = f"{len(xyz):,} points, {colours}"
+        array = np.concatenate([xyz, rgb], axis=1).astype(np.float32)
+        return Sample(self.name, path.name, array, summary, notes=notes, coloured=coloured)
+
+    def _numbers(
+        self, path: Path, xyz: np.ndarray, rgb: np.ndarray | None, notes: list[str]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Leave out points that are not numbers; colours that are none become grey."""
         good = np.isfinite(xyz).all(axis=1) & (np.abs(xyz) < 1e9).all(axis=1)
         if good.sum() < max(1, len(xyz) / 2):
             found = f"{int((~good).sum()):,} of {len(xyz):,} points are not numbers"
             raise refuse(path, found, self.expects, "save or download it again")
         if not good.all():
             notes.append(f"{int((~good).sum()):,} points that are not numbers were left out")
-            xyz, rgb = xyz[good], None if rgb is None else rgb[good]
-        if float(np.ptp(xyz, axis=0).max()) == 0:
-            found = f"{len(xyz):,} points, all in one place"
-            raise refuse(path, found, self.expects, "check that the right file was saved")
-        if rgb is None:
-            notes.append("the file has no colours: all points are grey")
-            colours = np.full_like(xyz, 0.5)
-        else:
-            colours = np.nan_to_num(rgb, nan=0.5).clip(0, 1)
-        if up == "y":
-            xyz = np.stack([xyz[:, 0], -xyz[:, 2], xyz[:, 1]], axis=1)
-        coloured = "without colours" if rgb is None else "coloured"
-        if triangles:
-            summary = f"mesh of {triangles:,} triangles, {len(xyz):,} points sampled, {coloured}"
-        else:
-            summary = f"{len(xyz):,} points, {coloured}"
-        array = np.concatenate([xyz, colours], axis=1).astype(np.float32)
-        return Sample(self.name, path.name, array, summary, notes=notes)
+        return xyz[good], None if rgb is None else np.nan_to_num(rgb[good], nan=0.5)
+
+    def clean(self, path: Path, array: np.ndarray, notes: list[str]) -> np.ndarray:
+        """Leave out points [P, 6] that are not numbers."""
+        return np.concatenate(self._numbers(path, array[:, :3], array[:, 3:], notes), axis=1)
+
+    def arrays(self, sample: Sample) -> dict[str, np.ndarray]:
+        """Return "array" [P, 6] and, where the file has colours, "rgb" [P, 3]."""
+        return {"array": sample.array} | ({"rgb": sample.array[:, 3:]} if sample.coloured else {})
 
     def _read(self, path: Path, layout: str) -> tuple[clouds.Cloud, int]:
         """Return xyz and rgb, and the number of triangles."""
@@ -127,7 +143,7 @@ class Point(Modality):
 
         count = len(sample.array)
         cloud = sample.array[_choose(count, min(count, _PREVIEW_POINTS))]
-        if "without colours" in sample.summary:
+        if not sample.coloured:
             height = cloud[:, 2]
             colour = {"color": height.astype(np.float32), "colorscale": "Viridis", "showscale": False}
         else:

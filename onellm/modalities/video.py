@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onellm.modalities.audio import Soundtrack
-from onellm.modalities.base import Coverage, Damaged, Modality, Preview, Sample, check_times, megabytes, refuse
+from onellm.modalities.base import (
+    IN_MEMORY,
+    Coverage,
+    Damaged,
+    Modality,
+    Preview,
+    Sample,
+    check_times,
+    megabytes,
+    refuse,
+)
+from onellm.modalities.image import Image
 from onellm.modalities.plots import spread
 from onellm.modalities.readers import sound
 from onellm.modalities.readers.pictures import CLIP_MEAN, CLIP_STD, millions, size_text, to_pixels
@@ -64,6 +75,7 @@ class Video(Modality):
     icon = "🎬"
     libraries = ("av", "av.subtitles.stream")
     suffixes = Soundtrack.suffixes
+    unit = "red, green, blue in 0..255"
     expects = (
         f"a video (mp4, mov, webm, mkv, avi or gif) of up to {megabytes(LIMITS.video_bytes)} "
         f"and {_WIDTH} × {_HEIGHT} pixels"
@@ -233,6 +245,11 @@ class Video(Modality):
         """
         return Soundtrack().load(path)
 
+    def from_memory(self, value: Any) -> Sample:
+        """Turn frames, a list or an array of what `Image.from_memory` takes, into a sample."""
+        image = Image()
+        return Sample(self.name, IN_MEMORY, np.stack([image.rgb(frame) for frame in value]), "")
+
     def to_tensor(
         self,
         sample: Sample,
@@ -267,11 +284,11 @@ class Video(Modality):
 
     def preview(self, sample: Sample, frames: int | None = None, **settings) -> Preview:
         """Show the frames the model takes, or up to 16 of those read, each at most 320 pixels wide and high."""
-        from PIL import Image
+        from PIL import Image as PillowImage
 
         count = len(sample.array)
         shown = spread(count, 16) if frames is None else np.unique(_pick(count, frames))
-        images = [Image.fromarray(sample.array[i]) for i in shown]
+        images = [PillowImage.fromarray(sample.array[i]) for i in shown]
         for image in images:
             image.thumbnail((320, 320))
         labels = () if sample.times_s is None else tuple(f"{sample.times_s[i]:.1f} s" for i in shown)

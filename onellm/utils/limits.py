@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 from onellm.errors import OneLLMError
 
-__all__ = ["LIMITS", "Limits"]
+__all__ = ["LIMITS", "Limits", "check"]
 
 MEGA = 1_000_000
 PREFIX = "ONELLM_LIMIT_"
@@ -114,7 +114,18 @@ class Limits:
         return cls(**given)
 
 
+def check() -> None:
+    """Check the environment's limits, as programs do when they start: none may run with limits that nobody meant.
+
+    Raises:
+        OneLLMError: a variable names no limit, or its value is not a number of 0 or more.
+    """
+    if _wrong is not None:
+        raise OneLLMError(str(_wrong))
+
+
+_wrong: OneLLMError | None = None
 try:
     LIMITS = Limits.read(os.environ)
-except OneLLMError as wrong:  # whatever the program, it must not run with limits that nobody meant
-    raise SystemExit(str(wrong)) from wrong
+except OneLLMError as error:  # an import does not end a program; `check` and the first file that is read say so
+    LIMITS, _wrong = Limits(), error

@@ -182,7 +182,9 @@ def _record(session: Session) -> Record:
     turns = []
     for turn in session.turns:
         files = [
-            FileRecord(kind=f.modality, name=f.title[:255], path=f.path, picture=f.picture, frames=f.frames, sound=f.sound)
+            FileRecord(
+                kind=f.modality, name=f.title[:255], path=f.path, picture=f.picture, frames=f.frames, sound=f.sound
+            )
             for f in turn.files
         ]
         turns.append(

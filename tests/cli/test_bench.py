@@ -22,7 +22,7 @@ def folder(config, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("options", [{}, {"quantize": "int8"}, {"plain": True}], ids=["none", "int8", "plain"])
 def test_every_figure_is_there_and_nothing_beats_the_limit_by_far(folder, options, tmp_path):
-    text = bench.run(tmp_path / "out.json", name=str(folder), random_weights=True, **options)
+    text = bench.measure_and_report(tmp_path / "out.json", name=str(folder), random_weights=True, **options)
     figures = {figure["name"]: figure for figure in json.loads((tmp_path / "out.json").read_text())["figures"]}
     modalities = ["image", "video", "audio", "point", "fmri", "imu", "depth", "normal"]
     assert {f"encode {modality}" for modality in modalities} | {

@@ -6,7 +6,7 @@ import types
 import pytest
 import torch
 
-from onellm.__main__ import _parser
+from onellm.__main__ import parser_for
 from onellm.cli import tables
 from onellm.errors import ModelError
 from onellm.hub import catalogue, published, registry
@@ -86,7 +86,7 @@ def test_a_model_that_nobody_offers_is_made_by_hand(cache, folder, name):
     assert (entry.installed, entry.why, entry.size_bytes > 12 * GB) == (False, "hand", True)
     program, module, shell, *arguments = entry.command.split()
     assert (program, module, shell) == ("python", "-m", "onellm")
-    options = _parser().parse_args(arguments)
+    options = parser_for("convert").parse_args(arguments)
     assert options.command == "convert" and options.out == published.place(name)
     with pytest.raises(ModelError, match=f"{name} is not here, .* by hand; then run `{re.escape(entry.command)}`"):
         registry.folder_of(name)

@@ -142,3 +142,16 @@ def test_preview_has_two_panes():
 
     figure = IMU.preview(Sample("imu", "a.csv", np.zeros((90000, 6), np.float32), "", 50.0)).content
     assert len(figure.data) == 6 and len(figure.to_json()) < 1_000_000
+
+
+@pytest.mark.parametrize("separator", [";", "\t", " "])
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("whole", [0, 100, 199])
+def test_decimal_commas_are_told_from_all_rows(tmp_path, separator, header, whole):
+    rows = [separator.join(f"{v:.4f}".replace(".", ",") for v in row) for row in ROWS]
+    rows[whole] = separator.join(["1"] * 6)
+    lines = [separator.join(["ax", "ay", "az", "gx", "gy", "gz"])] * header + rows
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    expected = ROWS.copy()
+    expected[whole] = 1
+    assert np.abs(load("imu", tmp_path / "a.csv").array - expected).max() < 1e-3

@@ -6,6 +6,7 @@ import pytest
 from file_makers import cloud, mesh, ply
 
 from onellm.modalities import MODALITIES, load
+from onellm.modalities.detect import recognise
 
 POINT = MODALITIES["point"]
 LAYOUTS = ["ascii", "binary_little_endian", "binary_big_endian"]
@@ -245,3 +246,15 @@ def test_preview_is_small(tmp_path):
     preview = POINT.preview(load("point", tmp_path / "a.npy"))
     assert preview.kind == "plot" and len(preview.content.data[0].x) == 8000
     assert len(preview.content.to_json()) < 1_000_000
+
+
+@pytest.mark.parametrize("separator", [";", "\t", " ", "; "])
+@pytest.mark.parametrize("header", [True, False])
+def test_decimal_commas(tmp_path, separator, header):
+    xyz, _ = cloud()
+    rows = [separator.join(f"{v:.5f}".replace(".", ",") for v in row) for row in xyz]
+    rows[0] = separator.join(["1", "2", "3"])
+    (tmp_path / "a.xyz").write_text("\n".join([separator.join("xyz")] * header + rows))
+    sample = load("point", tmp_path / "a.xyz")
+    assert "without colours" in sample.summary and np.abs(sample.array[1:, :3] - xyz[1:]).max() < 1e-4
+    assert recognise(tmp_path / "a.xyz") == ["point"]

@@ -43,14 +43,29 @@ def test_nonsense_is_told(name, value, told):
         Limits.read({PREFIX + name: value})
 
 
-def test_programs_end_with_words():
-    ended = subprocess.run(
-        [sys.executable, "-m", "onellm", "models"],
+def with_a_wrong_limit(*arguments):
+    return subprocess.run(
+        [sys.executable, *arguments],
         env=os.environ | {"ONELLM_LIMIT_QUEUE": "x"}, cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
-    assert (
-        ended.returncode == 1 and ended.stderr.startswith("ONELLM_LIMIT_QUEUE is 'x'") and ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", [["-m", "onellm", "models"], ["-m", "onellm", "serve"], ["app.py"]])
+def test_programs_end_with_words(program):
+    ended = with_a_wrong_limit(*program)
+    assert ended.returncode == 1 and not ended.stdout
+    assert ended.stderr.startswith("ONELLM_LIMIT_QUEUE is 'x'") and ended.stderr.count("\n") == 1
+
+
+def test_an_import_never_ends_a_process():
+    code = (
+        "import onellm\nfrom onellm.errors import OneLLMError\nprint(len(onellm.MODALITIES))\n"
+        "try:\n    onellm.modalities.load('image', 'examples/image/cat.jpg')\n"
+        "except OneLLMError as error:\n    print(error)\n"
     )
+    done = with_a_wrong_limit("-c", code)
+    count, told = done.stdout.splitlines()
+    assert done.returncode == 0 and count == "8" and told.startswith("ONELLM_LIMIT_QUEUE is 'x'")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

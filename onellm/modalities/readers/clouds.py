@@ -10,6 +10,7 @@ import numpy as np
 
 from onellm.modalities.base import Damaged, megabytes, refuse
 from onellm.modalities.readers.arrays import pick, read_arrays
+from onellm.modalities.readers.tables import split_marks
 from onellm.utils.limits import LIMITS
 
 __all__ = ["ADVICE", "Cloud", "check_count", "read_numpy", "read_pcd", "read_xyz", "scale_colours", "split_columns"]
@@ -135,7 +136,7 @@ def read_xyz(path: Path, expects: str) -> Cloud:
         raise refuse(path, f"{count:,} lines", f"at most {LIMITS.point_count:,} points", "thin it out")
     if len(data) > (count + 1) * _LINE_CHARACTERS:
         raise refuse(path, f"{megabytes(len(data))} in {count + 1:,} lines", expects, "save a point a line")
-    text = data.decode("utf-8-sig")
+    text, _ = split_marks(data.decode("utf-8-sig"))
     for separator in ",;\t":
         text = text.replace(separator, " ")
     # not splitlines(), which also splits at characters that were not counted
