@@ -210,6 +210,8 @@ class Chat:
         for modality, given in files.items():
             if modality not in MODALITIES:
                 raise OneLLMError(f"'{modality}' is no kind of file; use one of {', '.join(MODALITIES)}.")
+            if given:
+                self.processor.settings_of(modality)  # refused before any file is read
             for item in given if isinstance(given, list | tuple) else [given]:
                 if item is not None:
                     part = item if isinstance(item, dict) else {"path": os.fspath(item)}
@@ -230,7 +232,7 @@ class Chat:
 
     def _read(self, part: dict) -> str:
         """Read the file of a content part, unless this conversation has read it; return its key."""
-        key = key_of(part)
+        key = key_of(part, self._words)
         if key not in self._words and key not in self._tensors:
             begun_s = time.perf_counter()
             tensor = self.processor.to_tensor(part)
@@ -285,11 +287,12 @@ class Chat:
     def _request(self, runs: list, settings: Settings) -> Request:
         """Gather what the writer needs; files of a conversation that goes on from messages are read here."""
         settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, self._room(runs)))
-        files = [(piece["type"], self._read(piece)) for piece, _ in runs if is_file(piece)]
+        pieces = [piece for piece, _ in runs if is_file(piece)]
+        files = [(piece["type"], self._read(piece)) for piece in pieces]
         known = {key: self._words[key] for _, key in files if key in self._words}
         tensors = {key: self._tensors[key] for _, key in files if key not in known}
         traces = {key: self._seen[key] for key in tensors}
-        asked = {key_of(piece): self.processor.instruction(piece) for piece, _ in runs if is_file(piece)}
+        asked = {key: self.processor.instruction(piece) for (_, key), piece in zip(files, pieces, strict=True)}
         return Request([token for _, ids in runs for token in ids], files, tensors, traces, known, settings, asked)
 
     @property
@@ -356,7 +359,7 @@ class Chat:
                 self._words = request.words | event.words  # those of questions that were taken back go
                 self._seen = {key: self._seen[key] for key in self._words} | event.traces
                 self._tensors.clear()
-                trace.files = [self._seen[key_of(piece)] for piece, _ in runs if is_file(piece)]
+                trace.files = [self._seen[key] for _, key in request.files]
                 roles = {id(part): message["role"] for message in messages for part in message["content"]}
                 trace.segments = segments(runs, roles, event.cached)
                 read_s = sum(self._seen[key].read_s for key in event.words)

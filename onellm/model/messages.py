@@ -1,14 +1,19 @@
 """Chat messages: how files are sorted into them, counted and named."""
 
 import copy
+import hashlib
 import json
 import os
+import pickle
 from collections.abc import Iterable, Sized
+from typing import Any
 
 from onellm.errors import OneLLMError
+from onellm.modalities import MODALITIES
 from onellm.utils.limits import LIMITS
 
 DEFAULT_QUESTION = "What is this?"
+PATHS = ("path", "picture", "sound", *MODALITIES)  # keys of a content part that may hold a path
 
 
 def by_modality(parts: Iterable[dict]) -> dict[str, list[dict]]:
@@ -43,9 +48,43 @@ def with_parts(message: dict) -> dict:
     return {**message, "content": copy.deepcopy(parts_of(message))}
 
 
-def key_of(part: dict) -> str:
-    """Name a file part within a conversation."""
-    return json.dumps(part, sort_keys=True, default=str)
+def key_of(part: dict, known: Iterable[str] = ()) -> str:
+    """Name a file part within a conversation: two parts have one key if the model reads the same of both.
+
+    Data in memory counts by its content, a path by its name and by the time and size of its file.
+
+    Args:
+        part: a content part.
+        known: keys so far; a part whose file is gone has the latest of these that it had.
+    """
+    files: list[str] = []
+    name = json.dumps(_named(part, files), sort_keys=True, default=str)
+    if "" in files:  # gone
+        return next((key for key in reversed(list(known)) if key.startswith(f"{name}@")), name)
+    return "@".join([name, *files])
+
+
+def _named(value: Any, files: list[str], option: str = "") -> Any:
+    """Replace data in memory by a hash; note the time and size of every file that a path names, "" for none."""
+    if isinstance(value, dict):
+        return {key: _named(content, files, key) for key, content in sorted(value.items())}
+    if isinstance(value, list | tuple):
+        return [_named(content, files, option) for content in value]
+    if isinstance(value, str | os.PathLike):
+        if option in PATHS:
+            try:
+                status = os.stat(value)
+                files.append(f"{status.st_mtime_ns}:{status.st_size}")
+            except (OSError, ValueError):
+                files.append("")
+        return os.fspath(value)
+    if hasattr(value, "tobytes") and hasattr(value, "mode"):  # a Pillow image; its state holds palette and orientation
+        return hashlib.sha256(pickle.dumps(value.__getstate__())).hexdigest()
+    if hasattr(value, "detach"):  # a tensor
+        value = value.detach().cpu().numpy()
+    if hasattr(value, "tobytes") and hasattr(value, "dtype"):
+        return [str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
+    return value
 
 
 def is_file(piece: str | dict) -> bool:

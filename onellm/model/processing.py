@@ -130,13 +130,29 @@ class OneLLMProcessor(ProcessorMixin):
         text = part.get("instruction", "")
         return torch.tensor(self.reader(text, truncation=True)["input_ids"], dtype=torch.long)
 
+    def settings_of(self, modality: str) -> dict:
+        """Return the settings of a modality that the model reads, see `modalities`.
+
+        Raises:
+            OneLLMError: the model reads no files of it.
+        """
+        if modality not in self.modalities:
+            advice = f"use one of {', '.join(self.modalities)}" if self.modalities else "it reads text alone"
+            raise OneLLMError(found=f"'{modality}' is no kind of file this model knows", advice=advice)
+        return self.modalities[modality]
+
     def resolve(self, part: dict) -> dict:
         """Note in a content part how long its file lasts, where its layout depends on it, see `timeline.resolve`."""
-        return timeline.resolve(part, self.modalities.get(part["type"], {}), self.load)
+        if not is_file(part):
+            return part
+        settings = self.settings_of(part["type"])
+        if part.get("sound"):
+            self.settings_of("audio")
+        return timeline.resolve(part, settings, self.load)
 
     def windows(self, part: dict) -> list[dict]:
         """Return the windows that a content part's file is read in; none for one that is not long."""
-        return timeline.windows(part, self.modalities[part["type"]])
+        return timeline.windows(part, self.settings_of(part["type"]))
 
     def to_tensor(self, part: dict) -> torch.Tensor | Windows:
         """Turn the file of one content part, or what lies in memory, into the model's tensor, see `load`."""
@@ -146,12 +162,13 @@ class OneLLMProcessor(ProcessorMixin):
 
     def input_of(self, part: dict) -> dict:
         """Return the settings of `to_tensor` for a content part; a video's `frames` are its own where it names them."""
-        settings = self._settings(part["type"]).get("input", {})
+        settings = self.settings_of(part["type"]).get("input", {})
         own = {key: part[key] for key in ("frames",) if part.get(key) is not None and part["type"] == "video"}
         return settings | own
 
     def length_of(self, modality: str) -> int:
         """Placeholders that a file of a modality takes."""
+        self.settings_of(modality)
         return self.media_length[modality] if isinstance(self.media_length, dict) else self.media_length
 
     def positions(self, part: dict) -> int:
@@ -160,7 +177,7 @@ class OneLLMProcessor(ProcessorMixin):
 
     def kept(self, part: dict) -> int:
         """Of how many windows the words of a content part's file remain: as many as there is room for; 1 of others."""
-        count, settings = len(self.windows(part)), self.modalities[part["type"]].get("windows", {})
+        count, settings = len(self.windows(part)), self.settings_of(part["type"]).get("windows", {})
         room = part.get("words") or settings.get("words", LIMITS.long_words)
         return max(1, min(count, room // (self.length_of(part["type"]) - self.media_tags)))
 
@@ -255,9 +272,12 @@ class OneLLMProcessor(ProcessorMixin):
         one = text is None or isinstance(text, str)
         texts = [text or ""] if one else list(text)
         given = {"image": images, "video": videos, "audio": audio}
-        given |= {modality: kwargs[modality] for modality in self.modalities if kwargs.get(modality) is not None}
+        given |= {modality: kwargs[modality] for modality in MODALITIES if kwargs.get(modality) is not None}
         files = {modality: [items] if one else items for modality, items in given.items() if items is not None}
-        marks = re.compile(f"<({'|'.join(map(re.escape, self.modalities))})>")
+        for modality in files:
+            self.settings_of(modality)
+        known = "|".join(map(re.escape, self.modalities)) or "(?!)"  # which matches nothing
+        marks = re.compile(f"<({known})>")
         if not files or any(map(marks.search, texts)):
             queues = {
                 modality: iter([self._part(modality, file) for file in _flat(items)])
@@ -396,7 +416,7 @@ class OneLLMProcessor(ProcessorMixin):
                 runs += [(space, self._tokenize(space)), (piece, list(piece["tokens"]))]
                 space = ""
             else:
-                settings = self._settings(piece["type"])
+                settings = self.settings_of(piece["type"])
                 inline = self.media_position == "inline"
                 before, after = settings.get("before", ""), settings.get("after", "")
                 if inline and before and runs and runs[-1][0] == before:  # what ends a file begins the next one
@@ -414,7 +434,7 @@ class OneLLMProcessor(ProcessorMixin):
         """Cut a video that is read with its sound into what it stands for."""
         if not is_file(piece) or "tokens" in piece:
             return [piece]
-        self._settings(piece["type"])
+        self.settings_of(piece["type"])
         return timeline.spans(timeline.resolve(piece, {}, self.load))
 
     @staticmethod
@@ -423,14 +443,6 @@ class OneLLMProcessor(ProcessorMixin):
         first = next((index for index, (_, ids) in enumerate(runs) if ids), 0)
         piece, ids = runs[first]
         return [*runs[:first], (piece, ids[:1]), *files, (piece, ids[1:]), *runs[first + 1 :]] if files else runs
-
-    def _settings(self, modality: str) -> dict:
-        if modality not in self.modalities:
-            known = (
-                f"use one of {', '.join(self.modalities)}" if self.modalities else "it reads text alone, leave it out"
-            )
-            raise OneLLMError(f"'{modality}' is no kind of file this model knows; {known}.")
-        return self.modalities[modality]
 
     def _tokenize(self, text: str, literal: bool = False) -> list[int]:
         if not text:

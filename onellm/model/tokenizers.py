@@ -225,7 +225,8 @@ class BackboneTokens(Tokenizer):
 
     `tokens` lists them: "mixture" is the sum over classes of probability times the classifier's row, the
     probabilities averaged over the frames; "peak" the same with the largest probability over the frames; "pooled"
-    the pooled features, averaged; "nouns" the `NounToken` of these, for `nouns`. With `picture`, a file may have a
+    the pooled features, averaged; "nouns" the `NounToken` of these, for `nouns`; while that list is empty (training
+    fills it from its data) the token is left out. With `picture`, a file may have a
     frame before the `looks` of its map, a picture: the picture's mixture then follows the map's tokens. `weights`
     (weight -> classes) turns classes down or off that are too general to tell anything.
     """
@@ -241,6 +242,9 @@ class BackboneTokens(Tokenizer):
         weights: dict[str, list[int]] | None = None,
         sharpness: float = 1.0,
     ):
+        if "nouns" in tokens and nouns is None:
+            raise ModelError("The token 'nouns' needs a list of nouns, and there is none; add 'nouns'.")
+        tokens = [name for name in tokens if name != "nouns" or nouns]
         super().__init__(width, len(tokens) + picture)
         self.register_buffer("class_weights", torch.ones(stem.classes))
         for weight, classes in (weights or {}).items():
@@ -248,8 +252,6 @@ class BackboneTokens(Tokenizer):
         self._stem = [stem]  # shared and frozen: the model owns it, not the tokenizer
         self.names = tokens + ["picture"] * picture
         self.picture, self.looks, self.sharpness = picture, looks, sharpness
-        if "nouns" in tokens and not nouns:
-            raise ModelError("The token 'nouns' needs a list of nouns, and there is none; add 'nouns'.")
         self.nouns = NounToken(width, stem.features, nouns) if "nouns" in tokens else None
         direct = [name for name in self.names if name != "nouns"]
         self.norms = nn.ModuleDict({name: nn.LayerNorm(stem.features) for name in direct})

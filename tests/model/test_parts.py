@@ -35,6 +35,15 @@ def test_7b_token_counts_are_the_published_ones():
     }
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_can_be_built_alone(preset):
+    from onellm.model.auto import model_class
+
+    config = OneLLMConfig.from_preset(preset)
+    with torch.device("meta"):
+        assert model_class(config)(config).state_dict()
+
+
 def test_unknown_preset_lists_the_valid_ones():
     with pytest.raises(ModelError, match=", ".join(PRESETS)):
         OneLLMConfig.from_preset("onellm-8b")

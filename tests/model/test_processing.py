@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from onellm.errors import FileError, OneLLMError
+from onellm.model.auto import OneLLMProcessor
 
 BOS, EOS = 61, 62
 
@@ -125,6 +126,36 @@ def test_an_answer_can_be_continued(processor):
 def test_what_does_not_fit_together_is_told_in_words(processor, call, words):
     with pytest.raises(OneLLMError, match=words):
         call(processor)
+
+
+@pytest.fixture
+def picture_only(tokenizer, config):
+    config.modalities = {"image": config.modalities["image"]}
+    return OneLLMProcessor.from_config(tokenizer, config)
+
+
+@pytest.mark.parametrize(
+    "part", [{"type": "audio", "path": "a.wav"}, {"type": "video", "path": "a.mp4", "sound": True}]
+)
+@pytest.mark.parametrize("method", ["resolve", "windows", "to_tensor", "input_of", "positions", "kept"])
+def test_a_modality_that_the_model_does_not_read_is_one_sentence(picture_only, method, part):
+    with pytest.raises(OneLLMError, match=f"'{part['type']}' is no kind of file this model knows; use one of image"):
+        getattr(picture_only, method)(part)
+    with pytest.raises(OneLLMError, match="'audio' is no kind"):
+        picture_only.length_of("audio")
+    with pytest.raises(OneLLMError, match="'point' is no kind"):
+        picture_only(text="w3", point="a.ply")
+
+
+def test_the_sound_of_a_video_needs_a_model_that_hears(tokenizer, config):
+    del config.modalities["audio"]
+    with pytest.raises(OneLLMError, match="'audio' is no kind of file this model knows"):
+        OneLLMProcessor.from_config(tokenizer, config).resolve({"type": "video", "path": "a.mp4", "sound": True})
+
+
+def test_angle_brackets_are_text_where_no_files_are_read(tokenizer):
+    processor = OneLLMProcessor(tokenizer)
+    assert processor(text="w3 <> w4")["input_ids"].tolist() == [[3, 60, 4]]
 
 
 RNG = np.random.default_rng(0)
