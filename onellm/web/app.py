@@ -92,7 +92,7 @@ class WebApp:
     def warm_up(self) -> None:
         """Show one example a modality to nobody: the readers' libraries take seconds to import."""
         from onellm.web.views import examples
-        from onellm.web.views.previews import look_at
+        from onellm.web.views.previews import preview_file
 
         self.engine.wait()
         if sys.platform == "linux":  # where a thread has a priority of its own: answers come first
@@ -100,7 +100,7 @@ class WebApp:
         files = {file.modality: file for example in examples.read() for file in example.files}
         for file in files.values():
             with contextlib.suppress(OneLLMError):
-                look_at(file.modality, file.path, file.options)
+                preview_file(file.modality, file.path, file.options)
 
 
 def plotly_route() -> Any:
