@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from onellm.chat.compare import Answer
 from onellm.web.views.markup import render
-from onellm.web.views.picker import progress_bar
+from onellm.web.views.picker import model_id, progress_bar
 
 if TYPE_CHECKING:
     from onellm.serving.engine import Engine
@@ -29,6 +29,7 @@ def form(engine: "Engine", comparison: "Comparison | None", language: str) -> st
         "comparison_form",
         language=language,
         engine=engine,
+        model_id=model_id,
         choices=choices,
         before=(comparison.answers[1].model, comparison.answers[1].quantize) if comparison else None,
         running=comparison is not None and comparison.turn.stage != "done",

@@ -64,6 +64,11 @@ class Page:
             return path
         return uploads.check(path)
 
+    def model_name(self, model_id: str) -> str:
+        """Return the model of the list that a request chose; an id of none of them stays as it is."""
+        names = {picker.model_id(entry.name): entry.name for entry in self.engine.entries}
+        return names.get(model_id, model_id)
+
     # Updates.
 
     def show(self, session: Session) -> dict:

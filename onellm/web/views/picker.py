@@ -1,5 +1,6 @@
 """The choice of a model: which are here, which could be, what each takes on this machine, and how loading goes."""
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from onellm.hub.registry import MODELS
@@ -21,7 +22,7 @@ def table(engine: "Engine", language: str, can_switch: bool = True) -> str:
         language: of the texts.
         can_switch: False shows what is loaded alone.
     """
-    return render("picker", language=language, engine=engine, can_switch=can_switch, size=_size, need=_need, card=card)
+    return render("picker", language=language, engine=engine, can_switch=can_switch, size=_size, need=_need, card=card, model_id=model_id)
 
 
 def progress_bar(engine: "Engine", language: str, cancel: bool = False) -> str:
@@ -43,6 +44,11 @@ def progress_bar(engine: "Engine", language: str, cancel: bool = False) -> str:
             step += ", " + say(language, f"picker.unit.{progress.unit}", done=done, total=total)
             share = progress.done / progress.total
     return render("progress", language=language, name=engine.name, step=step, share=share, cancel=cancel)
+
+
+def model_id(name: str) -> str:
+    """Return what names a model in requests: a visitor is not to learn where a folder lies on this machine."""
+    return name if name in MODELS else hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 def card(name: str, language: str) -> str:
