@@ -38,7 +38,8 @@ class ComparisonModel:
         entry = next((entry for entry in self.engine.entries if entry.name == name and entry.installed), None)
         option = None if entry is None else entry.option(quantize)
         if option is None or option.why == "device":
-            raise ModelError(f"There is no choice '{Path(name).name}' with --quantize {quantize}; take one of the list.")
+            model = Path(name).name
+            raise ModelError(f"There is no choice '{model}' with --quantize {quantize}; take one of the list.")
         if self._is_there(name, quantize):
             return 0, 0
         beside = self.engine.beside

@@ -152,13 +152,13 @@ class Engine:
                 raise ModelError(f"{self.name} is just being loaded; wait for it, or cancel it, and choose again.")
             if self.ready and (name, quantize) == (self.origin, self.quantize):
                 return
-            entry = next((entry for entry in self.entries if entry.name == name), None)
+            entry, label = next((entry for entry in self.entries if entry.name == name), None), _label(name)
             option = None if entry is None else entry.option(quantize)
             if entry is None or option is None:
-                raise ModelError(f"There is no choice '{_label(name)}' with --quantize {quantize}; take one of the list.")
+                raise ModelError(f"There is no choice '{label}' with --quantize {quantize}; take one of the list.")
             if entry.why or not option.able:
                 reason = self.for_visitors(entry.reason or option.reason)
-                raise ModelError(f"{_label(name)} cannot be loaded with --quantize {quantize}: {reason}.")
+                raise ModelError(f"{label} cannot be loaded with --quantize {quantize}: {reason}.")
             self._begin(name, quantize)
 
     def cancel(self) -> None:

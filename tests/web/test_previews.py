@@ -12,10 +12,10 @@ import pytest
 
 from onellm.errors import FileError
 from onellm.utils.limits import LIMITS
+from onellm.web.gradio_internals import message_part
 from onellm.web.security.uploads import sweep
 from onellm.web.views import theme
 from onellm.web.views.conversation import text
-from onellm.web.views.markup import part
 from onellm.web.views.previews import preview_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,7 +159,7 @@ def page_url(uploads, tmp_path_factory):
     looks.append(preview_file("audio", str(long_sound(folder)), {}, INPUTS["audio"]).html)
 
     def shown(answer):
-        content = [part(f'<div class="sent-file">{html}</div>') for html in looks]
+        content = [message_part(f'<div class="sent-file">{html}</div>') for html in looks]
         asked = {"role": "user", "content": [*content, text("What is this?")]}
         return [asked, {"role": "assistant", "content": [text(answer)]}]
 

@@ -4,9 +4,10 @@ import html
 from typing import Any
 
 from onellm.errors import FileError, OneLLMError
+from onellm.web.gradio_internals import message_part
 from onellm.web.session import Attachment, Session, Turn
 from onellm.web.views.inside import panel
-from onellm.web.views.markup import part, render
+from onellm.web.views.markup import render
 from onellm.web.views.previews import FileView
 from onellm.web.views.texts import say
 
@@ -23,18 +24,18 @@ def messages(session: Session, inputs: dict | None) -> list[dict]:
         asked: list[Any] = []
         for file in turn.files:
             view, refusal = view_or_refusal(session, file, inputs)
-            asked.append(part(render("sent_file", view=view, refusal=refusal)))
+            asked.append(message_part(render("sent_file", view=view, refusal=refusal)))
         asked.append(text(turn.question))
         answer: list[Any] = [text(turn.answer)] if turn.answer else []
-        answer += [part(render("generated", language=session.language, part=thing)) for thing in turn.generated]
+        answer += [message_part(render("generated", language=session.language, part=thing)) for thing in turn.generated]
         if turn.note:
-            answer.append(part(render("note", text=turn.note, failed=turn.failed)))
+            answer.append(message_part(render("note", text=turn.note, failed=turn.failed)))
         if not session.busy:
-            asked.append(part(_tools(session.language, number, ["edit"])))
+            asked.append(message_part(_tools(session.language, number, ["edit"])))
             if acts := _answer_acts(session, turn):
-                answer.append(part(_tools(session.language, number, acts, turn.vote)))
+                answer.append(message_part(_tools(session.language, number, acts, turn.vote)))
         if turn.trace is not None:
-            answer.append(part(panel(turn.trace, session.language)))
+            answer.append(message_part(panel(turn.trace, session.language)))
         shown.append({"role": "user", "content": asked})
         if answer:
             shown.append({"role": "assistant", "content": answer})

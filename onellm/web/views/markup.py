@@ -1,4 +1,4 @@
-"""HTML from templates/, where every value is escaped once, and HTML as content of a message."""
+"""HTML from templates/, where every value is escaped once."""
 
 import re
 from functools import lru_cache
@@ -76,10 +76,3 @@ def generated_url(generated: dict) -> str:
     """Return the address of what an answer holds besides text, a content part; empty where the file is gone."""
     path = generated.get("path", "")
     return file_url(path) if Path(path).is_file() else ""
-
-
-def part(content: str) -> Any:
-    """Return HTML as content of a `gr.Chatbot` message, ready to be sent: a stream sends all messages at every step."""
-    from gradio.components.chatbot import ComponentMessage
-
-    return ComponentMessage(component="html", value=content, constructor_args={}, props={})

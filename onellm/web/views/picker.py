@@ -22,7 +22,8 @@ def table(engine: "Engine", language: str, can_switch: bool = True) -> str:
         language: of the texts.
         can_switch: False shows what is loaded alone.
     """
-    return render("picker", language=language, engine=engine, can_switch=can_switch, size=_size, need=_need, card=card, model_id=model_id)
+    functions = {"size": _size, "need": _need, "card": card, "model_id": model_id}
+    return render("picker", language=language, engine=engine, can_switch=can_switch, **functions)
 
 
 def progress_bar(engine: "Engine", language: str, cancel: bool = False) -> str:
