@@ -1,6 +1,7 @@
 """The second model, loaded beside the app's own to be compared with it; it goes when nobody wants it for a while."""
 
 import threading
+from pathlib import Path
 
 from onellm.errors import ModelError
 from onellm.serving.engine import Engine
@@ -37,7 +38,8 @@ class ComparisonModel:
         entry = next((entry for entry in self.engine.entries if entry.name == name and entry.installed), None)
         option = None if entry is None else entry.option(quantize)
         if option is None or option.why == "device":
-            raise ModelError(f"There is no choice '{name}' with --quantize {quantize}; take one of the list.")
+            model = Path(name).name
+            raise ModelError(f"There is no choice '{model}' with --quantize {quantize}; take one of the list.")
         if self._is_there(name, quantize):
             return 0, 0
         beside = self.engine.beside

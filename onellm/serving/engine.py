@@ -152,12 +152,13 @@ class Engine:
                 raise ModelError(f"{self.name} is just being loaded; wait for it, or cancel it, and choose again.")
             if self.ready and (name, quantize) == (self.origin, self.quantize):
                 return
-            entry = next((entry for entry in self.entries if entry.name == name), None)
+            entry, label = next((entry for entry in self.entries if entry.name == name), None), _label(name)
             option = None if entry is None else entry.option(quantize)
             if entry is None or option is None:
-                raise ModelError(f"There is no choice '{name}' with --quantize {quantize}; take one of the list.")
+                raise ModelError(f"There is no choice '{label}' with --quantize {quantize}; take one of the list.")
             if entry.why or not option.able:
-                raise ModelError(f"{name} cannot be loaded: {entry.reason or option.reason}.")
+                reason = self.for_visitors(entry.reason or option.reason)
+                raise ModelError(f"{label} cannot be loaded with --quantize {quantize}: {reason}.")
             self._begin(name, quantize)
 
     def cancel(self) -> None:
@@ -170,6 +171,15 @@ class Engine:
         other = Engine(name, self._load, lambda *_: [], quantize=quantize, **self._load_options)
         other.queue = self.queue
         return other
+
+    def for_visitors(self, text: str) -> str:
+        """Return a text in which models' folders are called by their names: where they lie is not for visitors."""
+        names = {str(entry.folder): _label(entry.name) for entry in self.entries if entry.folder}
+        for folder in self._folders:
+            names |= {str(path): _label(folder) for path in (folder, Path(folder), Path(folder).resolve())}
+        for path in sorted(names, key=len, reverse=True):
+            text = text.replace(path, names[path])
+        return text
 
     def close(self) -> None:
         """Give the model back for good; a running answer ends first."""
@@ -305,7 +315,7 @@ class Engine:
     def _as_user_error(self, error: Exception) -> str:
         """Say why the model could not be loaded."""
         if isinstance(error, OneLLMError):
-            return str(error)
+            return self.for_visitors(str(error))
         if oom.ran_out(error):
             return f"{self.name} needs more memory than there is; close other programs or start a smaller model."
         logger.error("could not load %s", self.name, exc_info=error)

@@ -1,11 +1,9 @@
 """The web app: Gradio set up and launched around an engine."""
 
 import contextlib
-import inspect
 import os
 import sys
 import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from onellm.errors import OneLLMError
@@ -31,12 +29,11 @@ class WebApp:
     def __init__(self, engine: "Engine", *, fixed_model: bool = False, root_path: str = ""):
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        from onellm.web import gradio_internals
         from onellm.web.security import uploads
 
         uploads.choose_folder()
-        with _without_stubs():
-            import gradio  # noqa: F401
-
+        gradio_internals.load_gradio()
         from onellm.web.layout import build
 
         self.engine, self.root_path = engine, root_path
@@ -92,7 +89,7 @@ class WebApp:
     def warm_up(self) -> None:
         """Show one example a modality to nobody: the readers' libraries take seconds to import."""
         from onellm.web.views import examples
-        from onellm.web.views.previews import look_at
+        from onellm.web.views.previews import preview_file
 
         self.engine.wait()
         if sys.platform == "linux":  # where a thread has a priority of its own: answers come first
@@ -100,7 +97,7 @@ class WebApp:
         files = {file.modality: file for example in examples.read() for file in example.files}
         for file in files.values():
             with contextlib.suppress(OneLLMError):
-                look_at(file.modality, file.path, file.options)
+                preview_file(file.modality, file.path, file.options)
 
 
 def plotly_route() -> Any:
@@ -115,23 +112,3 @@ def plotly_route() -> Any:
         return FileResponse(str(script), media_type="text/javascript", headers={"Cache-Control": f"max-age={WEEK_S}"})
 
     return Route(PLOTLY, plotly)
-
-
-@contextlib.contextmanager
-def _without_stubs() -> Iterator[None]:
-    """Keep Gradio from writing type stubs for editors while it is imported, which is half of its 2.7 s.
-
-    It skips a component whose source file cannot be named (gradio/component_meta.py).
-    """
-    real = inspect.getfile
-
-    def getfile(thing: Any) -> str:
-        if getattr(thing, "__module__", "").startswith("gradio."):
-            raise OSError("not wanted now")
-        return real(thing)
-
-    inspect.getfile = getfile
-    try:
-        yield
-    finally:
-        inspect.getfile = real

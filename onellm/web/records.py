@@ -209,8 +209,8 @@ def _record(session: Session) -> Record:
 def _attachment(page: "Page", file: FileRecord) -> Attachment:
     """Turn a file of a record into one the visitor may use; one that is gone keeps its name."""
     try:
-        picture = page.own(file.picture) if file.picture else None
-        return Attachment(file.kind, page.own(file.path), picture, file.frames, file.name, file.sound)
+        picture = page.check_path(file.picture) if file.picture else None
+        return Attachment(file.kind, page.check_path(file.path), picture, file.frames, file.name, file.sound)
     except OneLLMError:
         return Attachment(file.kind, "", name=file.name)
 
@@ -220,7 +220,7 @@ def _made(page: "Page", thing: GeneratedRecord) -> dict:
     part = {key: value for key, value in thing.model_dump().items() if value}
     if thing.path:
         try:
-            part["path"] = page.own(thing.path)
+            part["path"] = page.check_path(thing.path)
         except OneLLMError:
             del part["path"]
     return part

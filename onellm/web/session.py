@@ -1,4 +1,4 @@
-"""What one visitor's page remembers: the conversation, the files for the next question, and how they look."""
+"""What one visitor's page remembers: the conversation, the files for the next question, and their previews."""
 
 import secrets
 import time
@@ -12,7 +12,7 @@ from onellm.chat.sampling import Settings
 from onellm.chat.trace import Trace
 from onellm.errors import OneLLMError
 from onellm.serving.background import Reader
-from onellm.web.views.previews import FileView, look_at
+from onellm.web.views.previews import FileView, preview_file
 from onellm.web.views.texts import say
 
 
@@ -146,33 +146,31 @@ class Session:
         self.beside = ""
         self.editing: int | None = None
         self.comparison: Comparison | None = None
-        self._looks: dict[tuple, FileView] = {}
+        self._views: dict[tuple, FileView] = {}
         self._name()
 
     def _name(self) -> None:
         self.id, self.begun_s = secrets.token_hex(8), time.time()
 
-    def look(self, file: Attachment, inputs: dict | None) -> FileView:
+    def view(self, file: Attachment, inputs: dict | None) -> FileView:
         """Return a file's preview; a file is read once for it.
 
         Args:
             file: the file.
-            inputs: the model's settings by kind, which tell how much of the file it takes; None if none is loaded.
+            inputs: the model's settings by modality, which tell how much of the file it takes; None if none is loaded.
 
         Raises:
             FileError: the file cannot be used as that modality.
         """
-        settings = (
-            None if inputs is None else inputs.get(file.modality, {}) | ({"frames": file.frames} if file.frames else {})
-        )
+        settings = None
+        if inputs is not None:
+            settings = inputs.get(file.modality, {}) | ({"frames": file.frames} if file.frames else {})
         key = (file, self.language, repr(settings))
-        if key not in self._looks:
+        if key not in self._views:
             shown = {given for turn in self.turns for given in turn.files} | {item.file for item in self.pending}
-            kept = {known: look for known, look in self._looks.items() if known[0] in shown - {file}}
-            self._looks = kept | {
-                key: look_at(file.modality, file.path, file.options, settings, self.language, file.sound)
-            }
-        return self._looks[key]
+            self._views = {known: view for known, view in self._views.items() if known[0] in shown - {file}}
+            self._views[key] = preview_file(file.modality, file.path, file.options, settings, self.language, file.sound)
+        return self._views[key]
 
     @property
     def busy(self) -> bool:
@@ -217,7 +215,7 @@ class Session:
         self.stop()
         self.chat = self.reader = self.editing = None
         self.turns = []
-        self._looks.clear()
+        self._views.clear()
         self._name()
 
     def cut(self, count: int) -> None:

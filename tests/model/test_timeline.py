@@ -235,14 +235,16 @@ def test_a_broken_model_is_found_with_long_files_too(chat, rising):
 
 
 def test_the_preview_says_what_is_heard(rising, film):
-    from onellm.web.views.previews import look_at
+    from onellm.web.views.previews import preview_file
 
     settings = {"frames": 64, "windows": {"seconds": 0.64, "words": 4}}
     seen = MODALITIES["audio"].coverage(load("audio", rising), frames=64)
-    assert seen.used == "0.7" and "sees 0.7 of 2.4 seconds" in look_at("audio", str(rising), {}, {"frames": 64}).html
-    assert "sees all 2.4 seconds" in look_at("audio", str(rising), {}, settings).html
-    plain = look_at("video", str(film), {}, {"frames": 2})
-    joint = look_at("video", str(film), {}, {"frames": 2}, sound=True)
+    assert (
+        seen.used == "0.7" and "sees 0.7 of 2.4 seconds" in preview_file("audio", str(rising), {}, {"frames": 64}).html
+    )
+    assert "sees all 2.4 seconds" in preview_file("audio", str(rising), {}, settings).html
+    plain = preview_file("video", str(film), {}, {"frames": 2})
+    joint = preview_file("video", str(film), {}, {"frames": 2}, sound=True)
     assert "sees 2 of 30 frames" in plain.html and "sees 6 of 30 frames" in joint.html
     assert plain.sound and joint.sound and "have it heard" in plain.html and "have it heard" not in joint.html
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
 from onellm.errors import OneLLMError
 from onellm.utils.limits import PREFIX, Limits
@@ -72,7 +73,7 @@ def test_an_import_never_ends_a_process():
 def test_the_page_shows_every_limit(language):
     table = limits.table(language)
     for name, number in asdict(Limits()).items():
-        assert f"{say(language, f'limit.{name}')}</th><td>{limits.value(name, number)}</td>" in table
+        assert f"{escape(say(language, f'limit.{name}'))}</th><td>{limits.value(name, number)}</td>" in table
 
 
 def test_the_documents_list_every_limit():

@@ -12,7 +12,7 @@ from onellm.chat.outputs.media import GeneratedMedia, Media, name_for, write
 from onellm.web import records
 from onellm.web.security import uploads
 from onellm.web.session import Session, Turn
-from onellm.web.views import previews
+from onellm.web.views.markup import render
 from onellm.web.views.page import Page
 
 TOKENS = [72, 73, 74]
@@ -65,7 +65,7 @@ def test_the_answer_s_bubble_shows_them(page, session):
 
 @pytest.mark.parametrize(("language", "words"), [("en", "no longer there"), ("zh", "已不在")])
 def test_one_that_is_gone_says_so(page, session, language, words):
-    assert words in previews.made({"type": "image", "path": "/nowhere.png"}, language)
+    assert words in render("generated", language=language, part={"type": "image", "path": "/nowhere.png"})
 
 
 def test_the_model_reads_them_again(session):

@@ -12,10 +12,11 @@ import pytest
 
 from onellm.errors import FileError
 from onellm.utils.limits import LIMITS
+from onellm.web.gradio_internals import message_part
 from onellm.web.security.uploads import sweep
-from onellm.web.views import previews, theme
-from onellm.web.views.markup import part
-from onellm.web.views.previews import look_at
+from onellm.web.views import theme
+from onellm.web.views.conversation import text
+from onellm.web.views.previews import preview_file
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTEFACTS = ROOT / "test-artefacts"
@@ -71,7 +72,7 @@ def long_sound(folder):
 
 
 def look(modality, inputs=True, language="en"):
-    return look_at(
+    return preview_file(
         modality, str(ROOT / "examples" / FILES[modality]), {}, INPUTS[modality] if inputs else None, language
     )
 
@@ -105,7 +106,7 @@ def test_video_shows_the_frames_that_are_seen():
 def test_sound_has_a_player_and_a_plot_where_what_is_not_heard_is_grey(tmp_path):
     made = look("audio")
     assert "<audio" in made.html and len(stored(made.html, ".json")) == 1 and "greyed" not in made.html
-    made = look_at("audio", str(long_sound(tmp_path)), {}, INPUTS["audio"])
+    made = preview_file("audio", str(long_sound(tmp_path)), {}, INPUTS["audio"])
     (figure,) = (json.loads(file.read_text()) for file in stored(made.html, ".json"))
     greyed_s = sum(shape["x1"] - shape["x0"] for shape in figure["layout"]["shapes"])
     used_s = float(re.search(r"sees ([\d.]+) of 30.0 seconds. What it leaves out is greyed", made.html)[1])
@@ -115,21 +116,21 @@ def test_sound_has_a_player_and_a_plot_where_what_is_not_heard_is_grey(tmp_path)
 def test_names_and_notes_are_no_markup(tmp_path):
     path = tmp_path / "<img src=x onerror=alert(1)>&'\".xyz"
     path.write_text("0 0 0\n1 1 1\n")
-    made = look_at("point", str(path), {}, INPUTS["point"])
+    made = preview_file("point", str(path), {}, INPUTS["point"])
     assert "<img" not in made.html and "onerror=alert" in made.html and "&lt;img" in made.html
     with pytest.raises(FileError):
-        look_at("image", str(path), {})
+        preview_file("image", str(path), {})
 
 
 def test_a_file_this_model_cannot_take_is_shown_and_told(tmp_path):
-    made = look_at("fmri", str(brain(tmp_path)), {}, INPUTS["fmri"])
+    made = preview_file("fmri", str(brain(tmp_path)), {}, INPUTS["fmri"])
     assert "the grid this model was trained on" in made.error and 'role="alert"' in made.html
     assert stored(made.html, ".json") and '<input type="range" min="0" max="23"' in made.html
 
 
 def test_a_picture_beside_a_map(tmp_path):
     picture = str(ROOT / "examples/image/cat.jpg")
-    made = look_at("depth", str(ROOT / "examples" / FILES["depth"]), {"picture": picture}, INPUTS["depth"])
+    made = preview_file("depth", str(ROOT / "examples" / FILES["depth"]), {"picture": picture}, INPUTS["depth"])
     assert "The picture beside the map" in made.html and len(stored(made.html, ".webp")) == 1
 
 
@@ -154,13 +155,13 @@ def page_url(uploads, tmp_path_factory):
 
     looks = [look(modality).html for modality in FILES]
     folder = tmp_path_factory.mktemp("more")
-    looks.append(look_at("fmri", str(brain(folder)), {}, INPUTS["fmri"]).html)
-    looks.append(look_at("audio", str(long_sound(folder)), {}, INPUTS["audio"]).html)
+    looks.append(preview_file("fmri", str(brain(folder)), {}, INPUTS["fmri"]).html)
+    looks.append(preview_file("audio", str(long_sound(folder)), {}, INPUTS["audio"]).html)
 
     def shown(answer):
-        content = [part(f'<div class="sent-file">{html}</div>') for html in looks]
-        asked = {"role": "user", "content": [*content, previews.words("What is this?")]}
-        return [asked, {"role": "assistant", "content": [previews.words(answer)]}]
+        content = [message_part(f'<div class="sent-file">{html}</div>') for html in looks]
+        asked = {"role": "user", "content": [*content, text("What is this?")]}
+        return [asked, {"role": "assistant", "content": [text(answer)]}]
 
     def stream():
         for step in range(30):

@@ -23,7 +23,7 @@ def here(monkeypatch, tmp_path):
 @pytest.fixture
 def page():
     page = Page(SimpleNamespace(inputs={"video": {"frames": 2}}), [], can_switch=True)
-    page.own = lambda path: path
+    page.check_path = lambda path: path
     page.parts["attached"] = "attached"
     return page
 

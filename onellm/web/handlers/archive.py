@@ -12,8 +12,8 @@ from onellm.errors import OneLLMError
 from onellm.utils.paths import cache_folder
 from onellm.web import records
 from onellm.web.session import Session
+from onellm.web.views.markup import file_url
 from onellm.web.views.page import Page, as_user_error
-from onellm.web.views.previews import file_url
 from onellm.web.views.texts import say
 
 _writing = threading.Lock()
@@ -39,7 +39,7 @@ class Archive:
     @as_user_error
     def read(self, session: Session, path: str | None) -> dict:
         """Open a conversation that was exported."""
-        return self.restore(session, records.read(self.page.own(path or "")))
+        return self.restore(session, records.read(self.page.check_path(path or "")))
 
     def restore(self, session: Session, text: str) -> dict:
         """Show a conversation in the present one's place; the browser keeps both."""

@@ -132,7 +132,7 @@ class Asking:
         if sum(os.path.getsize(file.path) for file in files if os.path.exists(file.path)) > LIMITS.turn_bytes:
             raise OneLLMError(say(language, "error.large", limit=megabytes(LIMITS.turn_bytes)))
         for file in files:
-            session.look(file, self.page.engine.inputs)
+            session.view(file, self.page.engine.inputs)
 
     def place(self, session: Session, turn: Turn) -> None:
         """Put a question at the end of the conversation."""

@@ -58,6 +58,7 @@ class Comparing:
         if not engine.ready:
             raise OneLLMError(say(language, "wait.loading", name=engine.name))
         quantize, _, name = str(event.other).partition(" ")
+        name = self.page.model_name(name)
         if (name, quantize) == (engine.origin, engine.quantize):
             raise OneLLMError(say(language, "compare.same"))
         turn = self.asking.taken(session, text, 0, *settings)

@@ -40,7 +40,7 @@ class Composer:
         """
         for path in [paths] if isinstance(paths, str) else paths or []:
             self.room(session)
-            session.pending.append(self.pending(session, self.page.own(path), modality))
+            session.pending.append(self.pending(session, self.page.check_path(path), modality))
         return self.page.form(session) | ({} if recorder is None else {recorder: None})
 
     def room(self, session: Session) -> None:
@@ -68,7 +68,7 @@ class Composer:
     def looked_at(self, session: Session, item: Pending) -> Pending:
         """Read a file for its preview, and note why it cannot be used if so."""
         try:
-            item.readable, item.error = True, session.look(item.file, self.page.engine.inputs).error
+            item.readable, item.error = True, session.view(item.file, self.page.engine.inputs).error
         except OneLLMError as error:
             item.readable, item.error = False, str(error)
         except Exception:
@@ -120,8 +120,8 @@ class Composer:
         """Put a picture beside the map it was chosen for."""
         item = self.find(session, session.beside)
         if path and item.file.modality in WITH_PICTURE:
-            with_picture = Attachment(item.file.modality, item.file.path, self.page.own(path))
-            session.look(with_picture, self.page.engine.inputs)  # a picture that does not fit is told, the map stays
+            with_picture = Attachment(item.file.modality, item.file.path, self.page.check_path(path))
+            session.view(with_picture, self.page.engine.inputs)  # a picture that does not fit is told, the map stays
             item.file = with_picture
         return self.page.form(session)
 

@@ -74,7 +74,7 @@ class Options:
     def switch(self, session: Session, event: gr.EventData) -> None:
         """Load another model in the present one's place."""
         self.changeable(session)
-        self.page.engine.switch(str(event.model), str(event.quantize))
+        self.page.engine.switch(self.page.model_name(str(event.model)), str(event.quantize))
 
     @as_user_error
     def cancel(self, session: Session, event: gr.EventData) -> None:

@@ -60,9 +60,7 @@ def choose_folder() -> None:
 
 def folder() -> Path:
     """Return the upload folder with every link resolved."""
-    from gradio.utils import get_upload_folder
-
-    return Path(get_upload_folder()).resolve()
+    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio").resolve()
 
 
 def check(path: str) -> str:

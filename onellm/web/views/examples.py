@@ -1,6 +1,5 @@
 """The examples on the page, from examples/examples.json."""
 
-import html
 import json
 import logging
 from collections import Counter
@@ -9,8 +8,7 @@ from pathlib import Path
 
 from onellm.modalities import MODALITIES
 from onellm.web.session import Attachment
-from onellm.web.views import icons
-from onellm.web.views.texts import say
+from onellm.web.views.markup import render
 
 FOLDER = Path(__file__).resolve().parents[3] / "examples"
 
@@ -48,27 +46,14 @@ def read(folder: Path = FOLDER) -> list[Example]:
 
 def cards(examples: list[Example], language: str) -> str:
     """Return the examples as HTML: a button each, one of every modality first."""
-    seen: Counter = Counter()
-    ranked = []
-    for index, example in enumerate(examples):
+    before: Counter = Counter()
+    ranks = []
+    for example in examples:
         modalities = tuple(file.modality for file in example.files)
-        ranked.append((seen[modalities], index))
-        seen[modalities] += 1
-    return (
-        f'<div class="examples">{"".join(_card(index, examples[index], language) for _, index in sorted(ranked))}</div>'
-    )
-
-
-def _card(index: int, example: Example, language: str) -> str:
-    pictures = "".join(icons.svg(file.modality) for file in example.files)
-    modalities = " + ".join(say(language, f"kind.{file.modality}") for file in example.files)
-    names = ", ".join(Path(file.path).name for file in example.files)
-    return (
-        f'<button type="button" class="example" data-example="{index}" title="{html.escape(names)}">'
-        f'<span class="example-icons">{pictures}</span><span class="example-words">'
-        f'<span class="example-kind">{html.escape(modalities)}</span>'
-        f'<span class="example-question">{html.escape(example.question)}</span></span></button>'
-    )
+        ranks.append(before[modalities])
+        before[modalities] += 1
+    ranked = sorted(enumerate(examples), key=lambda numbered: ranks[numbered[0]])
+    return render("examples", language=language, examples=ranked)
 
 
 def _attachment(modality: str, given: str | dict, folder: Path) -> Attachment | None:
@@ -77,8 +62,8 @@ def _attachment(modality: str, given: str | dict, folder: Path) -> Attachment | 
     found = {}
     for key in ("path", "picture"):
         if key in options:
-            places = [place / options[key] for place in (folder, folder.parent)]
-            found[key] = next((str(place) for place in places if place.is_file()), None)
+            paths = [parent / options[key] for parent in (folder, folder.parent)]
+            found[key] = next((str(path) for path in paths if path.is_file()), None)
     if modality not in MODALITIES or None in found.values():
         return None
     return Attachment(modality, **found)

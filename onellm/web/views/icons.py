@@ -1,9 +1,10 @@
 """One line drawing a modality: emoji look different everywhere, and are missing on many machines."""
 
-import html
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
+
+from markupsafe import Markup
 
 from onellm.modalities import MODALITIES
 
@@ -11,12 +12,11 @@ FOLDER = Path(__file__).parent.parent / "icons"
 
 
 @lru_cache
-def svg(modality: str) -> str:
-    """Return a modality's icon as HTML; a modality without a drawing shows its emoji."""
-    path = FOLDER / f"{modality}.svg"
-    if path.exists():
-        return f'<span class="icon" aria-hidden="true">{path.read_text(encoding="utf-8").strip()}</span>'
-    return f'<span class="icon" aria-hidden="true">{html.escape(MODALITIES[modality].icon)}</span>'
+def svg(name: str) -> Markup:
+    """Return the drawing of a name as HTML; a modality without one shows its emoji."""
+    path = FOLDER / f"{name}.svg"
+    drawing = Markup(path.read_text(encoding="utf-8").strip()) if path.exists() else MODALITIES[name].icon
+    return Markup('<span class="icon" aria-hidden="true">{}</span>').format(drawing)
 
 
 def css() -> str:

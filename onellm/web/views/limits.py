@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from onellm.modalities.base import megabytes
 from onellm.utils.limits import LIMITS
-from onellm.web.views.texts import say
+from onellm.web.views.markup import render
 
 
 def table(language: str) -> str:
@@ -13,11 +13,8 @@ def table(language: str) -> str:
     Args:
         language: of the texts.
     """
-    rows = "".join(
-        f'<tr><th scope="row">{say(language, f"limit.{name}")}</th><td>{value(name, number)}</td></tr>'
-        for name, number in asdict(LIMITS).items()
-    )
-    return f'<p class="hint">{say(language, "limits.say")}</p><table class="limits"><tbody>{rows}</tbody></table>'
+    values = {name: value(name, number) for name, number in asdict(LIMITS).items()}
+    return render("limits", language=language, values=values)
 
 
 def value(name: str, number: float) -> str:

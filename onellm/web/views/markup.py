@@ -1,43 +1,78 @@
-"""HTML of our own: buttons that page.js passes on as events, and HTML as content of a message."""
+"""HTML from templates/, where every value is escaped once."""
 
-import html
+import re
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from jinja2.ext import Extension
+from markupsafe import Markup
 
 from onellm.web.views import icons
+from onellm.web.views.texts import say
+
+FOLDER = Path(__file__).parent / "templates"
 
 
-def escaped(text: str) -> str:
-    """Return text in which nothing is markup."""
-    return html.escape(text, quote=False)
+class _OneLine(Extension):
+    """Drops line breaks and indentation of templates: a stream sends all messages at every step."""
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        return re.sub(r"\n\s*", "", source)
 
 
-def button(
-    act: str, label: str, icon: str = "", *, name: str = "", pressed: bool | None = None, lang: str = "", **data: object
-) -> str:
-    """Return a button.
+@jinja2.pass_context
+def _say(context: jinja2.runtime.Context, key: str, **values: object) -> str:
+    """Return a text in the language that `render` was given."""
+    return say(context["language"], key, **values)
+
+
+@lru_cache
+def _environment() -> jinja2.Environment:
+    """Return the templates, each of which is compiled when it is first used."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        auto_reload=False,
+        undefined=jinja2.StrictUndefined,
+        extensions=[_OneLine],
+    )
+    environment.globals |= {"say": _say, "svg": icons.svg, "generated_url": generated_url}
+    environment.filters |= {
+        "filename": lambda path: Path(path).name,
+        "gigabytes": lambda count: f"{count / 1e9:.1f}",
+        "percent": lambda share: f"{share:.0%}",
+        "seconds": seconds,
+    }
+    return environment
+
+
+def render(template: str, **values: Any) -> Markup:
+    """Return HTML.
 
     Args:
-        act: the event its click triggers.
-        label: what it says; of a button with an icon, what it is called.
-        icon: a file of icons/ it shows instead of the label.
-        name: what it is called where the label alone says too little.
-        pressed: whether it is in force; None for a button that only does something.
-        lang: the label's language, where it is not the page's.
-        **data: sent with the event.
+        template: a file of templates/, without its suffix.
+        **values: the template's variables; `language` is that of its texts.
 
-    Returns:
-        The button as HTML.
+    Raises:
+        jinja2.UndefinedError: the template needs a value that is not given.
     """
-    called = name or (label if icon else "")
-    attributes = {"class": "act" if icon else "act text", "data-act": act, "lang": lang, "aria-label": called}
-    attributes |= {"title": called if icon else "", "aria-pressed": "" if pressed is None else str(pressed).lower()}
-    attributes |= {f"data-{key}": value for key, value in data.items()}
-    written = "".join(f' {key}="{html.escape(str(value))}"' for key, value in attributes.items() if value != "")
-    return f'<button type="button"{written}>{icons.svg(icon) if icon else escaped(label)}</button>'
+    return Markup(_environment().get_template(f"{template}.html").render(values))
 
 
-def part(content: str) -> Any:
-    """Return HTML as content of a `gr.Chatbot` message, ready to be sent: a stream sends all messages at every step."""
-    from gradio.components.chatbot import ComponentMessage
+def seconds(value_s: float) -> str:
+    """Return seconds with two digits after the point below 10."""
+    return f"{value_s:.2f}" if value_s < 10 else f"{value_s:.0f}"
 
-    return ComponentMessage(component="html", value=content, constructor_args={}, props={})
+
+def file_url(path: str | Path) -> str:
+    """Return a served file's address, relative to the page so that it holds behind any proxy."""
+    return f"gradio_api/file={quote(str(path))}"
+
+
+def generated_url(generated: dict) -> str:
+    """Return the address of what an answer holds besides text, a content part; empty where the file is gone."""
+    path = generated.get("path", "")
+    return file_url(path) if Path(path).is_file() else ""

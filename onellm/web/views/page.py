@@ -1,4 +1,4 @@
-"""What all handlers share: the page's parts, and the updates that show a session on it."""
+"""What all handlers share: the page's components, and the updates that show a session on it."""
 
 import functools
 import html
@@ -8,16 +8,13 @@ from typing import Any
 
 import gradio as gr
 
-from onellm.errors import FileError, OneLLMError
-from onellm.modalities import WITH_PICTURE
+from onellm.errors import OneLLMError
 from onellm.serving.engine import Engine
 from onellm.web import records
 from onellm.web.security import uploads
-from onellm.web.session import Attachment, Pending, Session, Turn
-from onellm.web.views import comparison, inside, picker
+from onellm.web.session import Session
+from onellm.web.views import attachments, comparison, conversation, picker, status
 from onellm.web.views.examples import Example
-from onellm.web.views.markup import button, escaped, part
-from onellm.web.views.previews import made, note, refusal, words
 from onellm.web.views.texts import say
 
 logger = logging.getLogger(__name__)
@@ -49,7 +46,7 @@ class Page:
 
     Attributes:
         parts: the page's components by name; filled in by the layout.
-        translated: components that hold words, each with a function language -> properties; filled in by the layout.
+        translated: components that hold texts, each with a function language -> properties; filled in by the layout.
     """
 
     def __init__(self, engine: Engine, examples: list[Example], can_switch: bool):
@@ -57,7 +54,7 @@ class Page:
         self.parts: dict[str, Any] = {}
         self.translated: list[tuple[Any, Callable[[str], dict]]] = []
 
-    def own(self, path: str) -> str:
+    def check_path(self, path: str) -> str:
         """Check that a path is an upload or one of the examples' files.
 
         Raises:
@@ -66,6 +63,11 @@ class Page:
         if any(path in (file.path, file.picture) for example in self.examples for file in example.files):
             return path
         return uploads.check(path)
+
+    def model_name(self, model_id: str) -> str:
+        """Return the model of the list that a request chose; an id of none of them stays as it is."""
+        names = {picker.model_id(entry.name): entry.name for entry in self.engine.entries}
+        return names.get(model_id, model_id)
 
     # Updates.
 
@@ -81,9 +83,13 @@ class Page:
             parts["stop"]: gr.Button(visible=busy),
         }
 
+    def messages(self, session: Session) -> list[dict]:
+        """Return the conversation as `gr.Chatbot` takes it."""
+        return conversation.messages(session, self.engine.inputs)
+
     def form(self, session: Session, text: str | None = None) -> dict:
         """Return updates that show the files for the next question and, unless it is None, put a text into the box."""
-        updates = {self.parts["attached"]: self.chips(session)}
+        updates = {self.parts["attached"]: attachments.chips(session, self.engine.inputs)}
         return updates if text is None else updates | {self.parts["message"]: text}
 
     def kept(self, session: Session) -> dict:
@@ -103,17 +109,8 @@ class Page:
 
     def model(self, session: Session) -> tuple[str, str, str]:
         """Return the model's state, how far loading is, and the choice of models."""
-        return self.status(session), self.loading(session), self.models(session)
-
-    def status(self, session: Session) -> str:
-        """Return the model's state as HTML."""
-        engine, language = self.engine, session.language
-        if engine.ready:
-            said = picker.card(engine.origin, language) or escaped(engine.description)
-            return _status("ready", engine.name, refusal(engine.error) * bool(engine.error) + said)
-        if engine.error and not engine.loading:
-            return _status("failed", engine.name, escaped(engine.error))
-        return _status("loading", engine.name, picker.progress_bar(engine, language))
+        badge = status.badge(self.engine, session.language)
+        return badge, self.loading(session), self.models(session)
 
     def loading(self, session: Session) -> str:
         """Return how far loading is as HTML, above the choice of models."""
@@ -135,95 +132,3 @@ class Page:
         """Return the update of two models' answers; `loading` is the second one's engine while it is loaded."""
         shown = comparison.table(session.comparison, session.language, loading) if session.comparison else ""
         return {self.parts["compared"]: shown}
-
-    # The conversation.
-
-    def messages(self, session: Session) -> list[dict]:
-        """Return the conversation as `gr.Chatbot` takes it; typed text stays text."""
-        shown = []
-        for number, turn in enumerate(session.turns):
-            asked: list[Any] = [part(f'<div class="sent-file">{self.look(session, f)}</div>') for f in turn.files]
-            asked.append(words(turn.question))
-            answer: list[Any] = [words(turn.answer)] if turn.answer else []
-            answer += [part(made(thing, session.language)) for thing in turn.generated]
-            if turn.note:
-                answer.append(note(turn.note, turn.failed))
-            if not session.busy:
-                asked.append(part(_tools(session.language, number, ["edit"])))
-                answer.append(part(self._answer_tools(session, number, turn)))
-            if turn.trace is not None:
-                answer.append(part(inside.panel(turn.trace, session.language)))
-            shown.append({"role": "user", "content": asked})
-            if answer:
-                shown.append({"role": "assistant", "content": answer})
-        return shown
-
-    def _answer_tools(self, session: Session, number: int, turn: Turn) -> str:
-        """Return what can be done with an answer; only the last one can be taken back."""
-        acts = ["copy"] if turn.answer else []
-        if turn is session.turns[-1] and not turn.failed:
-            acts += ["retry", "undo"]
-        return _tools(session.language, number, acts + (["up", "down"] if turn.answer else []), turn.vote)
-
-    def look(self, session: Session, file: Attachment) -> str:
-        """Return a file as HTML; one that cannot be read, or is gone, in words."""
-        try:
-            if not file.path:
-                raise FileError(say(session.language, "file.gone", name=file.title))
-            return session.look(file, self.engine.inputs).html
-        except OneLLMError as error:
-            return refusal(str(error))
-
-    # The files for the next question.
-
-    def chips(self, session: Session) -> str:
-        """Return the files in the form as HTML."""
-        language, head = session.language, ""
-        if session.editing is not None:
-            again = say(language, "edit.banner", number=session.editing + 1)
-            cancel = button("cancel_edit", say(language, "edit.cancel"))
-            head = f'<div class="editing" role="status">{escaped(again)} {cancel}</div>'
-        rows = "".join(self._chip(session, item) for item in session.pending)
-        label = html.escape(say(language, "files.pending"))
-        return head + (f'<ul class="chips" aria-label="{label}">{rows}</ul>' if rows else "")
-
-    def _chip(self, session: Session, item: Pending) -> str:
-        """Return one file in the form as HTML."""
-        language, modality = session.language, item.file.modality
-        content = button("remove", say(language, "files.remove", name=item.file.title), "close", id=item.id)
-        if len(item.modalities) > 1:
-            question = escaped(say(language, "files.which"))
-            choices = "".join(
-                button("choose", say(language, f"kind.{other}"), pressed=other == modality, id=item.id, kind=other)
-                for other in item.modalities
-            )
-            content += (
-                f'<div class="choices" role="group" aria-label="{question}"><span>{question}</span>{choices}</div>'
-            )
-        if modality == "video" and item.readable and session.look(item.file, self.engine.inputs).sound:
-            heard = button("sound", say(language, "files.sound"), pressed=item.file.sound, id=item.id)
-            content += f'<div class="choices">{heard}</div>'
-        content += self.look(session, item.file) if item.readable else f"<b>{escaped(item.file.title)}</b>"
-        content += refusal(item.error) if item.error and not item.readable else ""
-        if modality in WITH_PICTURE and item.readable:
-            beside = "files.beside_change" if item.file.picture else "files.beside"
-            content += button("beside", say(language, beside), id=item.id)
-        return f'<li class="chip" data-id="{item.id}">{content}</li>'
-
-
-def _status(state: str, name: str, content: str) -> str:
-    return (
-        f'<div class="status {state}" role="status"><span class="badge"><span class="dot"></span>'
-        f"{escaped(name)}</span><span>{content}</span></div>"
-    )
-
-
-def _tools(language: str, number: int, acts: list[str], vote: str = "") -> str:
-    """Return buttons that do something with a turn."""
-    buttons = [
-        button("vote", say(language, f"turn.{act}"), act, pressed=act == vote, turn=number, vote=act)
-        if act in ("up", "down")
-        else button(act, say(language, f"turn.{act}"), act, turn=number)
-        for act in acts
-    ]
-    return f'<div class="tools">{"".join(buttons)}</div>' if buttons else ""

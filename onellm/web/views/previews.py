@@ -4,25 +4,22 @@ What is heavy (pictures, the data of plots) lies in files the page fetches once:
 step. `js/viewer.js` draws the plots.
 """
 
-import html
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from onellm.errors import FileError
-from onellm.modalities import MODALITIES, Coverage, Preview, Sample
+from onellm.modalities import MODALITIES, Coverage, Sample
 from onellm.modalities import load as load_file
 from onellm.modalities.base import megabytes
 from onellm.modalities.video import SILENT
 from onellm.model.timeline import TIMED, seconds_of, spans, windows
 from onellm.web.security import uploads
-from onellm.web.views import icons
-from onellm.web.views.markup import escaped, part
-from onellm.web.views.texts import say
+from onellm.web.views.markup import file_url, render
 
 if TYPE_CHECKING:
+    import numpy as np
     import PIL.Image
 
 SIDE = 640  # pixels of a preview picture's longer side
@@ -36,7 +33,7 @@ AXES = (  # what a normal along each axis looks like
 
 @dataclass(frozen=True)
 class FileView:
-    """How a file looks.
+    """A file as the page shows it.
 
     Attributes:
         html: its name, what is in it, and how much of it the model takes.
@@ -51,7 +48,7 @@ class FileView:
     sound: bool = False
 
 
-def look_at(
+def preview_file(
     modality: str, path: str, options: dict, inputs: dict | None = None, language: str = "en", sound: bool = False
 ) -> FileView:
     """Read a file and make its preview.
@@ -62,11 +59,11 @@ def look_at(
         options: the modality's load options.
         inputs: settings of the modality's `to_tensor`, which tell how much of the file the model takes, and `windows`
             of long files; None if no model is loaded.
-        language: of the words around it.
+        language: of the texts around it.
         sound: a video's sound track is heard too.
 
     Returns:
-        What to show.
+        The preview, and what is said of the file.
 
     Raises:
         FileError: the file cannot be used as that modality.
@@ -76,19 +73,40 @@ def look_at(
     settings = {key: value for key, value in (inputs or {}).items() if key != "windows"}
     cut = _cut(sample, inputs or {}, sound)
     preview = reader.preview(sample, **{} if cut else settings)
-    seen, error = None, ""
+    coverage, error = None, ""
     if inputs is not None:
         try:
-            seen = _seen_cut(sample, cut, settings) if cut else reader.coverage(sample, **settings)
+            coverage = _cut_coverage(sample, cut, settings) if cut else reader.coverage(sample, **settings)
         except FileError as refused:
             error = str(refused)
-    body = _player(modality, path, sample.name, language) + _show(sample, preview, language)
-    below = _seen(seen, preview.veiled, language) + (refusal(error) if error else "")
-    lines = [line for line in sample.notes if not (sound and line == SILENT)]
-    notes = "".join(f"<li>{html.escape(_sentence(line))}</li>" for line in lines)
-    notes = f'<ul class="hints">{notes}</ul>' if notes else ""
-    content = f"{_head(modality, path, sample)}{body}{below}{notes}"
-    return FileView(f'<div class="look look-{modality}">{content}</div>', sample.summary, error, sample.sound)
+    pictures: dict[str, Any] = {"image": None, "ball": None, "plot": None, "frames": None}
+    if preview.kind == "plot":
+        pictures["plot"] = _plot(preview.content)
+    elif preview.kind == "gallery":
+        times = preview.labels or map(str, range(1, len(preview.content) + 1))
+        frames = [_picture(frame, FRAME_SIDE) for frame in preview.content]
+        pictures["frames"] = list(zip(frames, times, strict=True))
+    else:
+        pictures |= {
+            "image": _picture(preview.content, SIDE),
+            "ball": preview.legend and _picture(preview.legend, SIDE),
+        }
+    content = render(
+        "preview",
+        language=language,
+        modality=modality,
+        sample=sample,
+        size=megabytes(Path(path).stat().st_size),
+        url=file_url(path),
+        **pictures,
+        axes=AXES,
+        beside=None if sample.picture is None else _picture(sample.picture, FRAME_SIDE),
+        coverage=coverage,
+        veiled=preview.veiled,
+        refusal=error,
+        notes=[_sentence(line) for line in sample.notes if not (sound and line == SILENT)],
+    )
+    return FileView(content, sample.summary, error, sample.sound)
 
 
 def _cut(sample: Sample, inputs: dict, sound: bool) -> list[dict]:
@@ -101,7 +119,7 @@ def _cut(sample: Sample, inputs: dict, sound: bool) -> list[dict]:
     return windows(part, inputs)
 
 
-def _seen_cut(sample: Sample, cut: list[dict], settings: dict) -> Coverage:
+def _cut_coverage(sample: Sample, cut: list[dict], settings: dict) -> Coverage:
     """Say how much of a file the model takes that is cut: every part as if it were a file."""
     share = max(window["stop_s"] for window in cut) / sample.seconds
     if sample.modality == "video":
@@ -116,140 +134,29 @@ def _seen_cut(sample: Sample, cut: list[dict], settings: dict) -> Coverage:
     return Coverage.seconds(used_s, sample.seconds)
 
 
-def words(text: str) -> dict:
-    """Return text as message content in which nothing is markup."""
-    return {"type": "text", "text": escaped(text)}
+def _plot(figure: Any) -> dict:
+    """Store a plotly figure, which `viewer.js` draws; its slider is the browser's own, for keyboards and readers."""
+    sliders, turns = figure.layout.sliders, bool(figure.layout.scene.to_plotly_json())
+    return {
+        "url": file_url(_store(figure.to_json().encode(), "figure.json")),
+        "height": f"min({figure.layout.height}px, 80vw)" if turns else f"{figure.layout.height}px",
+        "turns": turns,
+        "steps": len(sliders[0].steps) if sliders else 0,
+        "active": sliders[0].active if sliders else 0,
+    }
 
 
-def note(text: str, failed: bool) -> Any:
-    """Return the app's own words as message content."""
-    modality = "error" if failed else "wait"
-    role = "alert" if failed else "status"
-    return part(f'<div class="note {modality}" role="{role}">{html.escape(text)}</div>')
+def _picture(picture: "PIL.Image.Image | np.ndarray", side: int) -> dict:
+    """Store a picture whose longer side is at most `side` pixels."""
+    from PIL import Image
 
-
-def refusal(text: str) -> str:
-    """Return the words for a file that cannot be used as HTML."""
-    return f'<div class="note error" role="alert">{html.escape(text)}</div>'
-
-
-def made(thing: dict, language: str) -> str:
-    """Return what an answer made, a content part of it, as HTML: a picture, what plays a video or sound, or why not."""
-    modality, path, prompt = thing["type"], thing.get("path", ""), thing.get("prompt", "")
-    if thing.get("error") or not Path(path).is_file():
-        why = thing.get("error") or say(language, "made.gone")
-        return f'<div class="note" role="status">{escaped(why)}</div>'
-    name = prompt or say(language, f"made.{modality}")
-    if modality == "image":
-        shown = f'<img class="player" alt="{html.escape(name)}" src="{html.escape(file_url(path))}">'
-    else:
-        shown = _player(modality, path, name, language)
-    caption = f"<figcaption>{escaped(prompt)}</figcaption>" if prompt else ""
-    return f'<figure class="made made-{modality}">{shown}{caption}</figure>'
-
-
-def file_url(path: str | Path) -> str:
-    """Return a served file's address, relative to the page so that it holds behind any proxy."""
-    return f"gradio_api/file={quote(str(path))}"
-
-
-def _head(modality: str, path: str, sample: Sample) -> str:
-    """Return icon, name, size and summary."""
-    summary = f"{megabytes(Path(path).stat().st_size)} · {sample.summary}"
-    name = f'<b class="file-name">{html.escape(sample.name)}</b>'
-    words = f'<span>{name} <span class="summary">{html.escape(summary)}</span></span>'
-    return f'<div class="file-head">{icons.svg(modality)}{words}</div>'
-
-
-def _player(modality: str, path: str, name: str, language: str) -> str:
-    """Return what plays a sound or a video; empty for other modalities."""
-    if modality not in ("audio", "video"):
-        return ""
-    url = html.escape(file_url(path))
-    label = html.escape(say(language, "preview.play", name=name))
-    if path.lower().endswith(".gif"):
-        return f'<img class="player" alt="{html.escape(name)}" src="{url}">'
-    failed = html.escape(say(language, "preview.no_player"))
-    says = f'aria-label="{label}" data-failed="{failed}"'
-    return f'<{modality} class="player" controls preload="metadata" src="{url}" {says}></{modality}>'
-
-
-def _show(sample: Sample, preview: Preview, language: str) -> str:
-    """Return a preview's pictures or plot."""
-    alt = f"{sample.name}: {sample.summary}"
-    if preview.kind == "plot":
-        shown = _plot(preview.content, alt, language)
-    elif preview.kind == "gallery":
-        shown = _frames(preview, sample.name, language)
-    else:
-        shown = f'<div class="pictures">{_img(preview.content, SIDE, alt)}{_legend(preview.legend, language)}</div>'
-    if sample.picture is not None:
-        from PIL import Image
-
-        label = say(language, "preview.beside")
-        picture = _img(Image.fromarray(sample.picture), FRAME_SIDE, label)
-        shown += f'<figure class="beside">{picture}<figcaption>{html.escape(label)}</figcaption></figure>'
-    return shown
-
-
-def _frames(preview: Preview, name: str, language: str) -> str:
-    """Return a video's frames in a row, each with its time."""
-    items = []
-    for number, picture in enumerate(preview.content, 1):
-        label = preview.labels[number - 1] if preview.labels else str(number)
-        picture = _img(picture, FRAME_SIDE, say(language, "preview.frame", name=name, time=label))
-        items.append(f'<li>{picture}<span aria-hidden="true">{html.escape(label)}</span></li>')
-    title = html.escape(say(language, "preview.frames"))
-    return f'<ol class="frames" aria-label="{title}" tabindex="0">{"".join(items)}</ol>'
-
-
-def _legend(ball: "PIL.Image.Image | None", language: str) -> str:
-    """Return which colour of a normal map faces where."""
-    if ball is None:
-        return ""
-    axes = "".join(
-        f'<li><span class="swatch" style="background:{colour}"></span>{html.escape(say(language, key))}</li>'
-        for key, colour in AXES
-    )
-    return f'<div class="axes">{_img(ball, SIDE, say(language, "preview.ball"))}<ul>{axes}</ul></div>'
-
-
-def _plot(figure: Any, label: str, language: str) -> str:
-    """Return where `viewer.js` draws a plotly figure; its slider is the browser's own, for keyboards and readers."""
-    url = html.escape(file_url(_store(figure.to_json().encode(), "figure.json")))
-    texts = {"failed": say(language, "preview.no_plot"), "webgl": say(language, "preview.no_webgl")}
-    data = "".join(f' data-{key}="{html.escape(text)}"' for key, text in texts.items())
-    height, hint, slider = f"{figure.layout.height}px", "", ""
-    if figure.layout.scene.to_plotly_json():
-        height = f"min({height}, 80vw)"
-        hint = f'<p class="hint">{html.escape(say(language, "preview.turn"))}</p>'
-    if figure.layout.sliders:
-        steps, active = len(figure.layout.sliders[0].steps), figure.layout.sliders[0].active
-        text = html.escape(say(language, "preview.position"))
-        slider = f'<label class="slider">{text} <input type="range" min="0" max="{steps - 1}" value="{active}"></label>'
-    canvas = f'<div class="canvas" role="img" aria-label="{html.escape(label)}" style="height:{height}"></div>'
-    return f'<div class="plot" data-figure="{url}"{data}>{canvas}{slider}{hint}</div>'
-
-
-def _seen(seen: Coverage | None, veiled: bool, language: str) -> str:
-    """Return the sentence on how much of the file the model takes; empty where that is unknown."""
-    if seen is None:
-        return ""
-    unit = say(language, f"preview.unit_{seen.unit}")
-    text = say(language, "preview.seen_all" if seen.whole else "preview.seen", used=seen.used, of=seen.of, unit=unit)
-    if veiled:
-        text += say(language, "preview.veiled")
-    return f'<p class="seen">{icons.svg("eye")}<span>{html.escape(text)}</span></p>'
-
-
-def _img(picture: "PIL.Image.Image", side: int, alt: str) -> str:
-    """Return a picture as an HTML image of limited size."""
+    picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     picture = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
     picture.thumbnail((side, side))
     file = io.BytesIO()
     picture.save(file, "WEBP", quality=88)
-    url = html.escape(file_url(_store(file.getvalue(), "picture.webp")))
-    return f'<img alt="{html.escape(alt)}" src="{url}" width="{picture.width}" height="{picture.height}">'
+    url = file_url(_store(file.getvalue(), "picture.webp"))
+    return {"url": url, "width": picture.width, "height": picture.height}
 
 
 def _store(data: bytes, name: str) -> Path:
