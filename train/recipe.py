@@ -1,30 +1,28 @@
 """A recipe: one YAML file a stage. It says what trains, on what, how; everything else stays frozen."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES
 from onellm.model.output_heads import KINDS as OUTPUTS
+from train.data.formats import FORMATS
 from train.modules import PARTS
 
-OBJECTIVES = ("anchor", "contrast", "caption", "prefix", "chat", "codes", "draw")
-PRECISIONS = ("float32", "bfloat16", "float16")
-QUANTIZATIONS = ("none", "8bit", "4bit")
-SCHEDULES = ("cosine", "linear", "constant")
-REPORTS = ("tensorboard", "wandb")
-BOOLEAN = "tag:yaml.org,2002:bool"
-MADE = ("items", "classes", "drawings")  # sources that the small corpus makes up; the others are files
+SYNTHETIC = ("items", "classes", "drawings")  # sources that the small corpus generates; the others are files
+BOOLEAN, FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:float"
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads booleans as YAML 1.2 has them: `on` and `no` are words."""
+    """Reads booleans and floats as YAML 1.2 has them: `on` and `no` are text, 1e-3 is a number."""
 
     yaml_implicit_resolvers = {
         first: [pair for pair in pairs if pair[0] != BOOLEAN]
@@ -33,30 +31,61 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver(BOOLEAN, re.compile("^(?:true|false)$", re.IGNORECASE), list("tTfF"))
-
-
-def _read(text: str) -> Any:
-    """Read YAML."""
-    loader = _Loader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
+_Loader.add_implicit_resolver(FLOAT, re.compile(r"^[-+]?(\.\d+|\d+(\.\d*)?)e[-+]?\d+$", re.I), list("-+.0123456789"))
 
 
 class RecipeError(OneLLMError):
     """A recipe that cannot be followed, in words."""
 
 
-@dataclass
-class Source:
+def one_of(what: str, valid: Iterable[str], value: str) -> str:
+    """Return a name that is known; raise ValueError with the nearest one for any other."""
+    if value not in valid:
+        near = get_close_matches(str(value), valid, 1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        raise ValueError(f"the {what} '{value}' is not known{hint}; choose one of {', '.join(valid)}")
+    return value
+
+
+def _name(what: str, valid: Iterable[str]) -> Any:
+    return Annotated[str, AfterValidator(partial(one_of, what, valid))]
+
+
+Module, Modality = _name("module", PARTS), _name("kind", MODALITIES)
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+class _Checked(BaseModel):
+    """Values of a recipe: of exactly these types (true is no number), finite, and under no other keys."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    ALIASES: ClassVar[dict[str, str]] = {}  # another spelling of a key -> the key
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_keys(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {one_of("key", cls.model_fields, cls.ALIASES.get(key, key)): value for key, value in values.items()}
+
+    def changed(self, **changes: Any) -> Self:
+        """Return a checked copy with other values under some keys; raises like `build`."""
+        return build(type(self), {**dict(self), **changes})
+
+
+def _kinds(value: Any) -> str | list[str]:
+    for kind in value if isinstance(value, list) and value else [value]:
+        one_of("kind", [*MODALITIES, "text"], kind)
+    return value
+
+
+class Source(_Checked):
     """One ingredient of the data mix.
 
     Attributes:
-        modality: of the files of every example; several for examples of several files, "text" for none.
-        source: "items" (the small corpus), "classes" (the names a frozen stem knows, mixed synthetically), "drawings"
-            (requests for the small corpus's drawings, and talk without any), or a format
-            of `train.data.formats`.
+        kind: modality of the files of every example; several for examples of several files, "text" for none.
+        source: "items" (the small corpus), "classes" (the names a frozen backbone knows, mixed synthetically),
+            "drawings" (requests for the small corpus's drawings, and talk without any), or a key of `FORMATS`.
         path: the file, folder, or shards.
         root: the folder that file names in a list are relative to; that of the list if None.
         weight: share in the mix, beside the others'.
@@ -65,18 +94,18 @@ class Source:
         limit: take only so many examples.
         columns: what a table calls its columns: {"file": ..., "caption": ...}.
         split: of a corpus or a hub's data set.
-        name: for logs; made of kind and path if None.
+        name: for logs; kind and path if None.
     """
 
-    kind: str | list[str]
-    source: str
+    kind: Annotated[str | list[str], PlainValidator(_kinds)]
+    source: _name("source", [*SYNTHETIC, *FORMATS])
     path: str | None = None
     root: str | None = None
-    weight: float = 1.0
+    weight: PositiveFloat = 1.0
     prompt: str | None = None
     request: str | None = None
-    limit: int | None = None
-    columns: dict = field(default_factory=dict)
+    limit: PositiveInt | None = None
+    columns: dict[str, Any] = {}
     split: str = "train"
     name: str | None = None
 
@@ -94,29 +123,16 @@ class Source:
             or " ".join(["+".join(self.modalities) or "text", Path(self.path).name if self.path else ""]).strip()
         )
 
-    def check(self) -> None:
-        """Check what can be checked without opening anything.
-
-        Raises:
-            RecipeError: a modality or a source is unknown, or a path is missing.
-        """
-        from train.data.formats import FORMATS
-
-        for modality in self.modalities:
-            _one_of("kind", modality, [*MODALITIES, "text"])
-        _one_of("source", self.source, [*MADE, *FORMATS])
-        if self.source not in MADE and not self.path:
-            raise RecipeError(f"The source {self.label} ({self.source}) has no path; say where its data lies.")
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.source not in SYNTHETIC and not self.path:
+            raise ValueError(f"the source {self.label} ({self.source}) has no path; say where its data lies")
         if self.request is not None and "{}" not in self.request:
-            raise RecipeError(
-                f"The request '{self.request}' has no {{}} for the caption; write one, as in 'Draw {{}}.'."
-            )
-        if self.weight <= 0:
-            raise RecipeError(f"The source {self.label} has the weight {self.weight}; give a positive one, or drop it.")
+            raise ValueError(f"the request '{self.request}' has no {{}} for the caption; write one: 'Draw {{}}.'")
+        return self
 
 
-@dataclass
-class Samples:
+class Samples(_Checked):
     """Answers generated while training, for people to look at.
 
     Attributes:
@@ -125,13 +141,12 @@ class Samples:
         tokens: longest answer.
     """
 
-    every: int = 500
-    ask: list[dict] = field(default_factory=list)
-    tokens: int = 24
+    every: PositiveInt = 500
+    ask: list[dict[str, str]] = []
+    tokens: PositiveInt = 24
 
 
-@dataclass
-class Recipe:
+class Recipe(_Checked):
     """One stage of training.
 
     Attributes:
@@ -172,103 +187,136 @@ class Recipe:
         augment: vary pictures and spectrograms as the paper's alignment does.
         temperature: weigh every source by its number of examples to the power of 1 / temperature as well; None: by
             its weight alone.
-        lockstep: so many micro-batches in a row are of one source, at least as many as there are processes, so that
-            all run the same modules at once; None: the number of processes. Fix it to resume on another number.
+        homogeneous_batches: (or `lockstep`) so many micro-batches in a row are of one source, at least as many as there
+            are processes, so that all run the same modules at once; None: the number of processes. Fix it to resume on
+            another number.
         workers: processes that load data, for each training process.
         evaluation: held-out data, a mean loss each.
     """
 
+    ALIASES = {"lockstep": "homogeneous_batches"}
+
     name: str
-    objective: str
-    train: list[str]
-    data: list[Source]
-    steps: int
-    batch: int
-    learning_rate: float
+    objective: Literal["anchor", "contrast", "caption", "prefix", "chat", "codes", "draw"]
+    train: list[Module] = Field(min_length=1)
+    data: list[Source] = Field(min_length=1)
+    steps: PositiveInt
+    batch: PositiveInt
+    learning_rate: PositiveFloat
     preset: str | None = None
     init: str | None = None
-    parts: dict = field(default_factory=dict)
-    config: dict = field(default_factory=dict)
-    generators: dict = field(default_factory=dict)
+    parts: dict[_name("part", ("language_model", "encoder", "qformer", "codes")), str] = {}
+    config: dict[str, Any] = {}
+    generators: dict[_name("output", OUTPUTS), Any] = {}
     denoise: bool = False
-    from_image: list[str] = field(default_factory=list)
-    adapter: dict | None = None
-    quantize: str = "none"
-    micro_batch: int | None = None
-    learning_rates: dict = field(default_factory=dict)
-    warmup: int = 50
-    schedule: str = "cosine"
-    min_learning_rate: float = 0.0
-    weight_decay: float = 0.01
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    clip: float = 1.0
+    from_image: list[Modality] = []
+    adapter: dict[str, Any] | None = None
+    quantize: Literal["none", "8bit", "4bit"] = "none"
+    micro_batch: PositiveInt | None = None
+    learning_rates: dict[Module, PositiveFloat] = {}
+    warmup: NonNegativeInt = 50
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    min_learning_rate: NonNegativeFloat = 0.0
+    weight_decay: NonNegativeFloat = 0.01
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field([0.9, 0.999], min_length=2, max_length=2)
+    clip: NonNegativeFloat = 1.0
     optimizer: str = "adamw_torch_fused"
-    precision: str = "float32"
-    save_precision: str = "float16"
+    precision: Precision = "float32"
+    save_precision: Precision = "float16"
     gradient_checkpointing: bool = False
-    max_tokens: int = 2048
+    max_tokens: PositiveInt = 2048
     augment: bool = False
-    temperature: float | None = None
-    lockstep: int | None = None
-    workers: int = 0
-    save_every: int = 200
-    keep: int = 2
-    log_every: int = 10
-    evaluation: list[Source] = field(default_factory=list)
-    evaluate_every: int = 500
-    evaluation_batches: int = 8
+    temperature: PositiveFloat | None = None
+    homogeneous_batches: PositiveInt | None = None
+    workers: NonNegativeInt = 0
+    save_every: PositiveInt = 200
+    keep: PositiveInt = 2
+    log_every: PositiveInt = 10
+    evaluation: list[Source] = []
+    evaluate_every: PositiveInt = 500
+    evaluation_batches: PositiveInt = 8
     samples: Samples | None = None
-    report: list[str] = field(default_factory=list)
-    seed: int = 0
+    report: list[Literal["tensorboard", "wandb"]] = []
+    seed: NonNegativeInt = 0
 
-    def check(self) -> None:
-        """Check what can be checked before anything loads.
-
-        Raises:
-            RecipeError: something does not fit.
-        """
-        _one_of("objective", self.objective, OBJECTIVES)
-        _one_of("precision", self.precision, PRECISIONS)
-        _one_of("save_precision", self.save_precision, PRECISIONS)
-        _one_of("quantize", self.quantize, QUANTIZATIONS)
-        _one_of("schedule", self.schedule, SCHEDULES)
-        for key, values, valid in (
-            ("train", self.train, PARTS),
-            ("part", self.learning_rates, PARTS),
-            ("parts", self.parts, ("language_model", "encoder", "qformer", "codes")),
-            ("from_image", self.from_image, MODALITIES),
-            ("generators", self.generators, OUTPUTS),
-            ("report", self.report, REPORTS),
-        ):
-            for value in values:
-                _one_of(key, value, valid)
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
         if (self.preset is None) == (self.init is None):
-            raise RecipeError("Give either 'preset' (a new model) or 'init' (one to go on from).")
-        if not self.train:
-            raise RecipeError(f"Nothing trains; 'train' takes {', '.join(PARTS)}.")
-        if not self.data:
-            raise RecipeError("There is no data; list at least one source.")
-        positive = ("steps", "batch", "learning_rate", "micro_batch", "save_every", "log_every", "max_tokens", "keep")
-        positive += ("temperature", "lockstep", "evaluate_every", "evaluation_batches")
-        for key in positive:
-            value = getattr(self, key)
-            if value is not None and value <= 0:
-                raise RecipeError(f"'{key}' is {value}; give a positive number.")
+            raise ValueError("give either 'preset' (a new model) or 'init' (one to go on from)")
         if self.micro_batch and self.batch % self.micro_batch:
-            raise RecipeError(
-                f"'batch' ({self.batch}) is no multiple of 'micro_batch' ({self.micro_batch}); choose one that is."
+            raise ValueError(
+                f"'batch' ({self.batch}) is no multiple of 'micro_batch' ({self.micro_batch}); choose one that is"
             )
         if self.quantize != "none" and "language_model" in self.train:
-            raise RecipeError("A quantised LLM cannot train; train its 'adapter', or set 'quantize: none'.")
-        labels = set()
-        for source in [*self.data, *self.evaluation]:
-            source.check()
-            if source.path and source.label in labels:
-                raise RecipeError(f"Two sources are called '{source.label}'; give each a 'name'.")
-            labels.add(source.label)
+            raise ValueError("a quantised LLM cannot train; train its 'adapter', or set 'quantize: none'")
+        labels = [source.label for source in [*self.data, *self.evaluation] if source.path]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"two sources are called '{label}'; give each a 'name'")
+        return self
 
 
-def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+# what pydantic found wrong -> what was expected, with its limits
+EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "keys and values",
+    "model_type": "keys and values",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "a number below {lt}",
+    "too_short": "at least {min_length} in the list",
+    "too_long": "at most {max_length} in the list",
+    "literal_error": "one of {expected}",
+}
+
+
+def build(cls: type[_Checked], values: Any) -> Any:
+    """Build a recipe or a part of one from YAML values.
+
+    Raises:
+        RecipeError: a key is unknown or missing, or a value is of another type, out of range or does not fit.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(" ".join(map(_sentence, error.errors(include_url=False)))) from None
+
+
+def _sentence(error: Any) -> str:
+    """Say one of pydantic's errors as "data.0.weight: found -1; expected a number above 0; correct it."."""
+    path = ".".join(str(step) for step in error["loc"] if step != "[key]")
+    start, context = f"{path}: " if path else "", error.get("ctx", {})
+    if error["type"] == "missing":
+        return f"{start}the key is missing; add it."
+    if error["type"] == "value_error":
+        return f"{start}{context['error']}."
+    expected = EXPECTED.get(error["type"])
+    expected = expected.format(**context) if expected else error["msg"]
+    return f"{start}found {error['input']!r:.80}; expected {expected}; correct it."
+
+
+def read_mapping(path: str | Path) -> dict:
+    """Read a YAML file of keys and values.
+
+    Raises:
+        RecipeError: it is missing, no YAML, or holds something else.
+    """
+    try:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"The recipe {path} cannot be read ({reason}); expected a YAML file; check it.") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"The recipe {path} holds {values!r:.40}; expected keys and values; see train/recipes.")
+    return values
+
+
+def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.
 
     Args:
@@ -276,62 +324,13 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
         changes: keys set to other values: "steps=50", "config={projector: {experts: 5}}".
 
     Raises:
-        RecipeError: the file is missing or no YAML mapping, has unknown, missing or mistyped keys, or asks for
-            something that does not exist.
+        RecipeError: the file or a change is no YAML, or what it says cannot be followed.
     """
+    values = read_mapping(path)
     try:
-        values = _read(Path(path).read_text())
-        changed = {key: _read(value) for key, _, value in (change.partition("=") for change in changes)}
-    except (OSError, yaml.YAMLError) as error:
-        raise RecipeError(f"The recipe {path} cannot be read ({error}); give a YAML file.") from error
-    if not isinstance(values, dict):
-        raise RecipeError(f"The recipe {path} holds no mapping of keys to values; see train/recipes.")
-    try:
-        recipe = build(Recipe, values | changed)
-        recipe.check()
+        values |= {key: yaml.load(value, _Loader) for key, _, value in (change.partition("=") for change in changes)}
+        return build(Recipe, values)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set: {' '.join(str(error).split())}; expected KEY=VALUE; correct it.") from error
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
-    return recipe
-
-
-def build(cls: type, values: dict) -> Any:
-    """Build a dataclass of YAML values, nested ones too.
-
-    Raises:
-        RecipeError: a key is unknown, missing, or of another type.
-    """
-    valid = [item.name for item in fields(cls)]
-    for key in values:
-        _one_of("key", key, valid)
-    for item in fields(cls):
-        if item.default is MISSING and item.default_factory is MISSING and item.name not in values:
-            raise RecipeError(f"The key '{item.name}' is missing.")
-    hints = get_type_hints(cls)
-    return cls(**{key: _typed(key, value, hints[key]) for key, value in values.items()})
-
-
-def _typed(key: str, value: Any, hint: Any) -> Any:
-    """Check a YAML value against a type hint, and build what it describes."""
-    if get_origin(hint) is UnionType:
-        choices = get_args(hint)
-        if value is None and type(None) in choices:
-            return None
-        fitting = [choice for choice in choices if isinstance(value, get_origin(choice) or choice)]
-        return _typed(key, value, fitting[0] if fitting else choices[0])
-    if is_dataclass(hint) and isinstance(value, dict):
-        return build(hint, value)
-    if hint is float and isinstance(value, int | float | str):  # YAML 1.1 takes 1e-3 for a text
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    elif isinstance(value, get_origin(hint) or hint) and not (hint is int and isinstance(value, bool)):
-        inner = get_args(hint)
-        return [_typed(key, item, inner[0]) for item in value] if get_origin(hint) is list else value
-    wanted = getattr(get_origin(hint) or hint, "__name__", str(hint))
-    raise RecipeError(f"'{key}' is {value!r}; expected {wanted}.")
-
-
-def _one_of(what: str, value: Any, valid: Any) -> None:
-    if value not in valid:
-        raise RecipeError(f"The {what} '{value}' is not known; choose one of {', '.join(valid)}.")

@@ -232,8 +232,8 @@ def _run(recipe: Recipe, runs: Path, out: Path, resume: bool) -> Path:
     def mixture(sources: list[Source], batches: int, collator: Collator, seed: int) -> Mixture:
         with PartialState().main_process_first():  # which extracts the features that the others then find
             streams = all_streams(sources, files, recipe.objective, seed, model, processor)
-        lockstep = recipe.lockstep or arguments.world_size
-        return Mixture(recipe, streams, collator, batches, micro_batch, lockstep, recipe.workers)
+        group = recipe.homogeneous_batches or arguments.world_size
+        return Mixture(recipe, streams, collator, batches, micro_batch, group, recipe.workers)
 
     total = recipe.steps * accumulated * arguments.world_size
     looks = recipe.evaluation_batches * arguments.world_size
@@ -300,9 +300,11 @@ def split_batch(recipe: Recipe, processes: int) -> tuple[int, int]:
         raise RecipeError(
             f"A process's share of the batch ({share}) is no multiple of 'micro_batch' ({micro_batch}); change one."
         )
-    lockstep = recipe.lockstep or processes
-    if lockstep % processes:
-        raise RecipeError(f"'lockstep' ({lockstep}) is no multiple of the {processes} processes; choose one that is.")
+    group = recipe.homogeneous_batches or processes
+    if group % processes:
+        raise RecipeError(
+            f"'homogeneous_batches' ({group}) is no multiple of the {processes} processes; choose one that is."
+        )
     return micro_batch, share // micro_batch
 
 

@@ -1,7 +1,6 @@
 """Nothing, LoRA and routed adapters compared, at toy size; what each does to answers without a file."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,7 +98,7 @@ def test_the_table_from_one_command(recipe, tmp_path, monkeypatch):
     with pytest.raises(OneLLMError, match="holds results of other settings; give another file with --out"):
         compare(recipe, out, runs, [0], "dev", 4, names)
     with pytest.raises(OneLLMError, match="holds models of other settings; give another folder with --runs"):
-        compare(replace(recipe, steps=recipe.steps + 1), tmp_path / "other.json", runs, [0], "test", 4, names)
+        compare(recipe.changed(steps=recipe.steps + 1), tmp_path / "other.json", runs, [0], "test", 4, names)
 
 
 def test_without_an_adapter_the_llm_answers_alone(recipe, tmp_path):
@@ -158,13 +157,12 @@ def test_variants_differ_in_what_they_are_named_after(recipe, tmp_path):
     found = {name: recipe_of(name, recipe, 3, tmp_path) for name in VARIANTS if name not in UNTRAINED}
     assert len({variant.name for variant in found.values()}) == len(found)
     for name, variant in found.items():
-        variant.check()
         assert variant.seed == 3 and variant.steps == recipe.steps
         assert ("text in the mix" in name) == any(not source.modalities for source in variant.data)
         assert (variant.adapter == LORA) == ("LoRA" in name)
     with pytest.raises(OneLLMError, match="has no LoRA to compare with"):
         adapters.train(NOTHING, recipe, 0, tmp_path)
-        recipe_of("LoRA", replace(recipe, init=str(tmp_path / NOTHING)), 0, tmp_path)
+        recipe_of("LoRA", recipe.changed(init=str(tmp_path / NOTHING)), 0, tmp_path)
 
 
 def test_parameters_are_counted(recipe, tmp_path):

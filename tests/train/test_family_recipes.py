@@ -3,7 +3,6 @@
 import copy
 import functools
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,9 +129,8 @@ def small(tmp_path, tokenizer, scans, bert):
         tokenizer.save_pretrained(folder)
         parts = {"language_model": str(folder)} | ({"qformer": str(bert)} if config.instructed else {})
         asked = "w9" if recipe.objective == "chat" else None
-        source = Source("fmri", "captions", str(scans / "captions.tsv"), prompt=asked)
-        return replace(
-            recipe,
+        source = Source(kind="fmri", source="captions", path=str(scans / "captions.tsv"), prompt=asked)
+        return recipe.changed(
             **{"preset": str(preset), "init": None, "parts": parts, "config": {}},
             **{"adapter": None, "data": [source], "steps": 3, "batch": 4, "micro_batch": 2, "warmup": 0, "workers": 0},
             **{"learning_rate": 1e-2, "min_learning_rate": 0.0, "precision": "float32", "save_precision": "float32"},
@@ -189,7 +187,7 @@ def test_a_later_model_takes_encoder_and_queries_from_an_earlier_stage(small, tm
     parts = ("tokenizers.", "encoder.", "projector.qformer.", "projector.queries.")
     assert all(torch.equal(taken[name], earlier[names[name]]) for name in taken if name.startswith(parts))
     assert not torch.equal(taken["projector.projection.weight"], earlier["projector.projection.weight"])
-    recipe = replace(recipe, name="wrong", parts=recipe.parts | {"qformer": "no-such-stage"})
+    recipe = recipe.changed(name="wrong", parts=recipe.parts | {"qformer": "no-such-stage"})
     with pytest.raises(RecipeError, match="goes on from 'no-such-stage', which is no finished stage"):
         start_folder(recipe, runs)
 

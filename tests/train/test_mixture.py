@@ -86,7 +86,12 @@ def test_an_empty_source_is_refused():
 
 
 def recipe(**values):
-    settings = {"name": "toy", "objective": "chat", "train": ["projector"], "data": [Source("text", "hub", "a")]}
+    settings = {
+        "name": "toy",
+        "objective": "chat",
+        "train": ["projector"],
+        "data": [Source(kind="text", source="hub", path="a")],
+    }
     return Recipe(**settings | {"steps": 8, "batch": 4, "learning_rate": 1.0, "preset": "toy"} | values)
 
 
@@ -120,8 +125,8 @@ def test_temperature_flattens_sizes(collator):
     assert shares[4.0] == pytest.approx([3 / 4, 1 / 4])
 
 
-def test_lockstep_keeps_neighbouring_batches_of_one_source(collator):
-    found = mixture(collator, [("a", 1.0, Numbers([64] * 8)), ("b", 1.0, Numbers([64] * 8))], lockstep=4)
+def test_homogeneous_batches_are_neighbours_batches_of_one_source(collator):
+    found = mixture(collator, [("a", 1.0, Numbers([64] * 8)), ("b", 1.0, Numbers([64] * 8))], homogeneous=4)
     for group in range(10):
         batches = [found[group * 4 + lane] for lane in range(4)]
         assert len({batch["source"] for batch in batches}) == 1

@@ -1,12 +1,9 @@
 """python -m train data inspect | convert | bench: look at training data, turn it into shards, measure its loading."""
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import yaml
 
 from onellm.modalities import MODALITIES
 from onellm.utils import atomic
@@ -126,7 +123,7 @@ def sources_of(options: argparse.Namespace) -> tuple[list["Source"], str]:
     Raises:
         OneLLMError: nothing is described, or it cannot be told what it is.
     """
-    from train.recipe import MADE, Source, build, load_recipe
+    from train.recipe import SYNTHETIC, Source, build, load_recipe, read_mapping
 
     path = options.path or options.what
     if not path:
@@ -134,30 +131,20 @@ def sources_of(options: argparse.Namespace) -> tuple[list["Source"], str]:
             "There is nothing to look at; give a recipe, shards, a table or a folder, or --source and --path."
         )
     if path.endswith((".yaml", ".yml")):
-        values = _mapping(path)
+        values = read_mapping(path)
         if "data" not in values:
-            source = build(Source, values)
-            source.check()
-            return [source], "chat"
+            return [build(Source, values)], "chat"
         recipe = load_recipe(Path(path))
-        sources = [source for source in recipe.data if source.source not in MADE]
+        sources = [source for source in recipe.data if source.source not in SYNTHETIC]
         if not sources:
             raise DataError(
-                f"{path}: all of its data is made from the small corpus; expected files; give another recipe."
+                f"{path}: all of its data is generated from the small corpus; expected files; give another recipe."
             )
         return sources, "chat" if recipe.objective == "chat" else "caption"
-    source = Source(
-        kind=options.kind or _guess_kind(path),
-        source=options.source or guess_format(path),
-        path=path,
-        root=options.root,
-        prompt=options.prompt,
-        limit=options.limit,
-        columns=dict(pair.partition("=")[::2] for pair in options.columns),
-        split=options.split,
-    )
-    source.check()
-    return [source], "chat"
+    values = {key: getattr(options, key) for key in ("root", "prompt", "limit", "split")}
+    values |= {"kind": options.kind or _guess_kind(path), "source": options.source or guess_format(path), "path": path}
+    values["columns"] = dict(pair.partition("=")[::2] for pair in options.columns)
+    return [build(Source, values)], "chat"
 
 
 def guess_format(path: str) -> str:
@@ -191,14 +178,3 @@ def _guess_kind(path: str) -> list[str]:
         if modalities is not None:
             return modalities or ["text"]
     raise DataError(f"{path}: it does not say of what kind its files are; name it with --kind, such as --kind image.")
-
-
-def _mapping(path: str) -> dict:
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: it cannot be read ({reason}); expected a recipe or a source; check it.") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path}: it holds {json.dumps(values)[:40]}; expected keys and values; see train/recipes.")
-    return values

@@ -145,7 +145,7 @@ class Mixture(Dataset):
         collator: makes tensors of examples.
         batches: how many there are.
         micro_batch: examples a batch.
-        lockstep: batches in a row that are of one source.
+        homogeneous: batches in a row that are of one source.
         workers: loading processes a training process; each has readers of its own.
     """
 
@@ -156,12 +156,12 @@ class Mixture(Dataset):
         collator: Collator,
         batches: int,
         micro_batch: int,
-        lockstep: int = 1,
+        homogeneous: int = 1,
         workers: int = 0,
     ):
         self.names = [name for name, _, _ in streams]
         self.streams = [stream for _, _, stream in streams]
-        self.collator, self.batches, self.micro_batch, self.lockstep = collator, batches, micro_batch, lockstep
+        self.collator, self.batches, self.micro_batch, self.homogeneous = collator, batches, micro_batch, homogeneous
         self.cycle, self.seed = max(1, workers), recipe.seed
         weights = np.array([weight for _, weight, _ in streams], float)
         if recipe.temperature is not None:
@@ -170,7 +170,7 @@ class Mixture(Dataset):
                     raise RecipeError(f"The source {name} has no size to weigh by; leave 'temperature' out.")
             weights *= np.array([stream.size for stream in self.streams], float) ** (1 / recipe.temperature)
         self.shares = weights / weights.sum()
-        groups = -(-batches // lockstep)
+        groups = -(-batches // homogeneous)
         chance = np.random.default_rng(recipe.seed)
         self.choices = chance.choice(len(streams), size=groups, p=self.shares).astype(np.int16)
         self.turns = self._count_turns()
@@ -189,10 +189,10 @@ class Mixture(Dataset):
 
     def __getitem__(self, number: int) -> dict:
         """Make batch `number`; bad examples are replaced, and named under "skipped"."""
-        group, lane = divmod(number, self.lockstep)
+        group, lane = divmod(number, self.homogeneous)
         source = int(self.choices[group])
-        reader = group % self.cycle * self.lockstep + lane
-        place = Place(number, reader, self.lockstep * self.cycle, int(self.turns[group]))
+        reader = group % self.cycle * self.homogeneous + lane
+        place = Place(number, reader, self.homogeneous * self.cycle, int(self.turns[group]))
         rows, skipped = [], []
         with torch.random.fork_rng(devices=[]):  # what is varied at random depends on the number alone as well
             torch.manual_seed(self.seed * 1_000_003 + number)

@@ -9,7 +9,7 @@ from onellm.errors import OneLLMError
 from train.data.example import Example, caption_messages
 from train.data.formats import open_examples
 from train.data.mixture import FileStream, Place, Stream
-from train.recipe import MADE, RecipeError, Source
+from train.recipe import SYNTHETIC, RecipeError, Source
 from train.small.features import ClassSource, ItemSource
 from train.small.questions import Conversations
 
@@ -43,7 +43,7 @@ def file_streams(sources: list[Source], seed: int) -> dict[str, Stream]:
     """
     streams = {}
     for source in sources:
-        if source.source in MADE:
+        if source.source in SYNTHETIC:
             continue
         try:
             examples = open_examples(source)
@@ -78,12 +78,12 @@ def all_streams(
                     f"{', '.join(known) or 'none'}."
                 )
     streams: list[tuple[str, float, Stream]] = [
-        (source.label, source.weight, files[source.label]) for source in sources if source.source not in MADE
+        (source.label, source.weight, files[source.label]) for source in sources if source.source not in SYNTHETIC
     ]
     made = [
         (source, ClassSource(model, source) if source.source == "classes" else ItemSource(model, processor, source))
         for source in sources
-        if source.source in MADE
+        if source.source in SYNTHETIC
     ]
     if objective != "chat":
         return streams + [

@@ -6,7 +6,6 @@ LLM, on the development split, a modality.
 
 import copy
 import logging
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -45,7 +44,7 @@ def recipes_of(variant: str, scale: float, seed: int) -> list[list[Recipe]]:
     stages[0].config = {"projector": VARIANTS[variant]} if VARIANTS[variant] else {}
     if variant == "all kinds at once, no image first":
         steps = sum(stage.steps for stage in stages)
-        return [[replace(stages[2], name="all", init=None, preset=stages[0].preset, from_image=[], steps=steps)]]
+        return [[stages[2].changed(name="all", init=None, preset=stages[0].preset, from_image=[], steps=steps)]]
     if variant == "a model a kind":
         return [_alone(stages, modality) for modality in KINDS]
     return [stages]
@@ -59,11 +58,8 @@ def _alone(stages: list[Recipe], modality: str) -> list[Recipe]:
         steps += stage.steps * sum(source.weight for source in stage.data if source.kind == modality) / share
         data = [source for source in stage.data if source.kind == modality] or data
     first = copy.deepcopy(stages[0])
-    return [
-        replace(
-            first, name=modality, data=data, steps=max(1, round(steps)), warmup=min(first.warmup, round(steps / 10))
-        )
-    ]
+    warmup = min(first.warmup, round(steps / 10))
+    return [first.changed(name=modality, data=data, steps=max(1, round(steps)), warmup=warmup)]
 
 
 def measure(variant: str, scale: float, seed: int, runs: Path) -> dict[str, float]:

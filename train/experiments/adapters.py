@@ -7,7 +7,7 @@ Source: LaVIN (arXiv:2305.15023) compares accuracy by trained parameters, and sh
 
 import logging
 import random
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 
@@ -85,7 +85,7 @@ def recipe_of(name: str, recipe: Recipe, seed: int, runs: Path) -> Recipe:
                 f"The model {recipe.init} has no LoRA to compare with; start from one such as onellm-tiny."
             )
     data = [source for source in recipe.data if source.modalities or variant.text]
-    return replace(recipe, name=f"{slug(name)}-{seed}", adapter=adapter, data=data, seed=seed)
+    return recipe.changed(name=f"{slug(name)}-{seed}", adapter=adapter, data=data, seed=seed)
 
 
 def train(name: str, recipe: Recipe, seed: int, runs: Path) -> Path:
@@ -95,7 +95,7 @@ def train(name: str, recipe: Recipe, seed: int, runs: Path) -> Path:
     if name == NOTHING:
         folder = runs / NOTHING
         if not (folder / "config.json").exists():
-            save(folder, replace(recipe, adapter=None), start_folder(recipe, runs), {})
+            save(folder, recipe.changed(adapter=None), start_folder(recipe, runs), {})
         return folder
     return finished(recipe_of(name, recipe, seed, runs), runs)
 
@@ -198,11 +198,10 @@ def compare(
     Raises:
         OneLLMError: something the recipe needs is missing.
     """
-    recipe = replace(
-        recipe, data=[s if s.modalities else replace(s, path=str(runs / "text.json")) for s in recipe.data]
-    )
-    claim(runs, recipe=asdict(recipe))
-    kept = read(out, recipe=asdict(recipe), split=split, limit=limit)
+    text = str(runs / "text.json")
+    recipe = recipe.changed(data=[s if s.modalities else s.changed(path=text) for s in recipe.data])
+    claim(runs, recipe=recipe.model_dump())
+    kept = read(out, recipe=recipe.model_dump(), split=split, limit=limit)
     results = kept["found"]
     modalities = [modality for modality in MODALITIES if any(modality in source.modalities for source in recipe.data)]
     nothing = train(NOTHING, recipe, 0, runs)

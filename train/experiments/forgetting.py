@@ -6,7 +6,6 @@ words, without the LLM, before and after.
 """
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -51,11 +50,10 @@ def addition(modality: str, variant: str, seed: int, scale: float) -> Recipe:
     share = REPLAY.get(variant, 0.0)
     old = load_recipe(RECIPES / f"{STAGES[-1]}.yaml").data
     whole = sum(source.weight for source in old)
-    data = [Source(modality, "items", weight=1 - share)]
-    data += [replace(source, weight=share * source.weight / whole) for source in old if share]
+    data = [Source(kind=modality, source="items", weight=1 - share)]
+    data += [source.changed(weight=share * source.weight / whole) for source in old if share]
     recipe = load_recipe(RECIPES / f"{NEXT}.yaml")
-    recipe = replace(
-        recipe,
+    recipe = recipe.changed(
         name=slug(f"{modality} {variant}"),
         init=STAGES[-1],
         from_image=[modality],

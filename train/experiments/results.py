@@ -1,7 +1,6 @@
 """Results of experiments that are run bit by bit: kept with their settings, so that no others get among them."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def shortened(recipe: Recipe, scale: float, seed: int) -> Recipe:
     """Return a stage with a share of its steps, saved and logged at their end alone."""
     steps = max(1, round(recipe.steps * scale))
     changes = {"steps": steps, "seed": seed, "warmup": min(recipe.warmup, steps // 10)}
-    return replace(recipe, **changes, save_every=steps, log_every=steps)
+    return recipe.changed(**changes, save_every=steps, log_every=steps)
 
 
 def finished(recipe: Recipe, runs: Path) -> Path:

@@ -6,7 +6,7 @@ All variants learn for the same number of steps, on the same data, by the recipe
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
@@ -60,10 +60,10 @@ def recipes_of(variant: Variant, start: Path, seed: int, looks: Sequence[int] = 
     first, second = (load_recipe(Path(__file__).parents[1] / "recipes" / f"{name}.yaml") for name in STAGES)
     total, init = max(looks), str(start.resolve())
     common = {"seed": seed, "save_every": 25, "keep": total, "log_every": 25}
-    second = replace(second, learning_rate=variant.rate * second.learning_rate, **common)
+    second = second.changed(learning_rate=variant.rate * second.learning_rate, **common)
     if not variant.warmup:
-        return [replace(second, init=init, steps=total)]
-    return [replace(first, init=init, **common), replace(second, steps=total - first.steps)]
+        return [second.changed(init=init, steps=total)]
+    return [first.changed(init=init, **common), second.changed(steps=total - first.steps)]
 
 
 def measure(name: str, seed: int, runs: Path, looks: Sequence[int] = LOOKS) -> dict[str, dict[str, float]]:
