@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from onellm.errors import OneLLMError
-from onellm.modalities import MODALITIES, fmri, imu, normal, sandbox
+from onellm.modalities import CACHE, MODALITIES, fmri, imu, normal, sandbox
 from onellm.modalities.base import check_file, describe, refuse
+from onellm.modalities.cache import stamp
 from onellm.modalities.readers import clouds, sound
 from onellm.modalities.readers.arrays import Header, pick, read_headers
 from onellm.modalities.readers.pictures import open_image
@@ -41,10 +42,14 @@ def recognise(path: str | os.PathLike) -> list[str]:
         FileError: the file holds none of the modalities, or its name keeps the reader of its modality from it.
         BusyError: too many files are being read.
     """
-    try:
-        return sandbox.call(recognise_here, path, libraries=("PIL.Image:init", "av"))
-    except sandbox.Died as death:
-        raise refuse(path, death.found, EXPECTS, death.advice) from death
+
+    def read() -> list[str]:
+        try:
+            return sandbox.call(recognise_here, path, libraries=("PIL.Image:init", "av"))
+        except sandbox.Died as death:
+            raise refuse(path, death.found, EXPECTS, death.advice) from death
+
+    return CACHE.get(lambda: stamp(path), read)
 
 
 def recognise_here(path: str | os.PathLike) -> list[str]:

@@ -28,7 +28,7 @@ from onellm.errors import BusyError, FileError
 from onellm.modalities.base import Sample
 from onellm.utils.limits import LIMITS
 
-__all__ = ["Died", "call", "trust_files"]
+__all__ = ["Died", "call", "trust_files", "trusted"]
 
 MESSAGE_BYTES = 65_536
 PATIENCE_S = 120  # for one's turn to read
@@ -56,6 +56,11 @@ def trust_files() -> None:
     """Read files in this process from now on: one's own, where speed counts, as in training."""
     global _trusted
     _trusted = True
+
+
+def trusted() -> bool:
+    """Whether files are read in this process, see `trust_files`."""
+    return _trusted
 
 
 def call(job: Callable[..., Any], *arguments: Any, libraries: Sequence[str] = (), **options: Any) -> Any:
