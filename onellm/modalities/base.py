@@ -158,8 +158,8 @@ class Modality(ABC):
 
     @property
     def limit_bytes(self) -> int:
-        """Largest file that is read."""
-        return getattr(LIMITS, f"{self.name}_bytes")
+        """Largest file that is read: the limit `<name>_bytes`, or what a question may bring where there is none."""
+        return getattr(LIMITS, f"{self.name}_bytes", LIMITS.turn_bytes)
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -227,6 +227,15 @@ class Modality(ABC):
             found = f"the file has {megabytes(size_bytes)}"
             raise refuse(path, found, f"at most {megabytes(self.limit_bytes)}", "use a smaller or shorter one")
         return path
+
+    def recognises(self, path: Path, head: bytes) -> bool:
+        """Whether a file's content is surely of this modality; what several share, `detect` tells apart.
+
+        Args:
+            path: the file.
+            head: its first 64 kB.
+        """
+        return False
 
     @abstractmethod
     def read(self, path: Path, **options) -> Sample:
@@ -333,7 +342,8 @@ def refuse(path: str | os.PathLike, found: str, expected: str, advice: str) -> F
     Returns:
         The error, to be raised by the caller.
     """
-    return FileError(_printable(f"{display_name(path)}: {found}; expected {expected}; {advice}."))
+    fields = {"found": _printable(found), "expected": _printable(expected), "advice": _printable(advice)}
+    return FileError(_printable(f"{display_name(path)}: {found}; expected {expected}; {advice}."), **fields)
 
 
 def display_name(path: str | os.PathLike, length: int = 60) -> str:
