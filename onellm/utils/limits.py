@@ -102,14 +102,14 @@ class Limits:
                 raise OneLLMError(
                     f"{name} is set, and there is no such limit; docs/security.md lists them; correct the name."
                 )
-            modality = type(known[name].default)
+            number = type(known[name].default)
             try:
-                value = modality(text.replace("_", ""))
+                value = number(text.replace("_", ""))
             except ValueError:
                 value = -1
             if not 0 <= value < float("inf"):
                 raise OneLLMError(
-                    f"{name} is {text!r}; expected {'a whole number' if modality is int else 'a number'} of 0 or more, "
+                    f"{name} is {text!r}; expected {'a whole number' if number is int else 'a number'} of 0 or more, "
                     f"such as {known[name].default}; correct it."
                 )
             given[known[name].name] = value
