@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
@@ -17,14 +18,20 @@ from onellm.utils.limits import LIMITS
 
 __all__ = ["SampleCache", "stamp"]
 
+CLOCK_STEP_NS = 20_000_000  # more than the step of any file system's clock but FAT's
 ENTRY_BYTES = 1_000  # of an entry besides its arrays
 
 
 def stamp(path: str | os.PathLike) -> tuple | None:
-    """Return what tells a file's content from another's: path, time of change and size; None if there is no file."""
+    """Return what tells a file's content from another's: path, time of change and size.
+
+    None if there is no file, or if it changed a moment ago: it may change again within one step of the disk's clock.
+    """
     try:
         status = os.stat(path)
     except (OSError, ValueError):
+        return None
+    if 0 <= time.time_ns() - status.st_mtime_ns < CLOCK_STEP_NS:
         return None
     return os.path.abspath(path), status.st_mtime_ns, status.st_size, status.st_ino
 

@@ -32,6 +32,7 @@ def forked(monkeypatch):
 
 def picture(path, values=None):
     Image.fromarray(make.picture() if values is None else values).save(path)
+    os.utime(path, (1, 1))
     return path
 
 
@@ -65,7 +66,7 @@ def test_changed_content_is_read_anew(tmp_path, forked):
 
 def test_options_and_the_picture_of_a_map_count(tmp_path, forked):
     depth = tmp_path / "d.png"
-    Image.fromarray(make.depth_mm()).save(depth)
+    picture(depth, make.depth_mm())
     near, far = load("depth", depth), load("depth", depth, scale=0.1)
     assert far.array[20, 20] > 10 * near.array[20, 20]
     beside = picture(tmp_path / "a.png")
@@ -74,6 +75,15 @@ def test_options_and_the_picture_of_a_map_count(tmp_path, forked):
     os.utime(beside, ns=(0, 0))
     assert not load("depth", depth, picture=beside).picture.any()
     assert load("depth", depth, picture=None).picture is None and len(forked) == 4
+
+
+def test_what_changed_a_moment_ago_is_not_kept(tmp_path, forked):
+    path = picture(tmp_path / "a.png")
+    os.utime(path)
+    assert cache.stamp(path) is None
+    load("image", path)
+    picture(path, np.zeros((48, 64, 3), np.uint8))
+    assert not load("image", path).array.any() and len(forked) == 2
 
 
 def test_errors_are_not_kept(tmp_path, forked):
