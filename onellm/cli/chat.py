@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class Leave(Exception):
-    """The person has had enough."""
+    """Raised to end the chat."""
 
 
 class Terminal:
@@ -69,7 +69,7 @@ class Terminal:
         chat: the conversation.
         settings: options of the next answers.
         console: where answers go: standard output.
-        errors: where all else goes that was not asked for: standard error.
+        errors: where everything else goes: standard error.
         files: content parts for the next question.
     """
 
@@ -84,7 +84,7 @@ class Terminal:
             self.greet()
         with suppress(Leave, EOFError, KeyboardInterrupt):
             while True:
-                self.hear(self.read())
+                self.handle(self.read())
         return 0
 
     def greet(self) -> None:
@@ -93,7 +93,7 @@ class Terminal:
         lines = [
             self.chat.description,
             "",
-            f"Ask about files of eight kinds: {modalities}.",
+            f"Ask about files of {len(MODALITIES)} kinds: {modalities}.",
             "Add one with /add FILE or drop it here, then type a question.  /help lists the commands.",
             "Ctrl-C stops an answer; /exit leaves.",
         ]
@@ -108,8 +108,8 @@ class Terminal:
         hidden = "\001{}\002"  # readline does not count what stands between these
         return input(f"{hidden.format(chr(27) + '[1;36m')}you>{hidden.format(chr(27) + '[0m')} ")
 
-    def hear(self, line: str) -> None:
-        """Do what a line says."""
+    def handle(self, line: str) -> None:
+        """Run the command of a typed line, or ask its question."""
         try:
             question, paths = split_files(line)
             name, _, rest = line.strip().partition(" ")
@@ -119,7 +119,7 @@ class Terminal:
             for path in paths:
                 self.add(recognise(path), path)
             if question:
-                self.say(self.chat.stream(question, **vars(self.settings), **self.take()))
+                self.answer(self.chat.stream(question, **vars(self.settings), **self.take()))
         except OneLLMError as error:
             self.errors.print(Text(" ".join(str(error).split()), style="red"), soft_wrap=True)
 
@@ -164,12 +164,12 @@ class Terminal:
 
     # Answers.
 
-    def say(self, pieces: Iterator[str]) -> None:
-        """Print an answer while it comes."""
+    def answer(self, texts: Iterator[str]) -> None:
+        """Print an answer while it is generated."""
         begun = False
-        with self.stoppable() as unwanted, self.console.status("thinking…", spinner="dots") as status:
-            for piece in pieces:
-                if unwanted.is_set():  # said once more, as it may have come before the answer began
+        with self.stoppable() as interrupted, self.console.status("thinking…", spinner="dots") as status:
+            for piece in texts:
+                if interrupted.is_set():  # once more, as Ctrl-C may have come before the answer began
                     self.chat.stop()
                 piece = piece if begun else piece.lstrip()
                 if piece and not begun:
@@ -184,24 +184,24 @@ class Terminal:
 
     @contextmanager
     def stoppable(self) -> Iterator[threading.Event]:
-        """Let Ctrl-C end the answer, and a second one everything; yields whether there was one."""
-        unwanted = threading.Event()
+        """Let Ctrl-C end the answer, and a second one everything; yields an event that the first one sets."""
+        interrupted = threading.Event()
 
         def stop(*_: Any) -> None:
-            unwanted.set()
+            interrupted.set()
             signal.signal(signal.SIGINT, signal.default_int_handler)
             self.chat.stop()
 
         before = signal.signal(signal.SIGINT, stop)
         try:
-            yield unwanted
+            yield interrupted
         finally:
             signal.signal(signal.SIGINT, before)
 
     # Commands: their docstrings are their help.
 
     def do_add(self, rest: str) -> None:
-        """FILE…  add files; what they are is told by their content."""
+        """FILE…  add files; their content tells which kind they are."""
         for path in _words(rest) or [""]:
             self.add(recognise(path) if path else ["add"], path)
 
@@ -215,12 +215,12 @@ class Terminal:
         if video is None:
             raise OneLLMError("There is no video to be heard; type /video FILE first.")
         video["sound"] = not video.get("sound")
-        told = "its sound is heard too" if video["sound"] else "its sound is not heard"
-        self.errors.print(Text(f"  {Path(video['path']).name}: {told}", style="dim"))
+        state = "its sound is heard too" if video["sound"] else "its sound is not heard"
+        self.errors.print(Text(f"  {Path(video['path']).name}: {state}", style="dim"))
 
     def do_retry(self, rest: str) -> None:
         """Answer the last question again."""
-        self.say(self.chat.retry(**vars(self.settings)))
+        self.answer(self.chat.retry(**vars(self.settings)))
 
     def do_undo(self, rest: str) -> None:
         """Take the last question and its answer back."""

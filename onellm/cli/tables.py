@@ -20,7 +20,7 @@ from onellm.model.runtime.quantization import CPU_MODES
 from onellm.utils.progress import Progress
 
 BAR_CHARACTERS = 20
-_MARKS = {
+_SIGNS = {
     "!": "! more memory than the {free:.1f} GB that are free",
     "*": "* very slow on a CPU",
     "-": "- not possible on this machine",
@@ -29,16 +29,16 @@ _MARKS = {
 
 @contextmanager
 def progress_bar(console: Console) -> Iterator[Any]:
-    """Show how far loading is; yields what is to be told."""
+    """Show how far loading is; yields the function that is to be called with each `Progress`."""
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("loading", total=None)
 
-        def tell(progress: Progress) -> None:
+        def on_progress(progress: Progress) -> None:
             what = escape(f"{progress.what} {progress.detail}".strip())
             bars.update(task, description=what, completed=progress.done, total=progress.total or None)
 
-        yield tell
+        yield on_progress
 
 
 def inside(trace: Trace) -> Table:
@@ -69,8 +69,8 @@ def comparison(answers: Iterable[Answer]) -> Table:
     answers = list(answers)
     table = Table("", *(escape(Path(answer.model).name) for answer in answers), show_lines=True)
     table.add_row("weights", *(answer.quantize for answer in answers))
-    told = ([answer.text or answer.error, *map(saved, answer.generated)] for answer in answers)
-    table.add_row("answer", *(Text("\n".join(filter(None, lines)), overflow="fold") for lines in told))
+    lines = ([answer.text or answer.error, *map(saved, answer.generated)] for answer in answers)
+    table.add_row("answer", *(Text("\n".join(filter(None, parts)), overflow="fold") for parts in lines))
     table.add_row("first word", *(figure(answer.first_word_s, "{:.2f} s") for answer in answers))
     table.add_row("tokens a second", *(figure(answer.tokens_per_s, "{:.0f}") for answer in answers))
     if any(answer.nearest for answer in answers):
@@ -87,7 +87,7 @@ def catalogue(entries: Iterable[Entry]) -> str:
         cells = []
         for option in entry.options:
             mark = {"memory": "!", "device": "-"}.get(option.why, "*" if option.slow else "")
-            marks |= {mark: _MARKS[mark].format(free=option.free_bytes / 1e9)} if mark else {}
+            marks |= {mark: _SIGNS[mark].format(free=option.free_bytes / 1e9)} if mark else {}
             cells.append(f"{option.memory_bytes / 1e9:.1f} GB{mark}" if option.memory_bytes else mark)
         state = "installed" if entry.installed else "by hand" if entry.command else "available"
         about = "" if entry.installed or entry.told else "about "

@@ -48,10 +48,10 @@ class Sample:
         array: the modality's own array; each modality states shape, dtype and unit.
         summary: one line for people, such as ``"3.2 s, 44.1 kHz, stereo"``.
         rate_hz: samples, rows or frames a second, for modalities that run in time.
-        picture: [H, W, 3] uint8, the optional picture beside a depth or normal map.
+        picture: [H, W, 3] uint8, the picture that belongs to a depth or normal map; None if there is none.
         notes: what the person should know about how the file was read.
         duration_s: how long a sound or video lasts, with what lies beyond the array's end; None if that is all.
-        times_s: [T] when a video's frames are shown; None if that is unknown.
+        times_s: [T] float64, the time of each of a video's frames; None if that is unknown.
         size: width and height of a picture in its file, in pixels; None if they are the array's.
         sound: whether a video's file has a sound track.
         file_rate_hz: samples a second of a sound in its file.
@@ -109,10 +109,10 @@ class Coverage:
 
 @dataclass
 class Preview:
-    """Something to look at.
+    """What people see of a sample.
 
     Attributes:
-        kind: ``"image"`` (a Pillow image), ``"gallery"`` (a list of them) or ``"plot"`` (a plotly figure).
+        kind: of content: ``"image"`` (a Pillow image), ``"gallery"`` (a list of them) or ``"plot"`` (a plotly figure).
         content: the thing itself.
         caption: one line to set below it.
         labels: what to set below each picture of a gallery.
@@ -129,7 +129,7 @@ class Preview:
 
 
 class Damaged(ValueError):
-    """A file that is not what it should be, in words for people; `Modality.load` makes a FileError of it."""
+    """A file that is not what it should be; its text is for people, and `Modality.load` turns it into a FileError."""
 
 
 class Modality(ABC):
@@ -158,8 +158,8 @@ class Modality(ABC):
 
     @property
     def limit_bytes(self) -> int:
-        """Largest file that is read."""
-        return getattr(LIMITS, f"{self.name}_bytes")
+        """Largest file that is read: the limit `<name>_bytes`, or what a question may bring where there is none."""
+        return getattr(LIMITS, f"{self.name}_bytes", LIMITS.turn_bytes)
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -228,9 +228,18 @@ class Modality(ABC):
             raise refuse(path, found, f"at most {megabytes(self.limit_bytes)}", "use a smaller or shorter one")
         return path
 
+    def recognises(self, path: Path, head: bytes) -> bool:
+        """Whether a file's content is surely of this modality; what several share, `detect` tells apart.
+
+        Args:
+            path: the file.
+            head: its first 64 kB.
+        """
+        return False
+
     @abstractmethod
     def read(self, path: Path, **options) -> Sample:
-        """Read a file that passed `check`; called by `load`, which words what this raises."""
+        """Read a file that passed `check`; called by `load`, which turns what this raises into a FileError."""
 
     def clean(self, path: Path, array: np.ndarray, notes: list[str]) -> np.ndarray:
         """Treat what is no number in an array; what is done is noted, and what holds nothing else is refused."""
@@ -276,7 +285,7 @@ class Modality(ABC):
 
     @abstractmethod
     def preview(self, sample: Sample, **settings) -> Preview:
-        """Turn a sample into something to look at; where `to_tensor`'s settings are given, show what it takes."""
+        """Turn a sample into what people see of it; where `to_tensor`'s settings are given, show what it takes."""
 
 
 def to_numpy(value: Any) -> np.ndarray:
@@ -322,7 +331,7 @@ def check_times(path: Path, start_s: float | None, stop_s: float | None) -> None
 
 
 def refuse(path: str | os.PathLike, found: str, expected: str, advice: str) -> FileError:
-    """Word an error: the file's name, what was found, what was expected, what to do.
+    """Compose an error: the file's name, what was found, what was expected, what to do.
 
     Args:
         path: the file; only its base name is shown.
@@ -333,7 +342,8 @@ def refuse(path: str | os.PathLike, found: str, expected: str, advice: str) -> F
     Returns:
         The error, to be raised by the caller.
     """
-    return FileError(_printable(f"{display_name(path)}: {found}; expected {expected}; {advice}."))
+    fields = {"found": _printable(found), "expected": _printable(expected), "advice": _printable(advice)}
+    return FileError(_printable(f"{display_name(path)}: {found}; expected {expected}; {advice}."), **fields)
 
 
 def display_name(path: str | os.PathLike, length: int = 60) -> str:

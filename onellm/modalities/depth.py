@@ -133,6 +133,10 @@ class Depth(Map):
         array = frame.to_ndarray()
         return array if array.ndim == 2 else array[..., 0]
 
+    def recognises(self, path: Path, head: bytes) -> bool:
+        """Whether a file is an EXR picture."""
+        return head.startswith(b"v/1\x01")
+
     def clean(self, path: Path, array: np.ndarray, notes: list[str]) -> np.ndarray:
         """Mark what is no distance as unknown (NaN)."""
         array = np.where((array > _NEAREST_M) & (array < 1e6), array, np.float32(np.nan))

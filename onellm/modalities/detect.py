@@ -1,10 +1,12 @@
-"""Telling a file's kind by its content: magic bytes, headers, shapes and a few values; the name only helps."""
+"""From a file's content to the modalities it may be: magic bytes, headers, shapes and a few values.
+
+What one modality alone can be sure of, its `Modality.recognises` says; here is what several share.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from onellm.errors import OneLLMError
-from onellm.modalities import MODALITIES, fmri, imu, normal, sandbox
+from onellm.modalities import CACHE, MODALITIES, imu, normal, sandbox
 from onellm.modalities.base import check_file, describe, refuse
+from onellm.modalities.cache import stamp
 from onellm.modalities.readers import clouds, sound
 from onellm.modalities.readers.arrays import Header, pick, read_headers
 from onellm.modalities.readers.pictures import open_image
@@ -35,16 +38,20 @@ def recognise(path: str | os.PathLike) -> list[str]:
         path: the file.
 
     Returns:
-        One kind or more, each of which reads files of this name.
+        One modality or more, each of which reads files of this name.
 
     Raises:
         FileError: the file holds none of the modalities, or its name keeps the reader of its modality from it.
         BusyError: too many files are being read.
     """
-    try:
-        return sandbox.call(recognise_here, path, libraries=("PIL.Image:init", "av"))
-    except sandbox.Died as death:
-        raise refuse(path, death.found, EXPECTS, death.advice) from death
+
+    def read() -> list[str]:
+        try:
+            return sandbox.call(recognise_here, path, libraries=("PIL.Image:init", "av"))
+        except sandbox.Died as death:
+            raise refuse(path, death.found, EXPECTS, death.advice) from death
+
+    return CACHE.get(lambda: stamp(path), read)
 
 
 def recognise_here(path: str | os.PathLike) -> list[str]:
@@ -53,7 +60,7 @@ def recognise_here(path: str | os.PathLike) -> list[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            modalities = _look(path) if size_bytes else []
+            modalities = _candidates(path) if size_bytes else []
     except OneLLMError:
         raise
     except Exception as error:  # a reader stumbled over what looked like its modality
@@ -69,19 +76,17 @@ def recognise_here(path: str | os.PathLike) -> list[str]:
     return fitting
 
 
-def _look(path: Path) -> list[str]:
+def _candidates(path: Path) -> list[str]:
     """List the modalities a file's content may be, whatever its name."""
     with open(path, "rb") as file:
         head = file.read(_HEAD_BYTES)
-    for offset, magic, look in _LOOKS:
+    if surely := [name for name, modality in MODALITIES.items() if modality.recognises(path, head)]:
+        return surely
+    for offset, magic, candidates in _BY_MAGIC:
         if head[offset : offset + len(magic)] == magic:
-            return look(path)
+            return candidates(path)
     if sound.container_of(path):
         return _media(path)
-    if fmri.is_nifti(head):
-        return ["fmri"]
-    if len(head) >= 84 and path.stat().st_size == 84 + 50 * struct.unpack_from("<I", head, 80)[0]:
-        return ["point"]  # a binary stl has no magic bytes, but says how many triangles follow
     return _text(head)
 
 
@@ -174,11 +179,6 @@ def _are_colours(table: np.ndarray | None) -> bool:
     return table is not None and table.shape[1] == 6 and clouds.split_columns(table)[1] is not None
 
 
-def _gzip(path: Path) -> list[str]:
-    """Look for a packed NIfTI volume."""
-    return ["fmri"] if fmri.is_nifti(fmri.read_head(path)) else []
-
-
 def _text(head: bytes) -> list[str]:
     """Tables of numbers, with or without a header, and meshes written as text."""
     try:
@@ -218,7 +218,7 @@ def _always(modality: str) -> Callable[[Path], list[str]]:
     return lambda path: [modality]
 
 
-_LOOKS: tuple[tuple[int, bytes, Callable[[Path], list[str]]], ...] = (
+_BY_MAGIC: tuple[tuple[int, bytes, Callable[[Path], list[str]]], ...] = (
     (0, b"\x89PNG", _picture),
     (0, b"GIF8", _picture),
     (0, b"II*\0", _picture),
@@ -226,17 +226,12 @@ _LOOKS: tuple[tuple[int, bytes, Callable[[Path], list[str]]], ...] = (
     (0, b"\xff\xd8\xff", _always("image")),
     (8, b"WEBP", _always("image")),
     (0, b"BM", _picture),
-    (0, b"v/1\x01", _always("depth")),
     (4, b"ftypheic", lambda path: []),
     (4, b"ftypavif", lambda path: []),
     (0, b"\x93NUMPY", _numpy),
     (0, b"PK\x03\x04", _numpy),
-    (0, b"\x1f\x8b", _gzip),
-    (0, b"ply", _always("point")),
-    (0, b"glTF", _always("point")),
-    (0, b"# .PCD", _always("point")),
 )
-# names of an npz file's arrays -> kind
+# names of an npz file's arrays -> modality
 _NAMES = (
     (("xyz", "points", "point", "pc", "pcd", "vertices", "coords"), "point"),
     (("fmri", "voxels", "betas"), "fmri"),

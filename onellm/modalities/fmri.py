@@ -142,6 +142,10 @@ class Fmri(Modality):
             found = f"{' × '.join(map(str, shape))} values, which take {megabytes(count_bytes)} when read"
             raise refuse(path, found, f"at most {megabytes(LIMITS.fmri_decoded_bytes)}", "save fewer volumes")
 
+    def recognises(self, path: Path, head: bytes) -> bool:
+        """Whether a file is a NIfTI volume, packed or not."""
+        return is_nifti(read_head(path))
+
     def from_memory(self, value: Any) -> Sample:
         """Turn responses [V], [R, V] or [R, X, Y, Z] into a sample."""
         return super().from_memory(np.atleast_2d(to_numpy(value)))

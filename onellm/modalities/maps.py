@@ -78,7 +78,7 @@ def normals_of(depth_m: np.ndarray) -> np.ndarray:
 
 def _step(points: np.ndarray, axis: int) -> np.ndarray:
     """Return the vector [H, W, 3] to the next pixel of an axis, by whichever neighbour is nearer, 0 where neither."""
-    margin = [(1, 1) if place == axis else (0, 0) for place in range(3)]
+    margin = [(1, 1) if index == axis else (0, 0) for index in range(3)]
     padded = np.pad(points, margin, constant_values=np.nan)
     steps = np.diff(padded, axis=axis)
     count = points.shape[axis]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,12 @@ class Point(Modality):
             summary = f"{len(xyz):,} points, {colours}"
         array = np.concatenate([xyz, rgb], axis=1).astype(np.float32)
         return Sample(self.name, path.name, array, summary, notes=notes, coloured=coloured)
+
+    def recognises(self, path: Path, head: bytes) -> bool:
+        """Whether a file is a ply, glb, pcd or binary stl file; the latter has no magic bytes, but a length."""
+        if head.startswith((b"ply", b"glTF", b"# .PCD")):
+            return True
+        return len(head) >= 84 and path.stat().st_size == 84 + 50 * struct.unpack_from("<I", head, 80)[0]
 
     def _numbers(
         self, path: Path, xyz: np.ndarray, rgb: np.ndarray | None, notes: list[str]

@@ -28,12 +28,13 @@ from onellm.errors import BusyError, FileError
 from onellm.modalities.base import Sample
 from onellm.utils.limits import LIMITS
 
-__all__ = ["Died", "call", "trust_files"]
+__all__ = ["Died", "call", "trust_files", "trusted"]
 
 MESSAGE_BYTES = 65_536
 PATIENCE_S = 120  # for one's turn to read
 IMPORT_S = 60  # for libraries to be imported from a slow disk, once
 FILE_BYTES = 1_000_000  # no reader writes files, but `tempfile` tries its folder with a small one
+ERROR = ("message", "found", "expected", "advice")  # of a FileError
 START = "import sys; from onellm.modalities.sandbox import serve; serve(int(sys.argv[1]))"
 
 _trusted = False
@@ -56,6 +57,11 @@ def trust_files() -> None:
     """Read files in this process from now on: one's own, where speed counts, as in training."""
     global _trusted
     _trusted = True
+
+
+def trusted() -> bool:
+    """Whether files are read in this process, see `trust_files`."""
+    return _trusted
 
 
 def call(job: Callable[..., Any], *arguments: Any, libraries: Sequence[str] = (), **options: Any) -> Any:
@@ -183,7 +189,8 @@ def _receive(answers: socket.socket) -> Any:
             read(memoryview(text))
             answer = json.loads(text)
             if "error" in answer:
-                raise FileError(str(answer["error"]))
+                message, *fields = (str(answer["error"][key]) for key in ERROR)
+                raise FileError(message, **dict(zip(ERROR[1:], fields, strict=True)))
             if "sample" not in answer:
                 return answer["value"]
             return _unpack(answer["sample"], read)
@@ -268,7 +275,7 @@ def _work(task: dict[str, Any], answers: socket.socket) -> None:
         value = getattr(importlib.import_module(module), name)(*task["arguments"], **task["options"])
         answer = {"sample": _pack(value, arrays)} if isinstance(value, Sample) else {"value": value}
     except FileError as error:
-        answer = {"error": str(error)}
+        answer = {"error": {"message": str(error), **{key: getattr(error, key) for key in ERROR[1:]}}}
     text = json.dumps(answer).encode()
     answers.sendall(len(text).to_bytes(8, "little") + text)
     for array in arrays:

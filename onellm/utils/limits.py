@@ -59,6 +59,8 @@ class Limits:
     load_memory_bytes: int = 2_000 * MEGA  # for reading one file
     readers: int = 2  # files read at once, each in a process of its own; 0: in this process, for trusted files
 
+    sample_cache_bytes: int = 256 * MEGA  # decoded files that are kept while they are in use; 0: none
+
     joint_spans: int = 16  # a video and its sound are cut into at most as many
     window_seconds: float = 10.0  # of a long file that is read in windows
     long_windows: int = 8  # windows of such a file
@@ -100,14 +102,14 @@ class Limits:
                 raise OneLLMError(
                     f"{name} is set, and there is no such limit; docs/security.md lists them; correct the name."
                 )
-            modality = type(known[name].default)
+            number = type(known[name].default)
             try:
-                value = modality(text.replace("_", ""))
+                value = number(text.replace("_", ""))
             except ValueError:
                 value = -1
             if not 0 <= value < float("inf"):
                 raise OneLLMError(
-                    f"{name} is {text!r}; expected {'a whole number' if modality is int else 'a number'} of 0 or more, "
+                    f"{name} is {text!r}; expected {'a whole number' if number is int else 'a number'} of 0 or more, "
                     f"such as {known[name].default}; correct it."
                 )
             given[known[name].name] = value

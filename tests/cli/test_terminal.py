@@ -83,7 +83,7 @@ def test_a_conversation(sit_down, example_files, tmp_path):
     spaced = tmp_path / "my cat.jpg"
     shutil.copy(example_files["image"], spaced)
     person = sit_down()
-    assert "eight kinds" in person.sees("you>")
+    assert "files of 8 kinds" in person.sees("you>")
     person.type(f"'{spaced}'")  # as terminals type a file that is dropped on them
     assert "my cat.jpg" in person.sees(r"pixels.*you>")
     person.type("What is in the picture?")

@@ -98,10 +98,10 @@ def ply(path, layout="ascii", coloured=True, faces=False, float_colours=False):
         xyz, triangles, rgb = cube()
     else:
         (xyz, rgb), triangles = cloud(), []
-    modality = "float" if float_colours else "uchar"
+    number = "float" if float_colours else "uchar"
     lines = ["ply", f"format {layout} 1.0", "comment made for a test", f"element vertex {len(xyz)}"]
     lines += [f"property float {axis}" for axis in "xyz"]
-    lines += [f"property {modality} {name}" for name in ("red", "green", "blue")] if coloured else []
+    lines += [f"property {number} {name}" for name in ("red", "green", "blue")] if coloured else []
     lines += [f"element face {len(triangles)}", "property list uchar int vertex_indices"] if faces else []
     head = "\n".join([*lines, "end_header\n"]).encode()
     colours = rgb / 255 if float_colours else rgb

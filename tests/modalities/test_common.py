@@ -46,6 +46,17 @@ def test_the_registry_has_the_eight_kinds_in_order():
         assert all(suffix.startswith(".") for suffix in modality.suffixes) and modality.expects
 
 
+def test_a_refusal_has_fields(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    for read in (MODALITIES["image"].load, lambda path: load("image", path)):
+        with pytest.raises(FileError) as caught:
+            read(tmp_path / "a.png")
+        error = caught.value
+        assert (error.found, error.advice) == ("the file is empty", "save or download it again")
+        assert error.expected.startswith("a picture")
+        assert str(error) == f"a.png: {error.found}; expected {error.expected}; {error.advice}."
+
+
 def test_kinds_of_a_name():
     assert modalities_of("Scan.NII.GZ") == ["fmri"]
     assert modalities_of("/a/b.png") == ["image", "depth", "normal"]

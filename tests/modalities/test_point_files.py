@@ -36,15 +36,15 @@ def test_ply_meshes_are_sampled_with_colours(tmp_path, layout):
     assert np.abs(sample.array[:, 3:] - sample.array[:, :3]).max() < 0.01
 
 
-@pytest.mark.parametrize("modality", ["ascii", "binary", "compressed"])
-def test_pcd(tmp_path, modality):
+@pytest.mark.parametrize("data", ["ascii", "binary", "compressed"])
+def test_pcd(tmp_path, data):
     import open3d
 
     xyz, rgb = cloud()
     made = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(xyz))
     made.colors = open3d.utility.Vector3dVector(rgb / 255)
     path = tmp_path / "a.pcd"
-    open3d.io.write_point_cloud(str(path), made, write_ascii=modality == "ascii", compressed=modality == "compressed")
+    open3d.io.write_point_cloud(str(path), made, write_ascii=data == "ascii", compressed=data == "compressed")
     array = load("point", path).array
     assert np.abs(array[:, :3] - xyz).max() < 1e-5 and np.abs(array[:, 3:] - rgb / 255).max() < 0.01
 

@@ -75,8 +75,8 @@ def uneven_faces(path):
     return ply("element vertex 8", *XYZ, "element face 60000", FACES, data=TEXT + body)
 
 
-def pcd(points, layout, data, fields="x y z", size="4 4 4", modality="F F F", count="1 1 1"):
-    head = f"VERSION .7\nFIELDS {fields}\nSIZE {size}\nTYPE {modality}\nCOUNT {count}\nWIDTH {points}\nHEIGHT 1\n"
+def pcd(points, layout, data, fields="x y z", size="4 4 4", kind="F F F", count="1 1 1"):
+    head = f"VERSION .7\nFIELDS {fields}\nSIZE {size}\nTYPE {kind}\nCOUNT {count}\nWIDTH {points}\nHEIGHT 1\n"
     return f"# .PCD v.7\n{head}POINTS {points}\nDATA {layout}\n".encode() + data
 
 

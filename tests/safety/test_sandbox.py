@@ -14,8 +14,14 @@ import numpy as np
 import pytest
 
 from onellm.errors import FileError
-from onellm.modalities import MODALITIES, load, load_here, sandbox
+from onellm.modalities import MODALITIES, cache, load, load_here, sandbox
 from onellm.modalities.detect import recognise, recognise_here
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch):
+    """Have every file read, whatever was read before."""
+    monkeypatch.setattr(cache, "LIMITS", dataclasses.replace(cache.LIMITS, sample_cache_bytes=0))
 
 
 def limited(monkeypatch, **limits):

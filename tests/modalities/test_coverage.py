@@ -1,4 +1,4 @@
-"""What `seen` says of a file against what `to_tensor` takes of it, for the settings of both models that come along."""
+"""What `coverage` says of a file against what `to_tensor` takes of it, for the settings of both shipped models."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ SETTINGS = {
 both = pytest.mark.parametrize("model", CONFIGS)
 
 
-def seen_and_tensor(modality, sample, settings):
+def coverage_and_tensor(modality, sample, settings):
     return MODALITIES[modality].coverage(sample, **settings), MODALITIES[modality].to_tensor(sample, **settings).numpy()
 
 
@@ -36,10 +36,10 @@ def test_pixels(modality, model, tmp_path):
         Image.fromarray(make.depth_mm(1920, 1080)).save(path)
     else:
         make.normal_png(path, 1000)
-    seen, tensor = seen_and_tensor(modality, load(modality, path), settings)
+    covered, tensor = coverage_and_tensor(modality, load(modality, path), settings)
     height, width = tensor.shape[-2:]
-    assert seen.used == f"{width} × {height}" and seen.unit == "pixels"
-    assert seen.of == ("1,000 × 1,000" if modality == "normal" else "1,920 × 1,080")
+    assert covered.used == f"{width} × {height}" and covered.unit == "pixels"
+    assert covered.of == ("1,000 × 1,000" if modality == "normal" else "1,920 × 1,080")
 
 
 def test_pixels_of_small_and_of_reduced_pictures(tmp_path):
@@ -56,9 +56,9 @@ def test_pixels_of_small_and_of_reduced_pictures(tmp_path):
 def test_frames(model, frames, tmp_path):
     settings = SETTINGS[model]["video"]
     sample = load("video", make.video(tmp_path / "a.mp4", frames=frames))
-    seen, tensor = seen_and_tensor("video", sample, settings)
+    covered, tensor = coverage_and_tensor("video", sample, settings)
     brightness = {round(float(level), 4) for level in tensor.mean(axis=(1, 2, 3))}  # every frame has its own
-    assert seen == Coverage(str(len(brightness)), str(frames), "frames")
+    assert covered == Coverage(str(len(brightness)), str(frames), "frames")
     assert np.allclose(sample.times_s * sample.rate_hz, np.round(sample.times_s * sample.rate_hz), atol=0.01)
     preview = MODALITIES["video"].preview(sample, **settings)
     assert len(preview.content) == len(preview.labels) == len(brightness)
@@ -71,9 +71,9 @@ def test_seconds_of_sound(model, seconds):
     rng = np.random.default_rng(0)
     sample = Sample("audio", "a.wav", rng.normal(0, 0.01, int(seconds * 16000)).astype(np.float32), "", 16000.0)
     audio = MODALITIES["audio"]
-    seen, before = seen_and_tensor("audio", sample, settings)
+    covered, before = coverage_and_tensor("audio", sample, settings)
     parts = audio.heard(sample, **settings)
-    assert seen == Coverage.seconds(sum(end - start for start, end in parts), seconds)
+    assert covered == Coverage.seconds(sum(end - start for start, end in parts), seconds)
     inside = np.zeros(len(sample.array), bool)
     for start, end in parts:
         inside[round(start * 16000) : round(end * 16000)] = True
@@ -97,8 +97,8 @@ def test_seconds_of_a_sound_that_was_cut(tmp_path):
 def test_points(model, count):
     cloud = np.random.default_rng(0).random((count, 6), np.float32)
     sample = Sample("point", "a.npy", cloud, "")
-    seen, tensor = seen_and_tensor("point", sample, SETTINGS[model]["point"])
-    assert seen == Coverage(f"{len(np.unique(tensor, axis=0)):,}", f"{count:,}", "points")
+    covered, tensor = coverage_and_tensor("point", sample, SETTINGS[model]["point"])
+    assert covered == Coverage(f"{len(np.unique(tensor, axis=0)):,}", f"{count:,}", "points")
 
 
 @both
@@ -106,8 +106,8 @@ def test_voxels(model):
     settings = SETTINGS[model]["fmri"]
     shape = settings.get("grid", [settings["voxels"]])
     sample = Sample("fmri", "a.npy", np.random.default_rng(0).random((2, *shape), np.float32), "")
-    seen, tensor = seen_and_tensor("fmri", sample, settings)
-    assert seen == Coverage(f"{tensor.size:,}", f"{tensor.size:,}", "voxels") and seen.whole
+    covered, tensor = coverage_and_tensor("fmri", sample, settings)
+    assert covered == Coverage(f"{tensor.size:,}", f"{tensor.size:,}", "voxels") and covered.whole
     wrong = Sample("fmri", "a.npy", np.ones((1, 5, 5, 5), np.float32), "")
     with pytest.raises(FileError) as told:
         MODALITIES["fmri"].coverage(wrong, **settings)
@@ -121,8 +121,8 @@ def test_voxels(model):
 def test_seconds_of_motion(model, rows, rate_hz):
     settings = SETTINGS[model]["imu"]
     sample = Sample("imu", "a.csv", np.ones((rows, 6), np.float32), "", rate_hz)
-    seen, tensor = seen_and_tensor("imu", sample, settings)
+    covered, tensor = coverage_and_tensor("imu", sample, settings)
     taken = np.flatnonzero(np.abs(tensor).max(axis=0) > 0.05).size / settings["rate_hz"]
-    assert abs(float(seen.used) - min(taken, rows / rate_hz)) <= 0.051
-    assert seen.of == f"{rows / rate_hz:.1f}" and seen.unit == "seconds"
-    assert MODALITIES["imu"].preview(sample, **settings).veiled == (float(seen.used) < float(seen.of))
+    assert abs(float(covered.used) - min(taken, rows / rate_hz)) <= 0.051
+    assert covered.of == f"{rows / rate_hz:.1f}" and covered.unit == "seconds"
+    assert MODALITIES["imu"].preview(sample, **settings).veiled == (float(covered.used) < float(covered.of))
