@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_onellm import prompt
+from test_modeling import prompt
 from torch import nn
 
 from onellm.errors import ModelError

@@ -130,7 +130,7 @@ class LowRank:
             return y
         low = F.linear(x, self.down)
         (switch,) = self.tuner.lora_A.values()
-        return y + F.linear(low if switch.rows is None else low * switch.rows, self.up)
+        return y + F.linear(low if switch.row_mask is None else low * switch.row_mask, self.up)
 
 
 class Rotary(nn.Module):
@@ -226,14 +226,14 @@ def optimise(model: nn.Module, int8: bool = False, report: Report | None = None)
     Args:
         model: a `OneLLMForConditionalGeneration` on the CPU, in any precision; what is left of it becomes float32.
         int8: keep the LLM's weights in 8 bits, and multiply in 8 bits where the encoder is large.
-        report: told of every layer of the LLM.
+        report: called for every layer of the LLM.
 
     Returns:
         The same model, for inference only.
     """
     model.requires_grad_(False)
     linear = Int8Linear if int8 else PackedLinear
-    if not hasattr(model, "language_model"):  # its layers are not told apart
+    if not hasattr(model, "language_model"):  # its layers have no room of their own
         _replace(model, linear)
         return model.float()
     if model.projector is not None:
@@ -248,7 +248,7 @@ def optimise(model: nn.Module, int8: bool = False, report: Report | None = None)
         llm.model.rotary_emb = Rotary(llm.model.rotary_emb)
     _replace(llm, linear)
     model.extend_head()  # which is another layer now
-    for part in (model.tokenizers, model.encoder, model.encoders, model.projector):  # the stems are convolutions
+    for part in (model.tokenizers, model.encoder, model.encoders, model.projector):  # the backbones are convolutions
         if part is None:
             continue
         _replace(part, Int8ProductLinear if int8 and model.config.encoder.get("width", 0) >= WIDE else PackedLinear)
