@@ -4,6 +4,7 @@ Sources: OneLLM: One Framework to Align All Modalities with Language (CVPR 2024,
 the family are presets of the same modules.
 """
 
+import inspect
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,6 +12,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
@@ -772,6 +774,23 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return generated
 
     # ---- the folder: pretrained parts are referred to by name, not copied --------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model folder as transformers does.
+
+        Raises:
+            ModelError: the installed transformers has not the method through which pretrained parts come in.
+        """
+        loader = inspect.getattr_static(PreTrainedModel, "_load_pretrained_model", None)
+        takes = list(inspect.signature(loader.__func__).parameters)[:3] if isinstance(loader, staticmethod) else None
+        if takes != ["model", "state_dict", "checkpoint_files"]:
+            raise ModelError(
+                found=f"transformers {transformers.__version__} loads models in a way that OneLLM does not know",
+                expected="PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, ...)",
+                advice="install the version that requirements.txt names",
+            )
+        return super().from_pretrained(*args, **kwargs)
 
     @staticmethod
     def _load_pretrained_model(model, state_dict, checkpoint_files, *args: Any, **kwargs: Any):
