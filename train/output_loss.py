@@ -61,7 +61,9 @@ class Answers:
         self.settings = model.config.outputs
         self.spans = {span.modality: span for span in model.config.spans}
         self.codes = {
-            modality: copy.deepcopy(model.outputs[modality]) for modality, span in self.spans.items() if span.codes
+            modality: copy.deepcopy(model.outputs[modality])
+            for modality, span in self.spans.items()
+            if span.codebook_size
         }
         self._condition = lru_cache(CAPTIONS)(
             lambda modality, text: caption_condition(self.pipeline(modality), text).float().cpu()
@@ -123,7 +125,7 @@ def answers_of(recipe: Recipe, model: Any, processor: Any, device: str) -> Answe
     if not model.config.outputs:
         return None
     answers = Answers(model, processor, Generators(recipe.generators, device), recipe.denoise)
-    signalled = [modality for modality, span in answers.spans.items() if not span.codes]
+    signalled = [modality for modality, span in answers.spans.items() if not span.codebook_size]
     if signalled and recipe.workers:
         raise RecipeError("The generators' text encoders run while batches are made; set 'workers: 0'.")
     for modality in signalled if recipe.denoise else ():

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from onellm.model.auto import OneLLMConfig, OneLLMForConditionalGeneration
-from onellm.model.configuration import merge, pieces
+from onellm.model.configuration import frames_per_file, merge
 from onellm.model.runtime.quantization import mode_for
 from train.build import start_config
 from train.data.streams import file_streams
@@ -76,7 +76,7 @@ def plan(recipe: Recipe, config: OneLLMConfig, micro_batch: int) -> Plan:
     llm, projector = _count(model.language_model), _count(getattr(model.projector, "experts", model.projector))
     llm_trains = bool({"language_model", "adapter"} & set(recipe.train))
     sizes = {modality: model.tokenizer_for(modality).count + 1 for modality in config.modalities}
-    views = {modality: pieces(modality, settings) for modality, settings in config.modalities.items()}
+    views = {modality: frames_per_file(modality, settings) for modality, settings in config.modalities.items()}
     share = sum(source.weight for source in recipe.data)
     mix = [(source.weight / share, modality) for source in recipe.data for modality in source.modalities]
     longest = max((sizes[modality] + config.length_of(modality) for _, modality in mix), default=0)

@@ -201,7 +201,8 @@ class GenerationWorker:
         outputs, spans = self.model.config.outputs, self.model.config.spans
         cut = "The answer ended before it was whole; allow more tokens, and ask again."
         wanted = []
-        for modality, tokens, result in self.model.make(output, prompt, media, media_are_embeds=True) if spans else ():
+        found = self.model.generate_media(output, prompt, media, media_are_embeds=True) if spans else ()
+        for modality, tokens, result in found:
             wanted.append((GeneratedMedia(modality, tokens), result))
         for modality, words in marks.found:
             start, end = marks.known[modality]

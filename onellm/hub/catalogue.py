@@ -127,8 +127,7 @@ def _entry(name: str, device: str, free: int) -> Entry:
     try:
         config, folder = registry.find(name)
     except ModelError as error:
-        reason = str(error).partition(";")[0]
-        return Entry(name, tuple(Option(mode, 0, free, "device", reason) for mode in quantization.CPU_MODES))
+        return Entry(name, tuple(Option(mode, 0, free, "device", error.found) for mode in quantization.CPU_MODES))
     options = tuple(_option(name, config, mode, device, free) for mode in quantization.CPU_MODES)
     parts = [base_parts.folder(part) for part in config.base_parts.values()]
     folder = folder or published.here(name)
@@ -149,13 +148,13 @@ def _option(name: str, config: "OneLLMConfig", mode: str, device: str, free: int
     try:
         quantization.mode_for(mode, device)
     except ModelError as error:
-        return Option(mode, 0, free, "device", str(error).partition(";")[0], slow)
+        return Option(mode, 0, free, "device", error.found, slow)
     needed = quantization.estimate(config, mode, quantization.dtype_for(device)).total
     reason = ""
     try:
         quantization.check_fits(name, config, mode, device, free)
     except ModelError as error:
-        reason = str(error).partition(";")[0].removeprefix(f"{name} ")
+        reason = error.found.removeprefix(f"{name} ")
     return Option(mode, needed, free, "memory" if reason else "", reason, slow)
 
 

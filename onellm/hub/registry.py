@@ -78,7 +78,7 @@ def choose(quantize: str | None = None) -> Choice:
     try:
         needed = quantization.check_fits(name, preset_config(name), quantization.mode_for(mode, device), device)
     except ModelError as error:
-        return Choice("onellm-tiny", quantize, f"Using onellm-tiny: {str(error).partition(';')[0]}.")
+        return Choice("onellm-tiny", quantize, f"Using onellm-tiny: {error.found}.")
     if not weights_available(name):
         reason = f"the weights of {name} are not in the cache and the hub does not answer"
         return Choice("onellm-tiny", quantize, f"Using onellm-tiny: {reason}.")
@@ -151,12 +151,14 @@ def find(name: str, random_weights: bool = False) -> tuple["OneLLMConfig", Path 
         return read_folder_config(path), None
     convert = "python -m onellm convert --checkpoint FILE.pth --tokenizer tokenizer.model --out FOLDER"
     if path.is_file():
-        raise ModelError(f"{name} is a file and a model is a folder; make one of a published checkpoint: {convert}.")
+        advice = f"make one of a published checkpoint: {convert}"
+        raise ModelError(found=f"{name} is a file and a model is a folder", advice=advice)
     if not path.is_dir():
-        raise ModelError(f"There is no model '{name}'; give one of {', '.join(MODELS)} or the path of a model folder.")
+        advice = f"give one of {', '.join(MODELS)} or the path of a model folder"
+        raise ModelError(found=f"There is no model '{name}'", advice=advice)
     if not (path / "config.json").exists():
         hint = f"make a folder of the checkpoint in it: {convert}" if list(path.glob("*.pth")) else "give another one"
-        raise ModelError(f"The folder {name} has no config.json, so it is no model folder; {hint}.")
+        raise ModelError(found=f"The folder {name} has no config.json, so it is no model folder", advice=hint)
     return read_folder_config(path / "config.json"), path
 
 
@@ -168,15 +170,17 @@ def read_folder_config(file: Path) -> "OneLLMConfig":
         content = json.loads(file.read_text(encoding="utf-8"))
         kind = content.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"{file} is no readable configuration ({error}); copy or convert the model again.") from error
+        found = f"{file} is no readable configuration ({error})"
+        raise ModelError(found=found, advice="copy or convert the model again") from error
     if kind not in ("onellm", "idefics") and not (kind is None and "modalities" in content):
         raise ModelError(
-            f"{file} describes a model of type '{kind}', not a OneLLM; give one of {', '.join(MODELS)} or a folder "
-            "that python -m onellm convert has written."
+            found=f"{file} describes a model of type '{kind}', not a OneLLM",
+            advice=f"give one of {', '.join(MODELS)} or a folder that python -m onellm convert has written",
         )
     try:
         return read_config(content)
     except OneLLMError:
         raise
     except Exception as error:  # whatever a wrong field leads to
-        raise ModelError(f"{file} is no OneLLM configuration ({error}); copy or convert the model again.") from error
+        found = f"{file} is no OneLLM configuration ({error})"
+        raise ModelError(found=found, advice="copy or convert the model again") from error

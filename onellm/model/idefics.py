@@ -1,7 +1,7 @@
-"""Flamingo's way: gated layers between those of the LLM look at the pictures, which take no room in the prompt.
+"""Flamingo's way: gated layers between those of the LLM attend to the pictures, which take no room in the prompt.
 
 It shares no part with the other systems without being hurt, so it is transformers' own class, from the folder that was
-published, behind what the chat asks of a model: `soft_tokens`, `generate` and a configuration with modalities. To the
+published, behind what the chat asks of a model, `interface.MediaLanguageModel`. To the
 chat a picture is one placeholder and one soft token: the latents of the perceiver resampler, side by side.
 Source: Flamingo (arXiv:2204.14198), in the open reproduction IDEFICS.
 """
@@ -18,9 +18,9 @@ from transformers.modeling_outputs import ModelOutput
 from onellm.errors import ModelError
 
 AROUND, END = "<fake_token_around_image>", "<end_of_utterance>"
-ADDED = (AROUND, "<image>", END)  # words behind the LLM's own, in this order
+ADDED = (AROUND, "<image>", END)  # tokens behind the LLM's own, in this order
 
-# LLaMA's tokenizer sets a space behind every added word
+# LLaMA's tokenizer sets a space behind every added token
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ ' ' if loop.first else ' \n' }}{{ m['role'].capitalize() + ': ' }}"
     "{{ m['content'] + '" + END + "' }}{% endfor %}{% if add_generation_prompt %}{{ ' \nAssistant:' }}{% endif %}"
@@ -41,10 +41,10 @@ class GatedConfig(IdeficsConfig):
 
     @property
     def modalities(self) -> dict[str, dict]:
-        """Kind -> as for `OneLLMConfig`."""
+        """Modality -> settings, as in `OneLLMConfig`."""
         picture = {"size": self.vision_config.image_size, "fit": "squeeze"}
-        place = self.vocab_size + ADDED.index("<image>")
-        return {"image": {"token_id": place, "input": picture, "before": AROUND, "after": f"{AROUND} "}}
+        placeholder = self.vocab_size + ADDED.index("<image>")
+        return {"image": {"token_id": placeholder, "input": picture, "before": AROUND, "after": f"{AROUND} "}}
 
     def length_of(self, modality: str) -> int:
         """Positions that one file of a modality takes in a prompt."""
@@ -73,7 +73,7 @@ class GatedConfig(IdeficsConfig):
 
 
 class GatedForConditionalGeneration(IdeficsForVisionText2Text):
-    """transformers' model behind the face of ours."""
+    """transformers' model with the interface of ours, `interface.MediaLanguageModel`."""
 
     config_class = GatedConfig
 
@@ -103,38 +103,38 @@ class GatedForConditionalGeneration(IdeficsForVisionText2Text):
         """Turn pictures into one soft token each, [1, latents * D]."""
         return list(self.soft_tokens(modality, values))
 
-    def _look(
+    def _visible_pictures(
         self, input_ids: torch.Tensor, media: dict | None, media_are_embeds: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gather what a prompt [B, L] looks at.
+        """Gather the pictures that a prompt [B, L] attends to.
 
         Returns:
-            [B, I, latents, D], the largest number of pictures of a row being I, and [B, L, I]: every position looks
-            at the last picture before it, and at none behind the end of a text.
+            [B, I, latents, D], the largest number of pictures of a row being I, and [B, L, I]: every position attends
+            to the last picture before it, and at none behind the end of a text.
 
         Raises:
             ValueError: placeholders and pictures do not match in number.
         """
         values = list((media or {}).get("image", []))
-        places = input_ids == self.config.modalities["image"]["token_id"]
-        counts = places.sum(dim=1)
+        mask = input_ids == self.config.modalities["image"]["token_id"]
+        counts = mask.sum(dim=1)
         if int(counts.sum()) != len(values):
             raise ValueError(f"The prompt holds {int(counts.sum())} pictures, but {len(values)} came; give as many.")
         most = max(1, int(counts.max()))
         latents = (self.config.perceiver_config.resampler_n_latents, self.config.vision_config.embed_dim)
-        seen = torch.zeros(len(input_ids), most, *latents, dtype=self.dtype, device=input_ids.device)
+        pictures = torch.zeros(len(input_ids), most, *latents, dtype=self.dtype, device=input_ids.device)
         if values:
             found = torch.stack(values) if media_are_embeds else self.soft_tokens("image", values)
             real = torch.arange(most, device=input_ids.device) < counts[:, None]
-            seen[real] = found.unflatten(-1, latents).squeeze(1).to(seen)
+            pictures[real] = found.unflatten(-1, latents).squeeze(1).to(pictures)
         order = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
         ends = torch.isin(input_ids, torch.as_tensor(self.config.eos_token_id, device=input_ids.device))
-        picture = order.masked_fill(~places, -1).cummax(dim=1).values
+        picture = order.masked_fill(~mask, -1).cummax(dim=1).values
         end = order.masked_fill(~ends, -1).cummax(dim=1).values.roll(1, dims=1)
         end[:, 0] = -1
         visible = (picture >= 0) & (end <= picture)
-        looks = torch.nn.functional.one_hot((places.cumsum(dim=1) - 1).clamp_min(0), most)
-        return seen, looks * visible.unsqueeze(-1)
+        attended = torch.nn.functional.one_hot((mask.cumsum(dim=1) - 1).clamp_min(0), most)
+        return pictures, attended * visible.unsqueeze(-1)
 
     def forward(
         self,
@@ -145,7 +145,7 @@ class GatedForConditionalGeneration(IdeficsForVisionText2Text):
     ) -> ModelOutput:
         """Run over a prompt; `media` and `media_are_embeds` are those of `OneLLMForConditionalGeneration`."""
         if kwargs.get("perceiver_embeddings") is None and kwargs.get("pixel_values") is None:
-            kwargs["perceiver_embeddings"], kwargs["image_attention_mask"] = self._look(
+            kwargs["perceiver_embeddings"], kwargs["image_attention_mask"] = self._visible_pictures(
                 input_ids, media, media_are_embeds
             )
         return super().forward(input_ids=input_ids, **kwargs)
@@ -160,11 +160,15 @@ class GatedForConditionalGeneration(IdeficsForVisionText2Text):
             kwargs["attention_mask"] = kwargs["attention_mask"].to(self.device)
         if isinstance(media, list | tuple):
             media = {"image": [picture for row in media for picture in row.get("image", [])]}
-        seen, looks = self._look(input_ids, media, media_are_embeds)
+        pictures, attended = self._visible_pictures(input_ids, media, media_are_embeds)
         first = self.config.vocab_size
         added = list(range(first, first + min(self.config.additional_vocab_size, len(ADDED))))
         ends = kwargs.pop("eos_token_id", None) or self.generation_config.eos_token_id or self.config.eos_token_id
         kwargs["eos_token_id"] = [*(ends if isinstance(ends, list) else [ends]), *added[2:]]
         if added:
-            kwargs.setdefault("bad_words_ids", [[word] for word in added[:2]])  # an answer holds no pictures
-        return super().generate(input_ids, image_hidden_states=seen, image_attention_mask=looks, **kwargs)
+            kwargs.setdefault("bad_words_ids", [[token] for token in added[:2]])  # an answer holds no pictures
+        return super().generate(input_ids, image_hidden_states=pictures, image_attention_mask=attended, **kwargs)
+
+    def generate_media(self, *_: Any, **__: Any) -> list[tuple[str, list[int], torch.Tensor]]:
+        """Generate nothing: answers are text alone."""
+        return []

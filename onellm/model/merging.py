@@ -1,8 +1,8 @@
-"""Merging soft tokens: a long file is read in windows, and the words of all of them become fewer.
+"""Merging soft tokens: a long file is read in windows, and the soft tokens of all of them become fewer.
 
 The two neighbours in time that are most alike become one, their average weighed by how many windows each stands for,
-until no more are left than wanted. Whole windows are merged, word by word, as a projector's words have places: the
-first names the thing. Order is kept, so what is merged stands for a run of windows.
+until no more are left than wanted. Whole windows are merged, soft token by soft token, as a projector's soft tokens
+differ by index: the first names the thing. Order is kept, so what is merged stands for a run of windows.
 
 Sources: MA-LMM (arXiv:2404.05726), section 3.2, which merges neighbours in time; ToMe (arXiv:2210.09461), section 3,
 which weighs by size.
@@ -22,7 +22,7 @@ class Windows:
 
     Attributes:
         tensors: one a window, each as of a file of the modality.
-        kept: how many windows' words the LLM reads; the others are merged into these.
+        kept: of how many windows the LLM reads soft tokens; the others are merged into these.
     """
 
     tensors: tuple[torch.Tensor, ...]
@@ -39,22 +39,22 @@ class Windows:
 
 
 class Merge(nn.Module):
-    """Merge the words of windows that follow each other; a module, so that a hook sees what became of them."""
+    """Merge the soft tokens of windows that follow each other; a module, so that a hook sees the result."""
 
-    def forward(self, words: torch.Tensor, count: int) -> tuple[torch.Tensor, list[int]]:
-        """Merge the words of one file.
+    def forward(self, soft_tokens: torch.Tensor, count: int) -> tuple[torch.Tensor, list[int]]:
+        """Merge the soft tokens of one file.
 
         Args:
-            words: [W, M, D], M words of each window, in order.
+            soft_tokens: [W, M, D], M of each window, in order.
             count: of windows that are wanted.
 
         Returns:
             [min(W, count), M, D], and how many windows each of these stands for.
         """
-        merged, sizes = list(words), [1] * len(words)
+        merged, sizes = list(soft_tokens), [1] * len(soft_tokens)
         while len(merged) > max(count, 1):
-            likeness = [_likeness(one, other) for one, other in zip(merged, merged[1:], strict=False)]
-            left = likeness.index(max(likeness))
+            similarity = [_similarity(one, other) for one, other in zip(merged, merged[1:], strict=False)]
+            left = similarity.index(max(similarity))
             total = sizes[left] + sizes[left + 1]
             merged[left : left + 2] = [(sizes[left] * merged[left] + sizes[left + 1] * merged[left + 1]) / total]
             sizes[left : left + 2] = [total]
@@ -62,6 +62,6 @@ class Merge(nn.Module):
 
 
 @torch.no_grad()
-def _likeness(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Compare two windows' words [M, D], place by place."""
+def _similarity(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Compare two windows' soft tokens [M, D], index by index: the mean cosine similarity."""
     return float(F.cosine_similarity(one.float(), other.float(), dim=-1).mean())

@@ -1,9 +1,10 @@
-"""The model: modalities, encoder, projector, LLM, put together as a configuration says.
+"""The model: tokenizers, encoder, projector, LLM and output heads, put together as a configuration says.
 
 Sources: OneLLM: One Framework to Align All Modalities with Language (CVPR 2024, arXiv:2312.03700); the other systems of
-the family are presets of the same parts.
+the family are presets of the same modules.
 """
 
+import inspect
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,6 +12,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
@@ -30,7 +32,7 @@ from onellm.errors import ModelError
 from onellm.model import base_parts
 from onellm.model.adapters import RoutedAdapters, Up
 from onellm.model.backbones import BACKBONES
-from onellm.model.configuration import OneLLMConfig, merge, pieces
+from onellm.model.configuration import OneLLMConfig, frames_per_file, merge
 from onellm.model.encoder import UniversalEncoder
 from onellm.model.extra_tokens import AddedTokens
 from onellm.model.merging import Merge, Windows
@@ -44,17 +46,17 @@ FRAMES_ON_CPU = 4  # at once: more would leave the caches, and take 1.4 times as
 IGNORED = -100  # the label where there is no loss
 
 Media = dict[str, Sequence[torch.Tensor | Windows]]
-"""kind -> one tensor a file, or those of its windows, in the order in which their placeholders stand in `input_ids`."""
+"""modality -> one tensor a file, or those of its windows, in the order of their placeholders in `input_ids`."""
 
 
-def _only_rows(module: nn.Module, _: tuple, output: torch.Tensor) -> torch.Tensor:
-    """Silence a LoRA layer in the rows of a batch where it is not to speak."""
-    return output if module.rows is None else output * module.rows
+def _mask_lora_rows(module: nn.Module, _: tuple, output: torch.Tensor) -> torch.Tensor:
+    """Zero the output of a LoRA layer in the rows of a batch, or at the positions, where the adapter is off."""
+    return output if module.row_mask is None else output * module.row_mask
 
 
-def _say_rows(rows: AddedTokens, _: nn.Module, inputs: tuple, logits: torch.Tensor) -> torch.Tensor:
-    """Append what the rows say to what the LLM's head does."""
-    return rows.extend(inputs[0], logits)
+def _extend_logits(added: AddedTokens, _: nn.Module, inputs: tuple, logits: torch.Tensor) -> torch.Tensor:
+    """Append the logits of the added tokens to those of the LLM's head."""
+    return added.extend(inputs[0], logits)
 
 
 def _pad(texts: Sequence[torch.Tensor]) -> Instruction:
@@ -64,11 +66,12 @@ def _pad(texts: Sequence[torch.Tensor]) -> Instruction:
 
 
 class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
-    """Assemble the parts and scatter the files' soft tokens into the prompt.
+    """Assemble the modules and scatter the files' soft tokens into the prompt.
 
     Attributes:
-        rows: further tokens; None where the outputs have none.
-        outputs: modality -> output projector or picture codes.
+        rows: the added tokens (the name is that of the state dict's keys); None where the outputs have none.
+        stems: name -> frozen backbone (named likewise).
+        outputs: modality -> output projector or VQ model.
         denoisers: modality -> loss of latents under conditions, where a trainer gives one.
     """
 
@@ -149,19 +152,19 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         from peft import LoraConfig, inject_adapter_in_model
 
         inject_adapter_in_model(LoraConfig(**options), self.language_model)
-        # kept in a list, so that layers that are fused later on can still be switched
+        # kept in a list: layers that `runtime.cpu` fuses later on are still switched through it
         self._adapter_active: bool | torch.Tensor | None = None  # not yet told to the layers
         self._tuners = [module for module in self.language_model.modules() if hasattr(module, "lora_A")]
         for tuner in self._tuners:
             for down in tuner.lora_A.values():
-                down.rows = None
-                down.register_forward_hook(_only_rows)
+                down.row_mask = None
+                down.register_forward_hook(_mask_lora_rows)
 
     def _switch_adapter(self, active: bool | torch.Tensor, batch: int, fresh: bool) -> None:
-        """Tell the LLM's adapter which rows of a batch hold files, or which places outputs.
+        """Tell the LLM's adapter in which rows of a batch, or at which positions, it is active.
 
-        LoRA speaks there alone, but in training and where it always does everywhere, unless it is for outputs; a
-        routed adapter is weighed by the rows, once a prompt.
+        In training, and with `on` "always", LoRA is active everywhere, unless it is for outputs. A routed adapter
+        weighs its experts by the rows, once a prompt.
 
         Args:
             active: whether all rows do, or [B] or [B, L] bool.
@@ -178,11 +181,11 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if active is self._adapter_active:  # which spares every token a walk over the layers
             return
         self._adapter_active = active
-        rows = active.reshape(len(active), -1, 1) if isinstance(active, torch.Tensor) else None
+        row_mask = active.reshape(len(active), -1, 1) if isinstance(active, torch.Tensor) else None
         for tuner in self._tuners:
             tuner._disable_adapters = active is False  # enable_adapters() would unfreeze what a trainer froze
             for down in tuner.lora_A.values():
-                down.rows = rows
+                down.row_mask = row_mask
 
     def rows_with_files(self, input_ids: torch.Tensor) -> bool | torch.Tensor:
         """Tell which rows of a batch [B, L] hold files: all (True), none (False), or [B] bool."""
@@ -191,14 +194,13 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return bool(rows[0]) if bool((rows == rows[0]).all()) else rows
 
     def adapted(self, input_ids: torch.Tensor) -> bool | torch.Tensor:
-        """Tell where in a batch [B, L] the LLM's adapter speaks: everywhere, nowhere, in rows [B], at places [B, L]."""
+        """Tell where in a batch [B, L] the LLM's adapter is active: everywhere, nowhere, in rows [B], at positions."""
         if self.config.adapter_on != "outputs":
             return self.rows_with_files(input_ids)
-        own = self.rows.own(input_ids)
-        return bool(own[0, 0]) if bool((own == own[0, 0]).all()) else own
+        added = self.rows.is_output_token(input_ids)
+        return bool(added[0, 0]) if bool((added == added[0, 0]).all()) else added
 
-    # ---- files: tensors in, soft tokens out, and the losses that need no LLM
-    # ------------------------------------------
+    # ---- files: tensors in, soft tokens out, and the losses that need no LLM -----------------------------------------
 
     def _check_lengths(self) -> None:
         """Make sure that a prompt gets as many placeholders as there will be soft tokens.
@@ -207,11 +209,9 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             ModelError: the configuration says another number.
         """
         for modality in self.config.modalities:
-            if isinstance(
-                self.tokenizer_for(modality), BackboneTokens
-            ):  # which makes a few tokens of any number of frames
+            if isinstance(self.tokenizer_for(modality), BackboneTokens):  # a few tokens from any number of frames
                 continue
-            frames = pieces(modality, self.config.modalities[modality])
+            frames = frames_per_file(modality, self.config.modalities[modality])
             encoder = self.encoder_for(modality)
             if encoder.features != self.encoder.features:
                 raise ModelError(
@@ -259,7 +259,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.projector(features, modality, self.anchor_embeds(), instruction)
 
     def anchor_embeds(self) -> torch.Tensor | None:
-        """Return [size, D_llm], what the LLM reads for the words of the anchor's vocabulary; None without an anchor."""
+        """Return [size, D_llm], the LLM's embeddings of the vocabulary anchor's tokens; None without an anchor."""
         anchor = self.projector.anchor
         return None if anchor is None else self.get_input_embeddings()(anchor.token_ids)
 
@@ -278,7 +278,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Turn files into what the LLM reads.
 
         Args:
-            modality: the kind of all of them.
+            modality: of all of them.
             values: one tensor a file; tensors of one shape run as one batch.
             extracted: the tensors are what the modality's tokenizer extracted (training keeps these).
             instructions: for a projector that reads the question, its token ids [L] for each file.
@@ -302,14 +302,14 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         groups: dict[tuple, list[int]] = {}
         for index, value in enumerate(values):
             groups.setdefault(tuple(value.shape), []).append(index)
-        words: list[Any] = [None] * len(values)
+        embeds: list[Any] = [None] * len(values)
         for indices in groups.values():
             batch = self._to_encoder(torch.stack([values[index] for index in indices]))
             if not extracted:
                 batch = self.tokenizer_for(modality).extract(batch)
-            for index, word in zip(indices, project(self.encode(modality, batch), indices), strict=True):
-                words[index] = word
-        return torch.stack(words)
+            for index, embed in zip(indices, project(self.encode(modality, batch), indices), strict=True):
+                embeds[index] = embed
+        return torch.stack(embeds)
 
     def media_embeds(
         self,
@@ -318,46 +318,46 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         extracted: bool = False,
         instructions: Sequence[torch.Tensor] | None = None,
     ) -> list[torch.Tensor]:
-        """Turn files into what the LLM reads, each of its own length; for the arguments see `soft_tokens`.
+        """Turn files into soft tokens, of any length each; for the arguments see `soft_tokens`.
 
         Returns:
-            [length, D_llm] for each file; the words of one that is read in windows are merged, between one pair of
-            tags.
+            [length, D_llm] for each file; the soft tokens of one that is read in windows are merged, between one pair
+            of tags.
         """
         if not any(isinstance(value, Windows) for value in values):
             return list(self.soft_tokens(modality, values, extracted, instructions))
-        made: list[torch.Tensor] = []
+        embeds: list[torch.Tensor] = []
         for index, value in enumerate(values):
             asked = None if instructions is None else instructions[index : index + 1]
             if not isinstance(value, Windows):
-                made += self.soft_tokens(modality, [value], extracted, asked)
+                embeds += self.soft_tokens(modality, [value], extracted, asked)
                 continue
             read: list[torch.Tensor] = []
             for _, alike in groupby(value.tensors, key=lambda tensor: tensor.shape):
                 batch = list(alike)
                 read += self.soft_tokens(modality, batch, extracted, None if asked is None else [*asked] * len(batch))
             start, end = (tag in self.projector.tags for tag in ("start", "end"))
-            inner = torch.stack([words[start : len(words) - end] for words in read])
+            inner = torch.stack([window[start : len(window) - end] for window in read])
             merged, _ = self.merging(inner, value.kept)
-            made.append(torch.cat([read[0][:start], merged.flatten(0, 1), read[0][len(read[0]) - end :]]))
-        return made
+            embeds.append(torch.cat([read[0][:start], merged.flatten(0, 1), read[0][len(read[0]) - end :]]))
+        return embeds
 
     def anchor_loss(self, media: Media, anchor_labels: torch.Tensor, extracted: bool = False) -> torch.Tensor:
-        """Compare the soft tokens of files with the words of their names; the LLM does not run.
+        """Compare the soft tokens of files with the tokens of their names; the LLM does not run.
 
         Args:
             media: files of one modality.
-            anchor_labels: [B, M] places in the anchor's vocabulary.
+            anchor_labels: [B, M] indices into the anchor's vocabulary.
             extracted: as for `soft_tokens`.
 
         Returns:
             The mean cross-entropy, a scalar.
         """
         ((modality, values),) = media.items()
-        words = self._by_shape(
-            modality, values, extracted, lambda features, _: self.projector.words(features, modality)
+        embeds = self._by_shape(
+            modality, values, extracted, lambda features, _: self.projector.soft_tokens(features, modality)
         )
-        return self.projector.anchor.loss(words, self.anchor_embeds(), anchor_labels)
+        return self.projector.anchor.loss(embeds, self.anchor_embeds(), anchor_labels)
 
     def contrast_loss(self, media: Media, texts: Sequence[torch.Tensor], extracted: bool = False) -> torch.Tensor:
         """Compare files with texts, as a querying transformer learns to before any LLM; the LLM does not run.
@@ -383,10 +383,10 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         media_are_embeds: bool = False,
         instructions: Media | None = None,
     ) -> torch.Tensor:
-        """Embed a prompt and put the files' soft tokens in their places.
+        """Embed a prompt and put the files' soft tokens where their placeholders stand.
 
         Args:
-            input_ids: [B, L]; a file of a modality is `config.length_of(kind)` placeholders of the modality's
+            input_ids: [B, L]; a file of a modality is `config.length_of(modality)` placeholders of the modality's
                 `token_id`.
             media: the files' tensors.
             extracted: as for `soft_tokens`.
@@ -402,7 +402,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         embeds = self.embed_tokens(input_ids)
         for modality, settings in self.config.modalities.items():
-            places = input_ids == settings["token_id"]
+            mask = input_ids == settings["token_id"]
             values = (media or {}).get(modality)
             values = [] if values is None else values
             one = self.config.length_of(modality)
@@ -418,23 +418,23 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 ],
                 dtype=torch.long,
             )
-            if int(places.sum()) != int(lengths.sum()):
+            if int(mask.sum()) != int(lengths.sum()):
                 raise ValueError(
-                    f"The prompt holds {int(places.sum())} placeholders of kind {modality}, but {len(values)} file(s) "
+                    f"The prompt holds {int(mask.sum())} placeholders of kind {modality}, but {len(values)} file(s) "
                     f"of it need {int(lengths.sum())}; build both with OneLLMProcessor."
                 )
             asked = (instructions or {}).get(modality)
             if known and len(values):
-                last = places.nonzero()[lengths.cumsum(0).to(places.device) - 1, 1]
+                last = mask.nonzero()[lengths.cumsum(0).to(mask.device) - 1, 1]
                 fresh = last >= known
-                places[places.clone()] = fresh.repeat_interleave(lengths.to(places.device))
+                mask[mask.clone()] = fresh.repeat_interleave(lengths.to(mask.device))
                 wanted = fresh.nonzero()[:, 0].tolist()
                 values = [values[index] for index in wanted]
                 asked = asked and [asked[index] for index in wanted]
             if len(values):
-                made = values if media_are_embeds else self.media_embeds(modality, values, extracted, asked)
-                scattered = torch.cat(list(made)).to(embeds)
-                embeds = embeds.masked_scatter(places.unsqueeze(-1).to(embeds.device), scattered)
+                soft_tokens = values if media_are_embeds else self.media_embeds(modality, values, extracted, asked)
+                scattered = torch.cat(list(soft_tokens)).to(embeds)
+                embeds = embeds.masked_scatter(mask.unsqueeze(-1).to(embeds.device), scattered)
         return embeds
 
     # ---- the causal language model -----------------------------------------------------------------------------------
@@ -463,13 +463,13 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Args:
             input_ids: [B, L] with placeholders for the files.
             attention_mask: [B, L], 0 where padded.
-            media: the files' tensors, kind by kind.
+            media: the files' tensors, by modality.
             inputs_embeds: [B, L, D_llm], instead of `input_ids` and `media`.
             instructions: as for `embed`.
             labels: [B, L], -100 where there is no loss; for an encoder-decoder LLM [B, L'], the answer alone.
             anchor_labels: [B, M], for a loss on the soft tokens of `media` alone, see `anchor_loss`.
             texts: one a file, for the loss of `media` against texts alone, see `contrast_loss`.
-            use_adapter: whether the LLM's adapter is on, for all, for each row [B] or place [B, L]; by default as
+            use_adapter: whether the LLM's adapter is on, for all, for each row [B] or position [B, L]; by default as
                 `adapted` has it (a step that continues a cache holds no files: say it there).
             extracted: as for `soft_tokens`.
             position_ids: [B, L], counted from the first token that is not padding.
@@ -575,7 +575,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         mask = kwargs.get("attention_mask")  # without one, transformers would guess it from the 0 that stands for files
         kwargs["attention_mask"] = torch.ones_like(input_ids) if mask is None else mask.to(input_ids.device)
         if self.config.is_encoder_decoder:
-            return self._generate_apart(input_ids, **kwargs)
+            return self._generate_encoder_decoder(input_ids, **kwargs)
         if self.rows is not None:
             grammar = Grammar(self.config.spans, input_ids.shape[1])
             kwargs["logits_processor"] = LogitsProcessorList([grammar, *(kwargs.get("logits_processor") or [])])
@@ -585,7 +585,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         sequences[:, : plain.shape[1]] = input_ids.repeat_interleave(len(sequences) // len(input_ids), dim=0)
         return output
 
-    def _generate_apart(self, input_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor | GenerateOutput:
+    def _generate_encoder_decoder(self, input_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor | GenerateOutput:
         """Let an encoder-decoder LLM read the prompt and write the answer, and put the prompt before it."""
         self._switch_adapter(kwargs.pop("use_adapter"), 0, False)
         kwargs.pop("past_key_values", None)
@@ -627,12 +627,12 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if ids is not None:
             inputs["inputs_embeds"] = self.embed_tokens(ids)
         if self.config.adapter_on == "outputs":
-            places = kwargs.get("use_adapter")
+            positions = kwargs.get("use_adapter")
             if ids is not None:
                 inputs["use_adapter"] = self.adapted(ids)
-            elif isinstance(places, torch.Tensor):  # of the whole prompt, of which the cache may know the start
+            elif isinstance(positions, torch.Tensor):  # of the whole prompt, of which the cache may know the start
                 start = 0 if past_key_values is None else int(past_key_values.get_seq_length())
-                inputs["use_adapter"] = places[:, start : start + inputs["inputs_embeds"].shape[1]]
+                inputs["use_adapter"] = positions[:, start : start + inputs["inputs_embeds"].shape[1]]
         return inputs
 
     def get_input_embeddings(self) -> nn.Module:
@@ -655,7 +655,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     # ---- outputs: what an answer holds besides text, and its losses --------------------------------------------------
 
     def init_outputs(self, config: Any) -> None:
-        """Build the parts; the LLM is there already."""
+        """Build what the outputs need; the LLM is there already."""
         spans, width = config.spans, config.text_config.hidden_size
         self.rows, self._head_hook = None, None
         if spans:
@@ -665,14 +665,14 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.denoisers: dict[str, Callable] = {}
 
     def extend_head(self) -> None:
-        """Let the LLM's head say the rows too; to be called again when the head was replaced."""
+        """Let the LLM's head score the added tokens too; to be called again when the head was replaced."""
         if self.rows is not None:
             if self._head_hook is not None:
                 self._head_hook.remove()
-            self._head_hook = self.get_output_embeddings().register_forward_hook(partial(_say_rows, self.rows))
+            self._head_hook = self.get_output_embeddings().register_forward_hook(partial(_extend_logits, self.rows))
 
     def embed_tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Embed tokens, the rows of outputs among them: [B, L] to [B, L, D_llm]; a placeholder is like token 0."""
+        """Embed tokens, the added ones among them: [B, L] to [B, L, D_llm]; a placeholder is like token 0."""
         embedding = self.get_input_embeddings()
         embeds = embedding(input_ids.masked_fill(input_ids >= embedding.num_embeddings, 0))
         return embeds if self.rows is None else self.rows.embed(input_ids, embeds)
@@ -693,7 +693,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         latents: dict[str, torch.Tensor] | None,
         items: torch.Tensor | int | None,
     ) -> torch.Tensor:
-        """Compute the loss of tokens, rows among them, and of the conditions that signal tokens become.
+        """Compute the loss of tokens, added ones among them, and of the conditions that signal tokens become.
 
         Args:
             output: of the LLM, with logits [B, L', V + n], and hidden states where there are conditions.
@@ -705,11 +705,11 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         loss = ForCausalLMLoss(output.logits, labels, output.logits.shape[-1], items)
         for modality, wanted in (condition or {}).items():
-            made = self.condition(modality, output.hidden_states[-1], input_ids)
-            error = alignment_loss(made, wanted.to(made))
+            found = self.condition(modality, output.hidden_states[-1], input_ids)
+            error = alignment_loss(found, wanted.to(found))
             if latents:
-                error = error + self.denoisers[modality](latents[modality].to(made), made)
-            # of several batches that make a step, each has a share of its labels, as in the words' loss
+                error = error + self.denoisers[modality](latents[modality].to(found), found)
+            # of several batches that make a step, each counts by its share of the labels, as in the tokens' loss
             loss = loss + error * (1 if items is None else labels.ne(IGNORED).sum() / items)
         return loss
 
@@ -726,22 +726,22 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         (span,) = (span for span in self.config.spans if span.modality == modality)
         states = [
-            hidden[row, place : place + span.length]
+            hidden[row, start : start + span.length]
             for row, ids in enumerate(input_ids.tolist())
-            for _, place in find(ids, [span])
+            for _, start in find(ids, [span])
         ]
         first = span.first - self.rows.first_id
-        return self.outputs[modality](torch.stack(states), live(self.rows, "input")[first : first + span.marks])
+        return self.outputs[modality](torch.stack(states), live(self.rows, "input")[first : first + span.delimiters])
 
     @torch.no_grad()
-    def make(
+    def generate_media(
         self,
         input_ids: torch.Tensor,
         prompt: int,
         media: dict[str, Sequence[torch.Tensor]] | None = None,
         media_are_embeds: bool = False,
     ) -> list[tuple[str, list[int], torch.Tensor]]:
-        """Make what an answer holds besides text.
+        """Generate what an answer holds besides text.
 
         Args:
             input_ids: [1, L], a prompt and its answer.
@@ -750,30 +750,47 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             media_are_embeds: as for `embed`.
 
         Returns:
-            Kind, tokens, and a picture [3, H, W] float32 in 0..1 (of codes) or a condition [Q, D] (of signals), for
-            each output in the answer, in order.
+            Modality, tokens, and a picture [3, H, W] float32 in 0..1 (of VQ tokens) or a condition [Q, D] (of signal
+            tokens), for each output in the answer, in order.
         """
         answer = input_ids[0, prompt:].tolist()
         found = find(answer, self.config.spans)
         hidden = None
-        if any(not span.codes for span, _ in found):
+        if any(not span.codebook_size for span, _ in found):
             embeds = self.embed(input_ids, media, media_are_embeds=media_are_embeds)
-            places = self.adapted(input_ids) if self.config.adapter else None
-            hidden = self(inputs_embeds=embeds, use_adapter=places, output_hidden_states=True, logits_to_keep=1)
+            active = self.adapted(input_ids) if self.config.adapter else None
+            hidden = self(inputs_embeds=embeds, use_adapter=active, output_hidden_states=True, logits_to_keep=1)
             hidden = hidden.hidden_states[-1]
-        made = []
-        for span, place in found:
-            tokens = answer[place : place + span.length]
-            if span.codes:
-                codes = torch.tensor([span.codes_of(tokens)], device=self.device)
-                result = self.outputs[span.modality].decode(codes)
+        generated = []
+        for span, start in found:
+            tokens = answer[start : start + span.length]
+            if span.codebook_size:
+                indices = torch.tensor([span.codebook_indices(tokens)], device=self.device)
+                result = self.outputs[span.modality].decode(indices)
             else:
-                here = slice(prompt + place, prompt + place + span.length)
+                here = slice(prompt + start, prompt + start + span.length)
                 result = self.condition(span.modality, hidden[:, here], input_ids[:, here])
-            made.append((span.modality, tokens, result[0]))
-        return made
+            generated.append((span.modality, tokens, result[0]))
+        return generated
 
-    # ---- the folder: parts that come from elsewhere are referred to by name, not copied ------------------------------
+    # ---- the folder: pretrained parts are referred to by name, not copied --------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model folder as transformers does.
+
+        Raises:
+            ModelError: the installed transformers has not the method through which pretrained parts come in.
+        """
+        loader = inspect.getattr_static(PreTrainedModel, "_load_pretrained_model", None)
+        takes = list(inspect.signature(loader.__func__).parameters)[:3] if isinstance(loader, staticmethod) else None
+        if takes != ["model", "state_dict", "checkpoint_files"]:
+            raise ModelError(
+                found=f"transformers {transformers.__version__} loads models in a way that OneLLM does not know",
+                expected="PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, ...)",
+                advice="install the version that requirements.txt names",
+            )
+        return super().from_pretrained(*args, **kwargs)
 
     @staticmethod
     def _load_pretrained_model(model, state_dict, checkpoint_files, *args: Any, **kwargs: Any):

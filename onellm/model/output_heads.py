@@ -2,12 +2,12 @@
 
 Three types, one a modality ("image", "video", "audio"), `OneLLMConfig.outputs`:
 
-* "text": the LLM writes a prompt for a generator between two marks, `start` and `end`. It has no parameters;
+* "text": the LLM writes a prompt for a generator between two delimiters, `start` and `end`. It has no parameters;
   `instruction` tells an LLM that was not trained for it to do so.
 * "representation": the LLM writes `tokens` signal tokens; their hidden states become `queries` vectors of `width`,
   which a generator takes in place of what its own text encoder says (`OutputProjector`).
-* "tokens": the LLM writes codes of a codebook, line by line, and the codes' decoder makes the picture (`codes`,
-  arguments of `VQModel`). It needs no generator.
+* "tokens": the LLM writes VQ tokens, indices into a codebook, row by row, and the VQ model decodes the picture
+  (`codes`, arguments of `VQModel`). It needs no generator.
 
 Sources: NExT-GPT (arXiv:2309.05519), section 4.2; AnyGPT (arXiv:2402.12226), section 3.
 """
@@ -29,69 +29,69 @@ NO_SIZES = ("type", "generator", "start", "end", "instruction")  # settings that
 
 @dataclass(frozen=True)
 class Span:
-    """The token ids of one kind of output: marks, which come in their order, each before as many codes.
+    """The token ids of the outputs of one modality: delimiters in their order, each before as many VQ tokens.
 
-    Signal tokens are marks without codes. The lines of a picture begin with a mark each, so that the LLM knows where
-    on the picture it is.
+    Signal tokens are delimiters without VQ tokens. Each row of a picture begins with its delimiter, so that the LLM
+    knows where on the picture it is.
 
     Attributes:
         modality: of the output.
-        first: id of the first mark, which begins it; the others follow, and the codes behind them.
-        marks: how many there are.
-        line: codes behind each.
-        codes: how many there are to choose from.
+        first: id of the first delimiter, which begins it; the others follow, and the VQ tokens behind them.
+        delimiters: how many there are.
+        row_length: VQ tokens behind each.
+        codebook_size: VQ tokens to choose from.
     """
 
     modality: str
     first: int
-    marks: int
-    line: int
-    codes: int
+    delimiters: int
+    row_length: int
+    codebook_size: int
 
     @property
     def count(self) -> int:
         """Ids in all."""
-        return self.marks + self.codes
+        return self.delimiters + self.codebook_size
 
     @property
     def length(self) -> int:
         """Tokens of one output."""
-        return self.marks * (1 + self.line)
+        return self.delimiters * (1 + self.row_length)
 
-    def allowed(self, place: int) -> range:
-        """Return the ids that may stand at a place of an output."""
-        mark, code = divmod(place, 1 + self.line)
-        if code:
-            return range(self.first + self.marks, self.first + self.count)
-        return range(self.first + mark, self.first + mark + 1)
+    def allowed(self, index: int) -> range:
+        """Return the ids that may stand at an index of an output."""
+        delimiter, rest = divmod(index, 1 + self.row_length)
+        if rest:
+            return range(self.first + self.delimiters, self.first + self.count)
+        return range(self.first + delimiter, self.first + delimiter + 1)
 
-    def codes_of(self, tokens: list[int]) -> list[int]:
-        """Return the codes in the tokens of an output."""
-        return [token - self.first - self.marks for token in tokens if token >= self.first + self.marks]
+    def codebook_indices(self, tokens: list[int]) -> list[int]:
+        """Return the codebook indices of the VQ tokens in an output."""
+        return [token - self.first - self.delimiters for token in tokens if token >= self.first + self.delimiters]
 
-    def tokens_of(self, codes: Sequence[int] = ()) -> list[int]:
-        """Return the tokens of an output that has codes; the inverse of `codes_of`."""
+    def tokens_of(self, indices: Sequence[int] = ()) -> list[int]:
+        """Return the tokens of an output with these codebook indices; the inverse of `codebook_indices`."""
         tokens = []
-        for mark in range(self.marks):
-            line = codes[mark * self.line : (mark + 1) * self.line]
-            tokens += [self.first + mark, *(self.first + self.marks + code for code in line)]
+        for row in range(self.delimiters):
+            in_row = indices[row * self.row_length : (row + 1) * self.row_length]
+            tokens += [self.first + row, *(self.first + self.delimiters + index for index in in_row)]
         return tokens
 
 
 def spans(outputs: dict[str, dict], first_id: int) -> list[Span]:
-    """Share out token ids from `first_id` on, kind by kind in alphabetical order.
+    """Share out token ids from `first_id` on, modality by modality in alphabetical order.
 
     Args:
         outputs: `OneLLMConfig.outputs`.
-        first_id: of all rows.
+        first_id: of all added tokens.
     """
     found = []
     for modality, settings in sorted(outputs.items()):
         if settings["type"] == "representation":
             found.append(Span(modality, first_id, settings["tokens"], 0, 0))
         elif settings["type"] == "tokens":
-            codes, grid = VQModel.sizes(**settings["codes"])
-            found.append(Span(modality, first_id, grid, grid, codes))
+            size, grid = VQModel.sizes(**settings["codes"])
+            found.append(Span(modality, first_id, grid, grid, size))
         else:
             continue
         first_id += found[-1].count
@@ -150,9 +150,9 @@ class OutputProjector(nn.Module):
         self.queries = nn.Parameter(torch.randn(queries, hidden) * 0.02)  # with zeros all outputs would stay the same
         self.output = nn.Linear(hidden, width)
 
-    def forward(self, hidden: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
         """Map states [B, T, D_llm] of signal tokens and their embeddings [T, D_llm] to [B, Q, D]."""
-        x = self.input((hidden + rows).to(self.input.weight))
+        x = self.input((hidden + embeds).to(self.input.weight))
         return self.output(self.transformer(x, self.queries.expand(len(x), -1, -1)))
 
 
@@ -162,15 +162,15 @@ def alignment_loss(condition: torch.Tensor, wanted: torch.Tensor) -> torch.Tenso
 
 
 def build_outputs(outputs: dict[str, dict], width_llm: int) -> nn.ModuleDict:
-    """Build the parts behind the LLM: modality -> output projector or picture codes."""
-    parts: dict[str, nn.Module] = {}
+    """Build the modules behind the LLM: modality -> output projector or VQ model."""
+    heads: dict[str, nn.Module] = {}
     for modality, settings in sorted(outputs.items()):
         arguments = {key: value for key, value in settings.items() if key not in NO_SIZES}
         if settings["type"] == "representation":
-            parts[modality] = OutputProjector(width_llm, **arguments)
+            heads[modality] = OutputProjector(width_llm, **arguments)
         elif settings["type"] == "tokens":
-            parts[modality] = VQModel(**settings["codes"])
-    return nn.ModuleDict(parts)
+            heads[modality] = VQModel(**settings["codes"])
+    return nn.ModuleDict(heads)
 
 
 class Grammar(LogitsProcessor):
@@ -214,15 +214,15 @@ def unfinished(ids: list[int], known: list[Span]) -> tuple[Span, int] | None:
 
 
 def find(ids: list[int], known: list[Span]) -> list[tuple[Span, int]]:
-    """Find the whole outputs in tokens: their spans and places, in order."""
+    """Find the whole outputs in tokens: their spans and start positions, in order."""
     starts = {span.first: span for span in known}
-    found, place = [], 0
-    while place < len(ids):
-        span = starts.get(ids[place])
+    found, position = [], 0
+    while position < len(ids):
+        span = starts.get(ids[position])
         if span is None:
-            place += 1
+            position += 1
             continue
-        if place + span.length <= len(ids):
-            found.append((span, place))
-        place += span.length
+        if position + span.length <= len(ids):
+            found.append((span, position))
+        position += span.length
     return found

@@ -1,13 +1,13 @@
 """OneLLMProcessor: chat messages with files -> model inputs.
 
-Messages are transformers' chat messages. A file is a content part `{"type": kind, "path": file, ...}`; further keys are
-options of the modality's `load` (a depth map's `picture` and `scale`, for example). What lies in memory stands under
-the kind's name, `{"type": "image", "image": pillow_image}`, with the options of `from_memory`. Where the model's
-projector reads the question about a file, the part also has it, as `instruction`.
+Messages are transformers' chat messages. A file is a content part `{"type": modality, "path": file, ...}`; further
+keys are options of the modality's `load` (a depth map's `picture` and `scale`, for example). What lies in memory stands
+under the modality's name, `{"type": "image", "image": pillow_image}`, with the options of `from_memory`. Where the
+model's projector reads the question about a file, the part also has it, as `instruction`.
 
 Two options are the processor's own. A video's `sound` (True for its own track, or a sound file) has both read second by
 second, in turns. `windows` (True, a number, or False where the model does so by itself) reads a long sound or video in
-windows, whose soft tokens are merged into `words`.
+windows, whose soft tokens are merged into at most `words`.
 """
 
 import os
@@ -31,13 +31,13 @@ from onellm.utils.limits import LIMITS
 READER = "qformer_tokenizer"  # folder of a projector's own tokenizer, as transformers calls it
 
 
-# Private-use characters stand for the parts while the chat template is rendered. Text a user types is encoded apart
-# and with special tokens taken literally, so that it never becomes a placeholder or a tag.
+# Private-use characters delimit the content parts while the chat template is rendered. Typed text is encoded by itself,
+# with special tokens taken literally, so that it never becomes a placeholder or a tag.
 OPEN, CLOSE = "\ue000", "\ue001"
 
 
 class OneLLMProcessor(ProcessorMixin):
-    """Render a chat template, load the files, and lay out placeholders: as many as the model makes soft tokens.
+    """Render a chat template, load the files, and lay out placeholders: as many as the model gives soft tokens.
 
     Args:
         tokenizer: the LLM's tokenizer.
@@ -47,8 +47,8 @@ class OneLLMProcessor(ProcessorMixin):
         media_position: "inline" leaves files where the message has them; "start" puts all of them behind the first
             token of the prompt, as the published OneLLM has it; "front" before all tokens, as BLIP-2 has it.
         chat_template: a Jinja template; by default the tokenizer's.
-        outputs: modality -> of what the model makes besides text: `type` and, of its tokens, `first`, `count` and
-            `length`, or `start`, `end` and `instruction`, see `model.outputs`.
+        outputs: modality -> what the model generates besides text: `type` and, of its tokens, `first`, `count` and
+            `length`, or `start`, `end` and `instruction`, see `model.output_heads`.
         media_tags: how many of a file's placeholders are for tags, which are not merged.
 
     Attributes:
@@ -93,7 +93,10 @@ class OneLLMProcessor(ProcessorMixin):
     def outputs_of(config: Any) -> dict[str, dict]:
         """Return what the processor knows of a config's outputs."""
         keys = ("type", "start", "end", "instruction")
-        outputs = {modality: {key: own[key] for key in keys if key in own} for modality, own in config.outputs.items()}
+        outputs = {
+            modality: {key: settings[key] for key in keys if key in settings}
+            for modality, settings in config.outputs.items()
+        }
         for span in config.spans:
             outputs[span.modality] |= {"first": span.first, "count": span.count, "length": span.length}
         return outputs
@@ -157,14 +160,14 @@ class OneLLMProcessor(ProcessorMixin):
     def to_tensor(self, part: dict) -> torch.Tensor | Windows:
         """Turn the file of one content part, or what lies in memory, into the model's tensor, see `load`."""
         if windows := self.windows(part):
-            return Windows(tuple(map(self.to_tensor, windows)), self.kept(part))
+            return Windows(tuple(map(self.to_tensor, windows)), self.kept_windows(part))
         return MODALITIES[part["type"]].to_tensor(self.load(part), **self.input_of(part))
 
     def input_of(self, part: dict) -> dict:
-        """Return the settings of `to_tensor` for a content part; a video's `frames` are its own where it names them."""
+        """Return the settings of `to_tensor` for a content part; a video may name its own number of `frames`."""
         settings = self.settings_of(part["type"]).get("input", {})
-        own = {key: part[key] for key in ("frames",) if part.get(key) is not None and part["type"] == "video"}
-        return settings | own
+        named = part["type"] == "video" and part.get("frames") is not None
+        return settings | {"frames": part["frames"]} if named else settings
 
     def length_of(self, modality: str) -> int:
         """Placeholders that a file of a modality takes."""
@@ -173,10 +176,10 @@ class OneLLMProcessor(ProcessorMixin):
 
     def positions(self, part: dict) -> int:
         """Placeholders that the file of a content part takes."""
-        return self.kept(part) * (self.length_of(part["type"]) - self.media_tags) + self.media_tags
+        return self.kept_windows(part) * (self.length_of(part["type"]) - self.media_tags) + self.media_tags
 
-    def kept(self, part: dict) -> int:
-        """Of how many windows the words of a content part's file remain: as many as there is room for; 1 of others."""
+    def kept_windows(self, part: dict) -> int:
+        """Of how many windows of a content part's file the soft tokens remain: as many as there is room for, or 1."""
         count, settings = len(self.windows(part)), self.settings_of(part["type"]).get("windows", {})
         room = part.get("words") or settings.get("words", LIMITS.long_words)
         return max(1, min(count, room // (self.length_of(part["type"]) - self.media_tags)))
@@ -194,11 +197,12 @@ class OneLLMProcessor(ProcessorMixin):
         if value is None:
             raise OneLLMError(
                 f"A content part of type {modality} holds {', '.join(set(part) - {'type'}) or 'nothing'}; expected "
-                "'path' "
-                f"(a file) or '{modality}' (data in memory); add one of them."
+                f"'path' (a file) or '{modality}' (data in memory); add one of them."
             )
         options = {
-            key: part[key] for key in timeline.plain(part) if key not in ("type", "path", "instruction", modality)
+            key: part[key]
+            for key in timeline.without_options(part)
+            if key not in ("type", "path", "instruction", modality)
         }
         return (load_file if isinstance(value, str | os.PathLike) else from_memory)(modality, value, **options)
 
@@ -218,8 +222,8 @@ class OneLLMProcessor(ProcessorMixin):
             conversation: chat messages, or a list of such lists.
             chat_template: another template than the processor's.
             add_generation_prompt: end with the opening of an answer.
-            tokenize: False returns the prompt's text, a mark such as `<image>` for a file, to be given back to the
-                processor together with the files. What people typed is then no longer told from marks and tags.
+            tokenize: False returns the prompt's text, a placeholder such as `<image>` for a file, to be given back
+                to the processor together with the files. Typed text is then no longer told from placeholders and tags.
             return_dict: False returns the `input_ids` alone.
             to_tensor: replaces `self.to_tensor`, for callers that keep tensors.
             **kwargs: as for the tokenizer's `apply_chat_template`, and further variables for the template. Tensors
@@ -251,8 +255,9 @@ class OneLLMProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """Encode texts with files: `processor(text="What is this?", image="cat.jpg", audio=["a.wav", "b.wav"])`.
 
-        A text that comes alone, or with a mark such as `<image>` where each file belongs, is a prompt and taken as it
-        is. A text that comes with files and without marks is a question about them: it goes through the chat template.
+        A text that comes alone, or with a placeholder such as `<image>` where each file belongs, is a prompt and taken
+        as it is. A text that comes with files and without placeholders is a question about them: it goes through the
+        chat template.
 
         Args:
             images: as `image`.
@@ -260,14 +265,14 @@ class OneLLMProcessor(ProcessorMixin):
             videos: as `video`.
             audio: as the other modalities.
             **kwargs: modality -> a file or a list of files (paths, content parts, or data in memory); with a list of
-                texts without marks, one entry a text. The rest is ignored: tensors are always PyTorch's and padded on
-                the left.
+                texts without placeholders, one entry a text. The rest is ignored: tensors are always PyTorch's and
+                padded on the left.
 
         Returns:
             As for `apply_chat_template`.
 
         Raises:
-            OneLLMError: marks, texts and files do not match in number.
+            OneLLMError: placeholders, texts and files do not match in number.
         """
         one = text is None or isinstance(text, str)
         texts = [text or ""] if one else list(text)
@@ -277,13 +282,13 @@ class OneLLMProcessor(ProcessorMixin):
         for modality in files:
             self.settings_of(modality)
         known = "|".join(map(re.escape, self.modalities)) or "(?!)"  # which matches nothing
-        marks = re.compile(f"<({known})>")
-        if not files or any(map(marks.search, texts)):
+        placeholder = re.compile(f"<({known})>")
+        if not files or any(map(placeholder.search, texts)):
             queues = {
                 modality: iter([self._part(modality, file) for file in _flat(items)])
                 for modality, items in files.items()
             }
-            rows = [self.lay_out(self._prompt(marks.split(text), queues)) for text in texts]
+            rows = [self.lay_out(self._prompt(placeholder.split(text), queues)) for text in texts]
             left = sorted(modality for modality, queue in queues.items() if next(queue, None))
             if left:
                 raise OneLLMError(f"There are fewer marks <{left[0]}> than files; write one where each file belongs.")
@@ -309,7 +314,7 @@ class OneLLMProcessor(ProcessorMixin):
         }
 
     def _prompt(self, pieces: list[str], queues: dict) -> Iterable[str | dict]:
-        """Put files into a prompt: `pieces` are text and kind in turns."""
+        """Put files into a prompt: `pieces` are text and modality in turns."""
         start = self.tokenizer.bos_token or ""
         if self.tokenizer("")["input_ids"] and not pieces[0].startswith(start):  # a tokenizer that opens every text
             yield start
@@ -363,22 +368,22 @@ class OneLLMProcessor(ProcessorMixin):
                 content = [part for part in content if part["type"] == "text" or self.wrote(part)]
             else:
                 content = self.instruct(content)
-            marks = "".join(f"{OPEN}{len(parts) + index}{CLOSE}" for index in range(len(content)))
+            numbers = "".join(f"{OPEN}{len(parts) + index}{CLOSE}" for index in range(len(content)))
             parts += content
-            rendered.append({**message, "content": marks})
+            rendered.append({**message, "content": numbers})
         kwargs["chat_template"] = kwargs.get("chat_template") or self.chat_template
         text = self.tokenizer.apply_chat_template(
             rendered, **{"add_generation_prompt": True, "tokenize": False, "files": sum(map(is_file, parts))} | kwargs
         )
         for piece in text.split(OPEN):
-            mark, _, template = piece.rpartition(CLOSE)
-            if mark:
-                yield parts[int(mark)]
+            number, _, template = piece.rpartition(CLOSE)
+            if number:
+                yield parts[int(number)]
             yield template
 
     @property
     def instructions(self) -> list[str]:
-        """What an LLM is told that was not trained to make something other than text."""
+        """What the system message tells an LLM that was not trained to generate media."""
         return [settings["instruction"] for settings in self.outputs.values() if settings.get("instruction")]
 
     def wrote(self, part: dict) -> bool:

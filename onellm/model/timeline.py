@@ -13,7 +13,7 @@ from onellm.errors import FileError, OneLLMError
 from onellm.modalities import Sample
 from onellm.utils.limits import LIMITS
 
-__all__ = ["OPTIONS", "TIMED", "plain", "resolve", "seconds_of", "spans", "windows"]
+__all__ = ["OPTIONS", "TIMED", "resolve", "seconds_of", "spans", "windows", "without_options"]
 
 SPAN_S = 1.0  # of a video and its sound, in turns
 REST_S = 0.05  # what is shorter at an end is left out
@@ -45,7 +45,7 @@ def resolve(part: dict, settings: dict, load: Callable[[dict], Sample]) -> dict:
         if not sound:
             return part
         raise OneLLMError("A video in memory has no sound track; give the sound as 'audio', beside it.")
-    sample = load(plain(part) | ({"frames": 1} if modality == "video" else {}))  # one tells how long it lasts
+    sample = load(without_options(part) | ({"frames": 1} if modality == "video" else {}))  # one tells how long it lasts
     found = part | {"seconds": seconds_of(sample)}
     if not sound:
         return found
@@ -101,8 +101,8 @@ def spans(part: dict) -> list[dict]:
     span_s = max(SPAN_S, total_s / max(1, LIMITS.joint_spans))
     edges = [number * span_s for number in range(max(1, math.ceil(total_s / span_s - 0.5)))] + [total_s]
     tracks = (
-        (plain(part), video_s),
-        ({"type": "audio"} | plain(sound), sound_s),
+        (without_options(part), video_s),
+        ({"type": "audio"} | without_options(sound), sound_s),
     )
     found = []
     for start_s, stop_s in zip(edges, edges[1:], strict=False):
@@ -135,13 +135,13 @@ def windows(part: dict, settings: dict) -> list[dict]:
     if count < 2:
         return []
     edges = [seconds * number / count for number in range(count + 1)]
-    return [plain(part) | _between(*pair) for pair in zip(edges, edges[1:], strict=False)]
+    return [without_options(part) | _between(*pair) for pair in zip(edges, edges[1:], strict=False)]
 
 
 def _between(start_s: float, stop_s: float) -> dict:
     return {"start_s": round(start_s, 3), "stop_s": round(stop_s, 3)}
 
 
-def plain(part: dict) -> dict:
+def without_options(part: dict) -> dict:
     """Return a content part without what says how it is cut."""
     return {key: value for key, value in part.items() if key not in OPTIONS}

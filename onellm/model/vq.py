@@ -1,7 +1,7 @@
-"""Picture codes: a picture becomes a grid of whole numbers, and the numbers become a picture again.
+"""VQ model: a picture becomes a grid of VQ tokens, whole numbers, and these become a picture again.
 
-An encoder and a decoder of convolutions stand around a codebook: every place of a coarse grid keeps the number of the
-codebook's vector that is most like it. An LLM can write such numbers as it writes words.
+An encoder and a decoder of convolutions stand around a codebook: every cell of a coarse grid keeps the index of the
+codebook's vector that is most like it. An LLM can write such indices as it writes text.
 Source: van den Oord et al., Neural Discrete Representation Learning (arXiv:1711.00937): section 3 and appendix A.1,
 with the directions of the vectors alone compared (arXiv:2110.04627, section 3.2).
 """
@@ -37,7 +37,7 @@ class Residual(nn.Module):
 
 
 class VQModel(nn.Module):
-    """Turn pictures into codes and back.
+    """Turn pictures into VQ tokens and back.
 
     Args:
         size: H = W of a picture, in pixels.
@@ -48,7 +48,7 @@ class VQModel(nn.Module):
         blocks: residual blocks of the decoder at each size.
 
     Attributes:
-        grid: H = W of the grid of codes.
+        grid: H = W of the grid of VQ tokens.
     """
 
     def __init__(
@@ -77,25 +77,25 @@ class VQModel(nn.Module):
 
     @staticmethod
     def sizes(size: int = 64, codes: int = 512, decoder: Sequence[int] = (64, 96, 128), **_: object) -> tuple[int, int]:
-        """Return how many codes there are, and H = W of the grid, for arguments of this class."""
+        """Return how many VQ tokens there are, and H = W of the grid, for arguments of this class."""
         return codes, size >> len(decoder)
 
-    def look(self, pictures: torch.Tensor) -> torch.Tensor:
+    def embed(self, pictures: torch.Tensor) -> torch.Tensor:
         """Map pictures [B, 3, H, W] float32 in 0..1 to unit vectors [B, N, D], row by row of the grid."""
         return F.normalize(self.encoder(pictures * 2 - 1).flatten(2).transpose(1, 2), dim=-1)
 
     def nearest(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return the codes [B, N] int64 whose vectors are most like the given ones [B, N, D]."""
+        """Return the indices [B, N] int64 whose vectors are most like the given ones [B, N, D]."""
         return (vectors @ self.codebook.T).argmax(dim=-1)
 
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Map pictures [B, 3, H, W] float32 in 0..1 to codes [B, N] int64, N = grid²."""
-        return self.nearest(self.look(pictures))
+        """Map pictures [B, 3, H, W] float32 in 0..1 to VQ tokens [B, N] int64, N = grid²."""
+        return self.nearest(self.embed(pictures))
 
-    def draw(self, vectors: torch.Tensor) -> torch.Tensor:
+    def decode_vectors(self, vectors: torch.Tensor) -> torch.Tensor:
         """Map vectors [B, N, D] to pictures [B, 3, H, W] about 0..1."""
         return self.decoder(vectors.transpose(1, 2).unflatten(2, (self.grid, self.grid))) / 2 + 0.5
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        """Map codes [B, N] int64 to pictures [B, 3, H, W] float32 in 0..1."""
-        return self.draw(live(self, "codebook")[codes]).float().clamp(0, 1)
+        """Map VQ tokens [B, N] int64 to pictures [B, 3, H, W] float32 in 0..1."""
+        return self.decode_vectors(live(self, "codebook")[codes]).float().clamp(0, 1)

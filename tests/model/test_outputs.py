@@ -26,7 +26,7 @@ def test_spans_follow_the_placeholders(drawing):
         (audio, 22),
     ]
     codes = [3, 0, 7, *range(8), 1, 2, 3, 4, 5]
-    assert image.codes_of(image.tokens_of(codes)) == codes
+    assert image.codebook_indices(image.tokens_of(codes)) == codes
     assert image.tokens_of(codes)[:6] == [FIRST + 3, FIRST + 10, FIRST + 7, FIRST + 14, FIRST + 7, FIRST + 4]
     assert audio.tokens_of() == [FIRST, FIRST + 1, FIRST + 2]
     assert unfinished([4, image.first, image.first + 1], [audio, image]) == (image, 2)
@@ -65,7 +65,7 @@ def test_cached_generation_is_uncached_and_outputs_are_whole(drawing):
     answer = written[0, 2:].tolist()
     assert (image, 0) in find(answer, drawing.config.spans)
     assert all(token < 64 or token in (FIRST, image.first) for token in answer[20:21])
-    ((modality, tokens, picture), *_) = drawing.make(written, 2)
+    ((modality, tokens, picture), *_) = drawing.generate_media(written, 2)
     assert modality == "image" and tokens == answer[:20] and picture.shape == (3, 16, 16)
     assert 0 <= float(picture.min()) <= float(picture.max()) <= 1
 

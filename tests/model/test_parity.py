@@ -79,9 +79,9 @@ def test_features_and_soft_words(model, inputs, modality):
     features = model.encode(modality, media(modality, inputs)[None])
     assert largest_error(features, outputs[f"{name}.clip_feats"]) < FEATURES
     # from the published features, so that an error here is the projection's
-    words = model.projector.words(outputs[f"{name}.clip_feats"], modality)
+    words = model.projector.soft_tokens(outputs[f"{name}.clip_feats"], modality)
     assert largest_error(words, outputs[f"{name}.tokens"]) < TOKENS
-    assert largest_error(model.projector.words(features, modality), outputs[f"{name}.tokens"]) < TOKENS
+    assert largest_error(model.projector.soft_tokens(features, modality), outputs[f"{name}.tokens"]) < TOKENS
     assert (
         largest_error(model.projector.output_proj[modality](outputs[f"{name}.mixed"]), outputs[f"{name}.tokens"])
         < TOKENS

@@ -137,7 +137,7 @@ def picture_only(tokenizer, config):
 @pytest.mark.parametrize(
     "part", [{"type": "audio", "path": "a.wav"}, {"type": "video", "path": "a.mp4", "sound": True}]
 )
-@pytest.mark.parametrize("method", ["resolve", "windows", "to_tensor", "input_of", "positions", "kept"])
+@pytest.mark.parametrize("method", ["resolve", "windows", "to_tensor", "input_of", "positions", "kept_windows"])
 def test_a_modality_that_the_model_does_not_read_is_one_sentence(picture_only, method, part):
     with pytest.raises(OneLLMError, match=f"'{part['type']}' is no kind of file this model knows; use one of image"):
         getattr(picture_only, method)(part)

@@ -67,7 +67,7 @@ def test_signature(name):
 def test_tags_stand_around_the_words(name, tags):
     projector, features = build(name, tags), torch.randn(2, FEATURES, WIDTH)
     words = projector(features, "audio")
-    inner = projector.words(features, "audio")
+    inner = projector.soft_tokens(features, "audio")
     assert words.shape[1] == inner.shape[1] + len(tags)
     assert torch.equal(words[:, len(tags) - 1 : -1], inner)
     assert torch.equal(words[0, -1], projector.end_tags["audio"])
@@ -124,7 +124,7 @@ def test_the_resampler_is_that_of_transformers(head_norm):
     features = torch.randn(2, FEATURES, WIDTH)
     with torch.no_grad():
         expected = ours.output_proj(theirs(features))
-        assert (ours.words(features, "image") - expected).abs().max() < 1e-5
+        assert (ours.soft_tokens(features, "image") - expected).abs().max() < 1e-5
         assert expected.abs().max() > 0.1
 
 

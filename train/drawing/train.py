@@ -113,12 +113,12 @@ class Upper:
         """Return the mean cross-entropy of the codes among codes, and of the answer's end among all tokens."""
         hidden = self.hidden(samples)
         rows, span = self.model.rows, self.span
-        codes = F.linear(hidden[:, self.free], rows.head[span.marks :])
+        codes = F.linear(hidden[:, self.free], rows.head[span.delimiters :])
         wanted = torch.stack([sample.tokens for sample in samples])[:, [place + 1 for place in self.free]]
         last = self.model.get_output_embeddings()(hidden[:, -1])
         end = torch.full((len(samples),), self.model.config.text_config.eos_token_id)
         return (
-            F.cross_entropy(codes.flatten(0, 1), (wanted - span.first - span.marks).flatten()),
+            F.cross_entropy(codes.flatten(0, 1), (wanted - span.first - span.delimiters).flatten()),
             F.cross_entropy(last, end),
         )
 
@@ -161,7 +161,7 @@ def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
         atomic.discard(out)
     model, processor = build_model(recipe, runs)
     torch.manual_seed(recipe.seed)  # building draws numbers, or not if it was done before
-    model.rows.start(model.get_input_embeddings().weight, model.get_output_embeddings().weight, apart=1.0)
+    model.rows.start(model.get_input_embeddings().weight, model.get_output_embeddings().weight, noise=1.0)
     model.rows.input.requires_grad_(False)  # read by frozen layers
     upper = Upper(model)
     pictures = encode_pictures(model, named("train"))

@@ -68,10 +68,10 @@ class Codebook:
 
 def loss_of(model: VQModel, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the loss of a batch [B, 3, H, W], the vectors [B, N, D] and their codes [B, N]."""
-    vectors = model.look(pictures)
+    vectors = model.embed(pictures)
     codes = model.nearest(vectors.detach())
     chosen = model.codebook.detach()[codes]
-    drawn = model.draw(vectors + (chosen - vectors).detach())
+    drawn = model.decode_vectors(vectors + (chosen - vectors).detach())
     error = difference(drawn, pictures) + COMMITMENT * F.mse_loss(vectors, chosen)
     return error, vectors.detach(), codes
 

@@ -29,7 +29,7 @@ def read_words(model, processor, modality: str, features: list[torch.Tensor]) ->
     texts = [""] * len(features)
     for indices in shapes.values():
         batch = torch.stack([features[index] for index in indices])
-        words = model.projector.words(model.encode(modality, batch), modality)
+        words = model.projector.soft_tokens(model.encode(modality, batch), modality)
         best = model.projector.anchor.logits(words, vocabulary).argmax(dim=-1)
         for index, places in zip(indices, best, strict=True):
             texts[index] = processor.tokenizer.decode(token_ids[places]).replace(".", "").strip()

@@ -35,7 +35,7 @@ def build_projector(
         width: D of the features.
         width_llm: D_llm.
         settings: `OneLLMConfig.projector`. One that was trained for another LLM, `converted` wide, is built for that
-            one and made to end in this one's words.
+            one and made to end in this one's embeddings.
         tags: which tags stand around a file's soft tokens.
 
     Raises:

@@ -15,16 +15,16 @@ Instruction = tuple[torch.Tensor, torch.Tensor]
 
 
 class Projector(nn.Module):
-    """From the encoder's features to words the LLM can read.
+    """From the encoder's features to soft tokens: vectors that the LLM reads like embeddings of its own tokens.
 
     Args:
         modalities: of file.
         width_llm: D_llm.
-        tags: learnt words around a file's soft tokens: "start", "end", both, or none.
-        anchor: `size` and `scale` of an `Anchor`; None for none.
+        tags: learnt vectors around a file's soft tokens: "start", "end", both, or none.
+        anchor: `size` and `scale` of the vocabulary anchor, see `Anchor`; None for none.
 
     Attributes:
-        outputs: where the layers are, a modality's each or the same for all, the last of which makes the words.
+        outputs: name of the attribute with the layers, one for each modality or one for all, that end in D_llm.
     """
 
     outputs = "output_proj"
@@ -36,11 +36,13 @@ class Projector(nn.Module):
             raise ModelError(f"The tag '{unknown[0]}' is not known; choose one of {', '.join(TAGS)}.")
         self.tags = tuple(tags)
         for tag in self.tags:
-            words = {modality: 0.02 * torch.randn(width_llm) for modality in modalities}
-            setattr(self, f"{tag}_tags", nn.ParameterDict(words))
+            embeds = {modality: 0.02 * torch.randn(width_llm) for modality in modalities}
+            setattr(self, f"{tag}_tags", nn.ParameterDict(embeds))
         self.anchor = Anchor(**anchor) if anchor else None
 
-    def words(self, features: torch.Tensor, modality: str, instruction: Instruction | None = None) -> torch.Tensor:
+    def soft_tokens(
+        self, features: torch.Tensor, modality: str, instruction: Instruction | None = None
+    ) -> torch.Tensor:
         """Project features of one modality.
 
         Args:
@@ -49,7 +51,7 @@ class Projector(nn.Module):
             instruction: what was asked; only a projector that reads it looks at it.
 
         Returns:
-            [B, M, D_llm], before the anchor and without tags.
+            [B, M, D_llm], before the vocabulary anchor and without tags.
         """
         raise NotImplementedError
 
@@ -59,21 +61,23 @@ class Projector(nn.Module):
 
     @torch.no_grad()
     def convert(self, converter: nn.Linear) -> None:
-        """Make the words of another LLM: `converter`, from this one's words to those, is merged into the output.
+        """Project for another LLM: `converter`, from this one's embeddings to that one's, is merged into the output.
 
         Raises:
             ModelError: the output ends in a layer with which nothing can be merged.
         """
         layers = getattr(self, self.outputs)
-        apart = isinstance(layers, nn.ModuleDict)
+        separate = isinstance(layers, nn.ModuleDict)
         merged = (
-            {modality: merge(own, converter) for modality, own in layers.items()} if apart else merge(layers, converter)
+            {modality: merge(layer, converter) for modality, layer in layers.items()}
+            if separate
+            else merge(layers, converter)
         )
-        setattr(self, self.outputs, nn.ModuleDict(merged) if apart else merged)
+        setattr(self, self.outputs, nn.ModuleDict(merged) if separate else merged)
         for tag in self.tags:
-            words = getattr(self, f"{tag}_tags")
-            for modality, word in words.items():
-                words[modality] = nn.Parameter(converter(word))
+            tags = getattr(self, f"{tag}_tags")
+            for modality, embed in tags.items():
+                tags[modality] = nn.Parameter(converter(embed))
 
     def fold(self) -> None:
         """Work out what does not depend on the input; for inference only. Most projectors have nothing of the sort."""
@@ -90,17 +94,17 @@ class Projector(nn.Module):
         Args:
             features: [B, N, D] of files of one modality.
             modality: the modality.
-            vocabulary: [size, D_llm], the LLM's embeddings of the anchor's words.
-            instruction: as for `words`.
+            vocabulary: [size, D_llm], the LLM's embeddings of the anchor's vocabulary.
+            instruction: as for `soft_tokens`.
 
         Returns:
             [B, M + tags, D_llm]: start tag, soft tokens, end tag.
         """
-        words = self.words(features, modality, instruction)
+        embeds = self.soft_tokens(features, modality, instruction)
         if self.anchor is not None:
-            words = self.anchor(words, vocabulary)
-        parts = [words]
+            embeds = self.anchor(embeds, vocabulary)
+        parts = [embeds]
         for tag in self.tags:
-            word = live(getattr(self, f"{tag}_tags"), modality).expand(len(words), 1, -1).to(words)
-            parts.insert(0 if tag == "start" else len(parts), word)
-        return torch.cat(parts, dim=1) if self.tags else words
+            learnt = live(getattr(self, f"{tag}_tags"), modality).expand(len(embeds), 1, -1).to(embeds)
+            parts.insert(0 if tag == "start" else len(parts), learnt)
+        return torch.cat(parts, dim=1) if self.tags else embeds

@@ -19,7 +19,7 @@ class Contrast(nn.Module):
 
     Args:
         hidden: H, of the transformer.
-        vocabulary: V, its words; the last one begins a text that is to be written.
+        vocabulary: V, its tokens; the last one begins a text that is to be written.
         width: W, of the common space of files and texts.
         temperature: of their likeness, at first.
     """
@@ -104,7 +104,7 @@ class Contrast(nn.Module):
     def _writing_loss(
         self, qformer: nn.Module, queries: torch.Tensor, features: torch.Tensor, texts: Instruction
     ) -> torch.Tensor:
-        """Write the texts: every word sees the queries and the words before it, and the queries see no word."""
+        """Write the texts: every token attends to the queries and the tokens before it, and no query to a token."""
         ids, mask = texts
         count, length = queries.shape[1], ids.shape[1]
         begun = torch.cat([torch.full_like(ids[:, :1], len(self.word_bias) - 1), ids[:, 1:]], dim=1)
@@ -118,6 +118,6 @@ class Contrast(nn.Module):
             query_embeds=queries,
             encoder_hidden_states=features,
         ).last_hidden_state[:, count:-1]
-        words = F.linear(self.transform(read), qformer.embeddings.word_embeddings.weight, self.word_bias)
+        logits = F.linear(self.transform(read), qformer.embeddings.word_embeddings.weight, self.word_bias)
         following = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
-        return F.cross_entropy(words.flatten(0, 1), following.flatten(), label_smoothing=SMOOTHING)
+        return F.cross_entropy(logits.flatten(0, 1), following.flatten(), label_smoothing=SMOOTHING)

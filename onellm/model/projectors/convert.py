@@ -1,4 +1,4 @@
-"""A linear map from the words of one LLM to those of another, merged into the layer that makes them.
+"""A linear map from the token embeddings of one LLM to those of another, merged into a projector's last layer.
 
 Source: VPGTrans (arXiv:2305.01278), section 4.1.
 """

@@ -37,7 +37,9 @@ class Pointwise(Projector):
         """Build the network of one modality."""
         return nn.Linear(width, width_llm)
 
-    def words(self, features: torch.Tensor, modality: str, instruction: Instruction | None = None) -> torch.Tensor:
+    def soft_tokens(
+        self, features: torch.Tensor, modality: str, instruction: Instruction | None = None
+    ) -> torch.Tensor:
         """Project [B, N, D] features to [B, N, D_llm]."""
         return self.layers["all" if self.shared else modality](features)
 
@@ -108,14 +110,16 @@ class Neighbours(Pointwise):
         self.neighbours = neighbours
         super().__init__(modalities, width * neighbours, width_llm, **common)
 
-    def words(self, features: torch.Tensor, modality: str, instruction: Instruction | None = None) -> torch.Tensor:
+    def soft_tokens(
+        self, features: torch.Tensor, modality: str, instruction: Instruction | None = None
+    ) -> torch.Tensor:
         """Project [B, N, D] features to [B, N / neighbours, D_llm].
 
         Raises:
             ModelError: the features cannot be divided.
         """
         self.count(features.shape[1])
-        return super().words(features.unflatten(1, (-1, self.neighbours)).flatten(2), modality)
+        return super().soft_tokens(features.unflatten(1, (-1, self.neighbours)).flatten(2), modality)
 
     def count(self, features: int) -> int:
         """Return M: a fraction of the features."""

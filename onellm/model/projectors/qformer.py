@@ -32,8 +32,8 @@ class QFormer(Projector):
         intermediate: hidden width of its feed-forward layers.
         cross_every: blocks of which one looks at the features.
         queries_of: "shared" by all modalities, or one set a "kind".
-        vocabulary: words of its own that it reads a question with; 0 where it reads none.
-        places: longest question, in words.
+        vocabulary: size of the vocabulary that it reads a question with; 0 where it reads none.
+        places: longest question, in tokens.
         norm_eps: of the layer norms.
         dropout: of the attentions and of what they return.
         contrast: arguments of a `Contrast`, to be trained before any LLM; None for none.
@@ -86,7 +86,9 @@ class QFormer(Projector):
         self.contrast = None if contrast is None else Contrast(hidden, vocabulary, **contrast)
         self.projection = nn.Linear(hidden, width_llm)
 
-    def words(self, features: torch.Tensor, modality: str, instruction: Instruction | None = None) -> torch.Tensor:
+    def soft_tokens(
+        self, features: torch.Tensor, modality: str, instruction: Instruction | None = None
+    ) -> torch.Tensor:
         """Project [B, N, D] features to [B, M, D_llm]; the question is optional even where it is read."""
         queries = self.queries_for(features, modality)
         asked = {}

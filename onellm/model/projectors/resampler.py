@@ -87,8 +87,10 @@ class Resampler(Projector):
         self.norm = nn.LayerNorm(width)
         self.output_proj = nn.Linear(width, width_llm)
 
-    def words(self, features: torch.Tensor, modality: str, instruction: Instruction | None = None) -> torch.Tensor:
-        """Project [B, N, D] features to [B, M, D_llm] words, before the anchor and without tags."""
+    def soft_tokens(
+        self, features: torch.Tensor, modality: str, instruction: Instruction | None = None
+    ) -> torch.Tensor:
+        """Project [B, N, D] features to [B, M, D_llm] soft tokens, before the vocabulary anchor and without tags."""
         queries = live(self, "queries").expand(features.shape[0], -1, -1)
         for layer in self.layers:
             queries = layer(queries, features)

@@ -165,8 +165,10 @@ class UniversalProjection(Projector):
             if isinstance(router, Router) and router.modality != "input_aware":
                 self.routers[modality] = FoldedRouter(router, self.queries[modality])
 
-    def words(self, features: torch.Tensor, modality: str, instruction: Instruction | None = None) -> torch.Tensor:
-        """Project [B, N, D] features to [B, M, D_llm] words, before the anchor and without tags."""
+    def soft_tokens(
+        self, features: torch.Tensor, modality: str, instruction: Instruction | None = None
+    ) -> torch.Tensor:
+        """Project [B, N, D] features to [B, M, D_llm] soft tokens, before the vocabulary anchor and without tags."""
         features = self.input_proj[modality](features)
         queries = live(self.queries, modality).expand(features.shape[0], -1, -1)
         weights = self.routers[modality](queries, features)

@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from onellm.model.runtime.kernels import has_onednn_linear, linear
+
 LONG = 512  # from here on the plain products of oneDNN beat the fused kernel on a CPU; also the rows of one product
 
 
@@ -22,9 +24,8 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
         [B, H, M, head_dim]; transposing M and H gives a contiguous tensor.
     """
     plain = query.is_cpu and query.dtype == torch.float32 and not torch.is_grad_enabled()
-    if not plain or not torch.backends.mkldnn.is_available() or min(query.shape[2], key.shape[2]) < LONG:
+    if not plain or not has_onednn_linear() or min(query.shape[2], key.shape[2]) < LONG:
         return F.scaled_dot_product_attention(query, key, value)
-    multiply = torch.ops.mkldnn._linear_pointwise
     batch, heads, count, size = query.shape
     attended = query.new_empty(batch, count, heads, size).transpose(1, 2)
     query = (query * size**-0.5).contiguous()
@@ -33,7 +34,7 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
         for head in range(heads):
             for start in range(0, count, LONG):
                 rows = slice(start, start + LONG)
-                scores = multiply(query[row, head, rows], key[row, head], None, "none", [], "")
+                scores = linear(query[row, head, rows], key[row, head])
                 torch.softmax(scores, dim=-1, out=scores)
-                attended[row, head, rows] = multiply(scores, value[row, head], None, "none", [], "")
+                attended[row, head, rows] = linear(scores, value[row, head])
     return attended

@@ -15,6 +15,7 @@ from torch import nn
 
 from onellm.model.adapters import RoutedAdapter
 from onellm.model.encoder import Attention
+from onellm.model.runtime import kernels
 from onellm.utils.progress import Progress, Report
 
 SMALL = 65_536  # weights below which packing a linear costs more than it gains
@@ -29,13 +30,13 @@ class PackedLinear(nn.Module):
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None):
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().float().contiguous(), None)
+        self.packed = kernels.pack(weight.detach().float())
         self.packed_bytes = 4 * weight.numel()
         self.bias = None if bias is None else bias.detach().float()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map [..., in] to [..., out]."""
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+        return kernels.linear(x, self.packed, self.bias)
 
 
 class Int8Linear(nn.Module):
@@ -58,7 +59,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map [..., in] to [..., out]."""
         rows = x.reshape(-1, self.in_features).bfloat16()
-        y = torch.ops.aten._weight_int8pack_mm(rows, self.packed, self.ones) * self.scale
+        y = kernels.int8_linear(rows, self.packed, self.ones) * self.scale
         y = y.view(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y.add_(self.bias)
 
@@ -80,7 +81,7 @@ class Int8ProductLinear(nn.Module):
         """Map [..., in] to [..., out]."""
         rows = x.reshape(-1, self.in_features)
         size = torch.linalg.vector_norm(rows, torch.inf, dim=-1, keepdim=True).clamp_min_(1e-12) / 127
-        y = torch._int_mm((rows / size).round_().to(torch.int8), self.packed) * size
+        y = kernels.int8_product((rows / size).round_().to(torch.int8), self.packed) * size
         y = y.mul_(self.scale) if self.bias is None else torch.addcmul(self.bias, y, self.scale, out=y)
         return y.view(*x.shape[:-1], self.out_features)
 
@@ -130,7 +131,7 @@ class LowRank:
             return y
         low = F.linear(x, self.down)
         (switch,) = self.tuner.lora_A.values()
-        return y + F.linear(low if switch.rows is None else low * switch.rows, self.up)
+        return y + F.linear(low if switch.row_mask is None else low * switch.row_mask, self.up)
 
 
 class Rotary(nn.Module):
@@ -226,14 +227,14 @@ def optimise(model: nn.Module, int8: bool = False, report: Report | None = None)
     Args:
         model: a `OneLLMForConditionalGeneration` on the CPU, in any precision; what is left of it becomes float32.
         int8: keep the LLM's weights in 8 bits, and multiply in 8 bits where the encoder is large.
-        report: told of every layer of the LLM.
+        report: called for every layer of the LLM.
 
     Returns:
         The same model, for inference only.
     """
     model.requires_grad_(False)
     linear = Int8Linear if int8 else PackedLinear
-    if not hasattr(model, "language_model"):  # its layers are not told apart
+    if not hasattr(model, "language_model"):  # its layers have no room of their own
         _replace(model, linear)
         return model.float()
     if model.projector is not None:
@@ -248,7 +249,7 @@ def optimise(model: nn.Module, int8: bool = False, report: Report | None = None)
         llm.model.rotary_emb = Rotary(llm.model.rotary_emb)
     _replace(llm, linear)
     model.extend_head()  # which is another layer now
-    for part in (model.tokenizers, model.encoder, model.encoders, model.projector):  # the stems are convolutions
+    for part in (model.tokenizers, model.encoder, model.encoders, model.projector):  # the backbones are convolutions
         if part is None:
             continue
         _replace(part, Int8ProductLinear if int8 and model.config.encoder.get("width", 0) >= WIDE else PackedLinear)

@@ -52,9 +52,11 @@ def mode_for(quantize: str | None, device: str) -> str:
     mode = quantize or "none"
     if mode not in modes:
         where = "the CPU" if device == "cpu" else "a GPU"
-        raise ModelError(f"Weights cannot be quantised as '{mode}' on {where}; use one of {', '.join(modes)}.")
+        found = f"Weights cannot be quantised as '{mode}' on {where}"
+        raise ModelError(found=found, advice=f"use one of {', '.join(modes)}")
     if mode == "int8" and not torch.backends.mkldnn.is_available():
-        raise ModelError("This build of torch has no oneDNN, which --quantize int8 needs; use --quantize none.")
+        found = "This build of torch has no oneDNN, which --quantize int8 needs"
+        raise ModelError(found=found, advice="use --quantize none")
     if mode in ("8bit", "4bit"):
         _require_bitsandbytes(mode, device)
     return mode
@@ -65,8 +67,8 @@ def _require_bitsandbytes(mode: str, device: str) -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that nothing here uses
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
-            f"--quantize {mode} needs bitsandbytes, which is not installed; pip install bitsandbytes, or leave the "
-            "option out."
+            found=f"--quantize {mode} needs bitsandbytes, which is not installed",
+            advice="pip install bitsandbytes, or leave the option out",
         )
     try:
         from bitsandbytes import cextension
@@ -76,8 +78,9 @@ def _require_bitsandbytes(mode: str, device: str) -> None:
         built = False
     if not built:
         raise ModelError(
-            f"--quantize {mode}: the installed bitsandbytes has no build for this GPU's CUDA (python -m bitsandbytes "
-            "says more); install one that has, or use --quantize none."
+            found=f"--quantize {mode}: the installed bitsandbytes has no build for this GPU's CUDA (python -m "
+            "bitsandbytes says more)",
+            advice="install one that has, or use --quantize none",
         )
 
 
@@ -170,7 +173,7 @@ def _estimate(content: str, quantize: str, dtype: "torch.dtype", context: int) -
     """Estimate the memory of a model whose configuration is `content`, in JSON."""
     import torch
 
-    from onellm.model.configuration import pieces
+    from onellm.model.configuration import frames_per_file
 
     model = _without_weights(content)
     config = model.config
@@ -194,7 +197,8 @@ def _estimate(content: str, quantize: str, dtype: "torch.dtype", context: int) -
     seeing = 0
     for modality, settings in config.modalities.items():
         seeing = max(
-            seeing, pieces(modality, settings) * (model.tokenizer_for(modality).count + 1) * width * int(7 + growth)
+            seeing,
+            frames_per_file(modality, settings) * (model.tokenizer_for(modality).count + 1) * width * int(7 + growth),
         )
     working = max(reading, seeing) * dtype.itemsize + largest * (quantize in ("8bit", "4bit"))
     head = model.get_output_embeddings().weight
@@ -315,6 +319,6 @@ def check_fits(name: str, config: "OneLLMConfig", mode: str, device: str, free: 
     instead.append("--model onellm-tiny")
     where = "this machine" if device == "cpu" else "the GPU"
     raise ModelError(
-        f"{name} with --quantize {mode} needs {needed}, but {where} has {free / 1e9:.1f} GB free; "
-        f"use {' or '.join(instead)}."
+        found=f"{name} with --quantize {mode} needs {needed}, but {where} has {free / 1e9:.1f} GB free",
+        advice=f"use {' or '.join(instead)}",
     )
