@@ -282,7 +282,7 @@ def start(name: str | None, settings: Settings, **options: Any) -> int:
     from onellm.chat.load import load
 
     with progress_bar(errors) as tell:
-        chat = load(name, progress=tell, **options)
+        chat = load(name, on_progress=tell, **options)
     return Terminal(chat, settings, console, errors).run()
 
 
