@@ -238,7 +238,7 @@ class Chat:
         content = [self.processor.resolve(part) for part in content]
         content = self.processor.instruct([*content, {"type": "text", "text": text or DEFAULT_QUESTION}])
         for piece in (cut for part in filter(is_file, content) for cut in spans(part)):
-            self._read(piece)  # a file that cannot be read is told before anything changes
+            self._read(piece)  # a file that cannot be read is refused before anything changes
         return {"role": "user", "content": content}
 
     def _read(self, part: dict) -> str:
@@ -390,5 +390,5 @@ class Chat:
 
 
 def _temporary(name: str, _: int) -> Path:
-    """Return where a file goes that nobody has another place for."""
-    return Path(tempfile.mkdtemp(prefix="onellm-made-")) / name
+    """Return a path in a new temporary folder."""
+    return Path(tempfile.mkdtemp(prefix="onellm-generated-")) / name

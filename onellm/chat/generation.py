@@ -80,7 +80,7 @@ class GenerationWorker:
             request: the prompt and its files.
             state: the conversation's cache; brought up to date when the answer ends.
             stop: set to end the answer within one token.
-            say: is told `EncodeDone`, then every `TextDelta`, then the media that were generated.
+            say: takes `EncodeDone`, then every `TextDelta`, then the media that were generated.
 
         Raises:
             OneLLMError: there is no answer, or no more of it, and why.
@@ -239,10 +239,10 @@ class GenerationWorker:
         wanted = []
         for modality, tokens, result in self.model.make(output, prompt, media, media_are_embeds=True) if spans else ():
             wanted.append((GeneratedMedia(modality, tokens), result))
-        for modality, words in text.prompts:
+        for modality, asked in text.prompts:
             start, end = text.delimiters[modality]
-            tokens = self.processor.tokenizer(f"{start}{words}{end}", add_special_tokens=False)["input_ids"]
-            wanted.append((GeneratedMedia(modality, tokens, words.strip()), None))
+            tokens = self.processor.tokenizer(f"{start}{asked}{end}", add_special_tokens=False)["input_ids"]
+            wanted.append((GeneratedMedia(modality, tokens, asked.strip()), None))
         begun = unfinished(output[0, prompt:].tolist(), spans) if spans else None
         if begun or text.open:
             wanted.append((GeneratedMedia(begun[0].modality if begun else text.open, [], error=cut), None))
@@ -293,7 +293,7 @@ class GenerationWorker:
         return embeds
 
     def _prompt(self, request: Request, embeds: dict[str, Any]) -> list:
-        """Return the prompt with the files' keys in place of their placeholders, which all look alike."""
+        """Return the prompt with the files' keys in place of their placeholders, which are the same for every file."""
         placeholders = {settings["token_id"] for settings in self.model.config.modalities.values()}
         keys = iter([key for _, key in request.files for _ in range(len(embeds[key]))])
         return [next(keys) if token in placeholders else token for token in request.ids]

@@ -231,7 +231,7 @@ def stream_share(chat: Any, count: int = NEW_TOKENS, pairs: int = PAIRS) -> floa
 
 
 def _tied(llm: Any) -> bool:
-    """Whether the table of words is also the head, and so read with every token."""
+    """Whether the embedding is also the head, and so read with every token."""
     return getattr(llm.get_output_embeddings(), "weight", None) is llm.get_input_embeddings().weight
 
 

@@ -29,7 +29,7 @@ PAUSE_S = 5.0  # after a model could not be loaded, until that is tried again
 
 
 class Engine:
-    """Loads a model, opens conversations with it, and puts another one in its place.
+    """Loads a model, opens conversations with it, and exchanges it for another one.
 
     Args:
         name: the model to load; None for the one that suits the machine.
@@ -48,7 +48,7 @@ class Engine:
         progress: how far loading is; None while nothing is known.
         entries: the models there are; empty until loading began.
         listing: the hub is being asked for those that are not here.
-        beside: the engine of a second model, see `ComparisonModel`; it goes when another first one comes.
+        beside: the engine of the comparison model, see `ComparisonModel`; it goes when another first one comes.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Engine:
         return opened
 
     def switch(self, name: str, quantize: str | None) -> None:
-        """Begin to load another model in the present one's place; `loading` tells when it is over.
+        """Begin to load another model instead of the present one; `loading` tells when it is over.
 
         A running answer ends first. If the new model cannot be loaded, the old one is loaded again.
 
@@ -166,7 +166,7 @@ class Engine:
             self._cancelled.set()
 
     def another(self, name: str, quantize: str) -> "Engine":
-        """Return an engine for a second model whose questions wait in the same queue; nothing is loaded yet."""
+        """Return an engine for a comparison model whose questions wait in the same queue; nothing is loaded yet."""
         other = Engine(name, self._load, lambda *_: [], quantize=quantize, **self._load_options)
         other.queue = self.queue
         return other

@@ -1,6 +1,6 @@
 """Generators: diffusers pipelines that generate a picture, a video or a sound from a prompt, or from its embedding.
 
-Which one makes what is said by `--generator image=FOLDER`, by the environment (`ONELLM_GENERATORS`, the same, separated
+Which one is used is said by `--generator image=FOLDER`, by the environment (`ONELLM_GENERATORS`, the same, separated
 by commas), by the model's own config, or is one of `KNOWN` if its weights are in the cache. Only what was named is
 downloaded.
 """
@@ -120,8 +120,8 @@ class Generators:
 
         Args:
             modality: "image", "video" or "audio".
-            prompt: what it shows, in words; or
-            condition: [Q, D] tensor in place of what the pipeline's text encoder says of a prompt.
+            prompt: what it shows, as text; or
+            condition: [Q, D] tensor in place of the pipeline's text embedding of a prompt.
             trained: as for `pipeline`.
             seed: makes it repeatable.
             stopped: is asked at every step.
@@ -277,10 +277,10 @@ def _watched(pipeline: Any, stopped: Callable[[], bool]) -> dict[str, Any]:
 
 
 def _media(modality: str, output: Any, pipeline: Any) -> Media:
-    """Take the first of what a pipeline made.
+    """Take the first of what a pipeline generated.
 
     Raises:
-        ModelError: it made something else.
+        ModelError: it generated something else.
     """
     values = getattr(output, {"image": "images", "video": "frames", "audio": "audios"}[modality], None)
     if values is None:

@@ -1,4 +1,4 @@
-"""Comparing: the question in the form goes to the app's model and to a second one, which is loaded beside it."""
+"""Comparing: the question in the form goes to the app's model and to the comparison model."""
 
 import logging
 import threading
@@ -45,11 +45,11 @@ class Comparing:
 
     @as_user_error
     def begin(self, session: Session, event: gr.EventData, text: str, *settings: object) -> dict:
-        """Take the question of the form, which stays there, once there is room for the second model.
+        """Take the question of the form, which stays there, once there is room for the comparison model.
 
         Args:
             session: the visitor's session.
-            event: names the second model: how its weights are kept, a space, its name.
+            event: names the comparison model: how its weights are kept, a space, its name.
             text: the question.
             *settings: values of the settings, see `settings.checked`.
         """
@@ -104,7 +104,7 @@ class Comparing:
         yield self.show(session)
 
     def _steps(self, comparison: Comparison, language: str) -> Iterator[Engine | None]:
-        """Go through a comparison; yields the engine of the second model while that is loaded."""
+        """Go through a comparison; yields the engine of the comparison model while that is loaded."""
         turn, (first, second) = comparison.turn, comparison.answers
         turn.note = say(language, "compare.others")
         while not self.comparison_model.lock.acquire(blocking=False):
@@ -158,12 +158,12 @@ class Comparing:
         return self.show(session)
 
     def close(self, session: Session) -> dict:
-        """Stop, and give the second model back."""
+        """Stop, and give the comparison model back."""
         shown = self.halt(session)
         self.comparison_model.close()
         return shown
 
 
 def _said(pieces: Generator[str, None, list[dict]], answer: Answer) -> Iterator[str]:
-    """Pass an answer's words on, and keep what it made besides them."""
+    """Pass an answer's text on, and keep what it generated besides."""
     answer.generated = yield from pieces

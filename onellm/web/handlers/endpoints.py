@@ -26,7 +26,7 @@ PICTURES = {f"{modality}_picture": modality for modality in WITH_PICTURE}
 
 
 class Blocks(gr.Blocks):
-    """Gradio's blocks, which know who asks, take that visitor's uploads, fetch nothing, and say so in words.
+    """Gradio's blocks, which know who asks, take that visitor's uploads, fetch nothing, and say so.
 
     Gradio itself downloads what a file's path names if that is a URL, and answers {"error": null} to other paths.
     """
