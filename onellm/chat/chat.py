@@ -18,7 +18,7 @@ from onellm.chat.outputs.media import GeneratedMedia, name_for
 from onellm.chat.outputs.media import write as write_media
 from onellm.chat.protocol import CacheState, EncodeDone, Request
 from onellm.chat.sampling import Settings
-from onellm.chat.streaming import Answer, AnswerStream, FinishReason
+from onellm.chat.streaming import AnswerJob, AnswerStream, FinishReason
 from onellm.chat.trace import FileTrace, Timings, Trace, segments
 from onellm.errors import ModelError, OneLLMError
 from onellm.modalities import MODALITIES
@@ -58,7 +58,7 @@ class Chat:
         self.trace: Trace | None = None
         self._worker = worker or GenerationWorker(model, processor, lighter, generators)  # one a model
         self.output_path: Callable[[str, int], Path] = _temporary
-        self._answers: weakref.WeakSet[Answer] = weakref.WeakSet()  # that were asked for
+        self._jobs: weakref.WeakSet[AnswerJob] = weakref.WeakSet()  # that were asked for
         self._forget()
 
     def _forget(self) -> None:
@@ -166,9 +166,9 @@ class Chat:
         return self._open(self._ask_again, Settings(**options), stop)
 
     def _open(self, ask: Callable[..., FinishReason], *arguments: Any) -> AnswerStream:
-        answer = Answer(partial(ask, *arguments), self._worker.submit)
-        self._answers.add(answer)
-        return AnswerStream(answer)
+        job = AnswerJob(partial(ask, *arguments), self._worker.submit)
+        self._jobs.add(job)
+        return AnswerStream(job)
 
     def _ask(self, text: str, files: dict[str, Any], settings: Settings, *answer: Any) -> FinishReason:
         """Add a question to the conversation and answer it; in the worker's thread, as what follows."""
@@ -204,8 +204,8 @@ class Chat:
 
     def stop(self) -> None:
         """End the answers that were asked for: a running one within one token, with what was said, others at once."""
-        for answer in list(self._answers):
-            answer.stop()
+        for job in list(self._jobs):
+            job.stop()
 
     @contextmanager
     def _begin(self) -> Iterator[None]:

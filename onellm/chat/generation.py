@@ -34,7 +34,7 @@ class GenerationWorker:
         generators: make what the model only describes.
 
     Attributes:
-        lock: held while an answer is on its way.
+        lock: held while the model generates.
         closed: it gave its model back and will not generate again.
         broken: an answer failed, and so did a token of a prompt that cannot fail: the model has to be loaded again.
         description: what the model is good for.
@@ -59,7 +59,7 @@ class GenerationWorker:
     def submit(self, job: Callable[[], None]) -> None:
         """Run something in the worker's thread, once what was submitted before has ended; it must not raise."""
         if self._thread is None or not self._thread.is_alive():  # a forked process has none
-            work = threading.Thread(target=_work, args=(self._jobs, self.lock), name="generation", daemon=True)
+            work = threading.Thread(target=_work, args=(self._jobs,), name="generation", daemon=True)
             self._thread = work
             work.start()
         self._jobs.put(job)
@@ -86,9 +86,10 @@ class GenerationWorker:
             OneLLMError: there is no answer, or no more of it, and why.
         """
         if self.local:
-            self._guarded(request, state, stop, say)
+            with self.lock:
+                self._guarded(request, state, stop, say)
             return
-        with closing(self._forked(request)) as events:
+        with self.lock, closing(self._forked(request)) as events:
             for event in events:
                 if isinstance(event, OneLLMError):
                     raise event
@@ -358,9 +359,8 @@ class GenerationWorker:
             return oom.ran_out(error)
 
 
-def _work(jobs: SimpleQueue, lock: threading.Lock) -> None:
+def _work(jobs: SimpleQueue) -> None:
     """Do the jobs of a generation worker, until there is None."""
     for job in iter(jobs.get, None):
-        with lock:
-            job()
+        job()
         del job  # while the thread waits, nothing may keep the model

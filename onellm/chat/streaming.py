@@ -11,7 +11,7 @@ WINDOW = 32  # tokens that are decoded together: the text of a token depends on 
 INCOMPLETE = 3  # tokens that may hold the beginning of a character of four bytes
 
 
-class Answer:
+class AnswerJob:
     """One answer, written by the generation worker, read by whoever asked.
 
     Args:
@@ -75,18 +75,18 @@ class AnswerStream(Iterator[str]):
     The answer begins with the first piece that is wanted. A stream that nobody holds any more ends its answer.
 
     Args:
-        answer: what is read.
+        job: writes the answer that is read.
     """
 
-    def __init__(self, answer: Answer):
-        self.answer = answer
+    def __init__(self, job: AnswerJob):
+        self.job = job
         self._end: BaseException | None = None
 
     def __next__(self) -> str:
         return self.next()
 
     def __del__(self):
-        self.answer.stop()
+        self.job.stop()
 
     def next(self, timeout_s: float | None = None) -> str:
         """Return the text that came meanwhile; wait for some if there is none.
@@ -101,11 +101,11 @@ class AnswerStream(Iterator[str]):
             StopIteration: the answer is over.
             OneLLMError: there is no answer, or no more of it.
         """
-        self.answer.begin()
+        self.job.begin()
         text, wait = "", True
         while self._end is None:
             try:
-                delta = self.answer.deltas.get(wait, timeout_s)
+                delta = self.job.deltas.get(wait, timeout_s)
             except Empty:
                 return text
             if isinstance(delta, BaseException):
@@ -128,12 +128,12 @@ class AnswerStream(Iterator[str]):
 
     def stop(self) -> None:
         """End the answer within one token; what was said stays."""
-        self.answer.stop()
+        self.job.stop()
 
     def close(self) -> None:
         """End the answer and wait until it has: the model is free then, and the conversation up to date."""
-        self.answer.stop()
-        self.answer.ended.wait()
+        self.job.stop()
+        self.job.ended.wait()
 
 
 class TokenDecoder:

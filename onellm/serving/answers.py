@@ -69,7 +69,7 @@ def stream(
             yield from stream.deltas(BEAT_S)
         finally:
             stream.close()
-            count.trace, count.finish_reason = chat.trace, stream.answer.finish_reason
+            count.trace, count.finish_reason = chat.trace, stream.job.finish_reason
         return chat.generated
     finally:
         engine.start()  # if the model broke, the next in the queue waits for it

@@ -27,7 +27,7 @@ class Count:
         outcome: answered, stopped by the asker, refused (a wrong file or request), busy (the queue was full), or
             failed; by default what `counted` sees.
         trace: what the model did; None if it did nothing.
-        finish_reason: why the answer ended, see `Answer`.
+        finish_reason: why the answer ended, see `AnswerJob`.
     """
 
     outcome: str = ""

@@ -210,7 +210,7 @@ class Session:
     def settle(self) -> None:
         """Wait until the model has ended a stopped answer."""
         if self.stream is not None:
-            self.stream.answer.ended.wait()
+            self.stream.job.ended.wait()
 
     def forget(self) -> None:
         """Start anew; the files in the form stay."""

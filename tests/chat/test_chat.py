@@ -265,7 +265,7 @@ def test_whoever_waits_hears_that_nothing_came(chat):
     assert [next(deltas), next(deltas)] == ["", ""]
     steps.release(100)
     assert "".join(deltas) == chat.messages[-1]["content"][0]["text"] != ""
-    assert stream.answer.finish_reason == "length"
+    assert stream.job.finish_reason == "length"
 
 
 def test_a_stream_that_nobody_reads_any_more_ends(chat):
@@ -280,7 +280,7 @@ def test_an_answer_ends_before_a_stop_string_of_the_question(chat):
     word = whole.split()[4]
     stream = chat.new().stream("w3", max_new_tokens=12, stop=[word])
     assert "".join(stream) == whole[: whole.index(word)].strip()
-    assert stream.answer.finish_reason == "stop"
+    assert stream.job.finish_reason == "stop"
 
 
 def test_stop_counts_while_files_are_read(chat, picture, monkeypatch):

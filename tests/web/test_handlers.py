@@ -8,7 +8,7 @@ import gradio as gr
 import pytest
 
 from onellm import serve
-from onellm.chat.streaming import Answer, AnswerStream
+from onellm.chat.streaming import AnswerJob, AnswerStream
 from onellm.errors import FileError, ModelError
 from onellm.serving.engine import Engine
 from onellm.web import layout
@@ -72,7 +72,7 @@ def streamed(chat, pieces, long=False):
                 break
         pieces.close()
 
-    return AnswerStream(Answer(write, lambda job: threading.Thread(target=job).start()))
+    return AnswerStream(AnswerJob(write, lambda job: threading.Thread(target=job).start()))
 
 
 def plain(name, **_):

@@ -195,7 +195,7 @@ class Asking:
                 yield self.page.show(session)
             else:
                 yield self.page.beat()
-        while turn.stage == "waiting" and session.stream is not None and not session.stream.answer.ended.is_set():
+        while turn.stage == "waiting" and session.stream is not None and not session.stream.job.ended.is_set():
             yield self.page.beat()
             time.sleep(BEAT_S)
         if turn.stage == "waiting":
@@ -219,12 +219,12 @@ class Asking:
         session.stream = stream = (
             chat.retry(**options) if turn.held else chat.stream(turn.question, **options, **by_modality(turn.parts()))
         )
-        stream.answer.on_end = done
+        stream.job.on_end = done
         try:
             for piece in stream.deltas(BEAT_S):
                 if turn.stage != "answering":
                     stream.stop()
-                    stream.answer.ended.wait(END_S)
+                    stream.job.ended.wait(END_S)
                     return
                 turn.answer += piece
                 turn.note = "" if turn.answer else turn.note
