@@ -86,7 +86,7 @@ def read(messages: list[schema.Message], folder: Path) -> Conversation:
 
 
 def describe(part: dict) -> dict:
-    """Describe what an answer made, a content part with its file, for a program: `type`, and `url` with all of it."""
+    """Describe what an answer generated, a content part with its file, for a program: `type` and `url`."""
     described = {key: part[key] for key in ("type", "prompt", "error") if part.get(key)}
     if part.get("path"):
         path = Path(part["path"])
@@ -109,10 +109,10 @@ class _Writer:
         except (binascii.Error, ValueError) as error:
             raise FileError(f"{name}: its data is not base64 ({error}); encode the file's bytes anew.") from error
         self.count += 1
-        place = self.folder / str(self.count)
-        place.mkdir()
-        (place / name).write_bytes(content)
-        return str(place / name)
+        folder = self.folder / str(self.count)
+        folder.mkdir()
+        (folder / name).write_bytes(content)
+        return str(folder / name)
 
     def write_url(self, name: str, url: str) -> str:
         """Write what a data URL holds, under a name that ends as its media type says."""

@@ -1,13 +1,11 @@
 """An OpenAI-style server: /v1/models and /v1/chat/completions, streamed or not, for the model of this process."""
 
-import inspect
 import json
 import logging
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from onellm.api import media
 from onellm.api.schema import Completion
 from onellm.chat.sampling import Settings
-from onellm.chat.streaming import until
 from onellm.errors import BusyError, ModelError, OneLLMError
 from onellm.serving import answers
 from onellm.serving.engine import Engine
@@ -30,7 +27,7 @@ from onellm.utils.limits import LIMITS
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_S = 5.0  # without a word for so long, a stream begins, and says that it lives
+PATIENCE_S = 5.0  # without text for so long, a stream begins, and says that it lives
 # proxies must neither keep the pieces back nor remember them
 STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -42,7 +39,7 @@ def app(engine: Engine) -> FastAPI:
         engine: the app's model.
     """
     server = FastAPI(title="OneLLM", docs_url=None, redoc_url=None)
-    _word_errors(server)
+    _openai_errors(server)
     begun_s = int(time.time())
 
     def model() -> dict:
@@ -66,14 +63,14 @@ def app(engine: Engine) -> FastAPI:
         if not engine.ready:
             if engine.failed:
                 engine.start()
-            words = engine.error or f"{engine.name} is being loaded; ask again in a few seconds."
-            raise HTTPException(503, words, {"Retry-After": "5"})
+            reason = engine.error or f"{engine.name} is being loaded; ask again in a few seconds."
+            raise HTTPException(503, reason, {"Retry-After": "5"})
         answer = Answer(engine, asked)
         pieces = _while_connected(request, answer.pieces())
         if not asked.stream:
             text = "".join([piece async for piece in pieces])
             return answer.whole(text)
-        first = await _first(pieces)  # what is wrong with the request is told by the status
+        first = await _first(pieces)  # the status says what is wrong with the request
         return StreamingResponse(answer.events(first, pieces), media_type="text/event-stream", headers=STREAMED)
 
     return server
@@ -91,7 +88,6 @@ class Answer:
         self.engine, self.asked = engine, asked
         self.count = Count()
         self.most = min(asked.max_completion_tokens or asked.max_tokens or Settings.max_new_tokens, LIMITS.new_tokens)
-        self.cut = False
         self.media: list[dict] = []
         self._head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -115,37 +111,19 @@ class Answer:
                 max_new_tokens=self.most,
                 temperature=asked.temperature or 0.0,
                 top_p=asked.top_p or 1.0,
+                stop=asked.stop or [],
                 seed=None if asked.seed is None else asked.seed % 2**32,
                 **talk.files,
             )
-            yield from self._trimmed(self._media_of(pieces), asked.stop or [])
-
-    def _media_of(self, pieces: Generator[str, None, list[dict]]) -> Generator[str, None, None]:
-        """Pass an answer on, and keep what it made besides text: its files go with the request."""
-        made = yield from pieces
-        self.media = [media.describe(part) for part in made]
-
-    def _trimmed(self, pieces: Generator[str, None, None], stops: list[str]) -> Iterator[str]:
-        """Pass an answer on up to the first stop word, without spaces at its ends."""
-        held, begun = "", False
-        with closing(pieces):
-            for piece in until(pieces, stops):
-                held += piece if begun else piece.lstrip()
-                begun = begun or bool(held)
-                text = held.rstrip()  # what follows says whether the rest is the end
-                held = held[len(text) :]
-                yield text
-            # an answer that a stop word ended has not been read to its own end
-            self.cut = inspect.getgeneratorstate(pieces) != inspect.GEN_CLOSED
-        if self.cut:
-            self.count.outcome = "answered"
+            generated = yield from pieces
+            self.media = [media.describe(part) for part in generated]  # its files go with the request
 
     def whole(self, text: str) -> dict:
         """Return the answer at once."""
         message: dict[str, Any] = {"role": "assistant", "content": text}
         if self.media:
             message["media"] = self.media
-        choice = {"index": 0, "message": message, "finish_reason": self._reason(), "logprobs": None}
+        choice = {"index": 0, "message": message, "finish_reason": self.count.finish_reason, "logprobs": None}
         return self._head | {"object": "chat.completion", "choices": [choice], "usage": self._usage()}
 
     async def events(self, first: str, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
@@ -164,7 +142,7 @@ class Answer:
         except Exception as error:  # the status has been sent
             yield _data({"error": _described(error)[1]})
             return
-        yield self._event({"media": self.media} if self.media else {}, self._reason())
+        yield self._event({"media": self.media} if self.media else {}, self.count.finish_reason)
         if self.asked.stream_options and self.asked.stream_options.include_usage:
             yield _data(self._head | {"object": "chat.completion.chunk", "choices": [], "usage": self._usage()})
         yield "data: [DONE]\n\n"
@@ -172,11 +150,6 @@ class Answer:
     def _event(self, delta: dict, reason: str | None = None) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
         return _data(self._head | {"object": "chat.completion.chunk", "choices": [choice]})
-
-    def _reason(self) -> str:
-        """Say why the answer ended."""
-        trace = self.count.trace
-        return "length" if trace is not None and trace.new_tokens >= self.most and not self.cut else "stop"
 
     def _usage(self) -> dict:
         """Count the tokens that the model read and wrote."""
@@ -225,7 +198,7 @@ class UnknownModelError(OneLLMError):
 
 
 def _described(error: Exception) -> tuple[int, dict]:
-    """Return an error's status and its words, in OpenAI's form."""
+    """Return an error's status and description, in OpenAI's form."""
     status, kind, code, param, message = 400, "invalid_request_error", None, None, str(error)
     if isinstance(error, UnknownModelError):
         status, code, param = 404, "model_not_found", "model"
@@ -247,10 +220,10 @@ def _described(error: Exception) -> tuple[int, dict]:
     return status, {"message": message, "type": kind, "param": param, "code": code}
 
 
-def _word_errors(server: FastAPI) -> None:
-    """Let every error of a server be told in OpenAI's form."""
+def _openai_errors(server: FastAPI) -> None:
+    """Answer every error of a server in OpenAI's form."""
 
-    def told(_: Request, error: Exception) -> JSONResponse:
+    def answer(_: Request, error: Exception) -> JSONResponse:
         status, described = _described(error)
         headers = dict(getattr(error, "headers", None) or {})
         if isinstance(error, BusyError):
@@ -258,4 +231,4 @@ def _word_errors(server: FastAPI) -> None:
         return JSONResponse({"error": described}, status, headers)
 
     for kind in (OneLLMError, RequestValidationError, StarletteHTTPException, Exception):
-        server.add_exception_handler(kind, told)
+        server.add_exception_handler(kind, answer)

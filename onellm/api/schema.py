@@ -94,7 +94,7 @@ class Message(BaseModel):
 
     @property
     def text(self) -> str:
-        """The words of the content."""
+        """The text of the content."""
         return "\n".join(part.text for part in self.parts if part.type == "text")
 
 
@@ -125,11 +125,11 @@ class Completion(BaseModel):
     @field_validator("stop")
     @classmethod
     def _few(cls, stop: str | list[str] | None) -> list[str]:
-        """Make a list of the stop words."""
-        words = [stop] if isinstance(stop, str) else stop or []
-        if len(words) > 4 or not all(words):
+        """Make a list of the stop strings."""
+        strings = [stop] if isinstance(stop, str) else stop or []
+        if len(strings) > 4 or not all(strings):
             raise ValueError("expected at most 4 texts that are not empty")
-        return words
+        return strings
 
     @field_validator("response_format")
     @classmethod

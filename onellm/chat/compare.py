@@ -16,12 +16,12 @@ class Answer:
     """What one model says.
 
     Attributes:
-        model: what it was loaded from: a name of `models.MODELS` or a folder.
+        model: what it was loaded from: a name of `registry.MODELS` or a folder.
         quantize: how its weights are kept.
-        text: its words so far.
-        generated: what it made besides words, see `Chat.generated`.
+        text: its text so far.
+        generated: what it generated besides text, see `Chat.generated`.
         trace: what it did; None before the end, or where it did nothing.
-        error: why there is no answer, in words.
+        error: why there is no answer, for the user.
     """
 
     model: str
@@ -61,13 +61,13 @@ def compare(
     """Ask one model after the other; each is given back before the next one is loaded.
 
     Args:
-        ways: a model of `models.MODELS` or a folder, and how its weights are kept; None for what suits the machine. A
+        ways: a model of `registry.MODELS` or a folder, and how its weights are kept; None for what suits the machine. A
             second model that is None is the first one.
         text: the question.
         settings: how the answers are drawn.
         files: as for `Chat.stream`.
         device_map: as for `load`.
-        out: folder for what answers make besides words; by default a new one.
+        out: folder for what answers hold besides text; by default a new one.
 
     Yields:
         The answers, or why there is none.

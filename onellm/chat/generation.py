@@ -1,29 +1,31 @@
 """The generation worker: prompt and files become text, in this process or, on ZeroGPU, in one that has the GPU."""
 
 import logging
-import queue
 import threading
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from queue import SimpleQueue
 from typing import Any
 
 from onellm.chat.outputs.diffusion import Generators, Interrupted
 from onellm.chat.outputs.media import GeneratedMedia, Media
-from onellm.chat.protocol import CacheState, EncodeDone, Here, Request, TextDelta
-from onellm.chat.streaming import DelimiterFilter
+from onellm.chat.protocol import CacheState, EncodeDone, Request, TextDelta
+from onellm.chat.streaming import TextFilter, TokenDecoder
 from onellm.chat.trace import watch
 from onellm.errors import ModelError, OneLLMError
 from onellm.utils import oom
 from onellm.utils.limits import LIMITS
 from onellm.utils.zerogpu import is_zero, on_gpu
 
+Event = EncodeDone | TextDelta | GeneratedMedia
+
 logger = logging.getLogger(__name__)
 
 
 class GenerationWorker:
-    """Writes answers with a model, one at a time.
+    """Generates answers with a model, one after the other, in a thread of its own.
 
     Args:
         model: a `OneLLMForConditionalGeneration`.
@@ -32,13 +34,12 @@ class GenerationWorker:
         generators: make what the model only describes.
 
     Attributes:
-        lock: held while the model writes.
-        closed: it gave its model back and will not write again.
+        lock: held while the model generates.
+        closed: it gave its model back and will not generate again.
         broken: an answer failed, and so did a token of a prompt that cannot fail: the model has to be loaded again.
         description: what the model is good for.
         stop_strings: texts at which an answer ends.
-        here: whether it writes in this process, where a conversation's cache can be kept.
-        stream: `write`, or on ZeroGPU the same in a forked process.
+        local: whether it generates in this process, where a conversation's cache can be kept.
     """
 
     def __init__(self, model: Any, processor: Any, lighter: str = "", generators: Generators | None = None):
@@ -49,154 +50,190 @@ class GenerationWorker:
         self._recent: list[weakref.ref[CacheState]] = []  # whose caches are kept; the one answered last stands last
         self.description = model.config.description
         self.stop_strings = model.generation_config.stop_strings or model.config.stop_strings or []
-        self.here = not is_zero()
-        self.stream = on_gpu(self.write)
+        self.local = not is_zero()
+        self._forked = on_gpu(self._events)
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        weakref.finalize(self, self._jobs.put, None)
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run something in the worker's thread, once what was submitted before has ended; it must not raise."""
+        if self._thread is None or not self._thread.is_alive():  # a forked process has none
+            work = threading.Thread(target=_work, args=(self._jobs,), name="generation", daemon=True)
+            self._thread = work
+            work.start()
+        self._jobs.put(job)
 
     def close(self) -> None:
-        """Give the model back once a running answer has ended; `write` refuses from then on."""
+        """Give the model back once a running answer has ended; `generate` refuses from then on."""
         with self.lock:
             self.closed = True
             self.model = None
-            self.generators = Generators()  # closed conversations still know this writer; pipelines need not stay
+            self.generators = Generators()  # closed conversations still know this worker; pipelines need not stay
 
-    def write(
-        self, request: Request, here: Here | None = None
-    ) -> Iterator[EncodeDone | TextDelta | GeneratedMedia | OneLLMError]:
-        """Write an answer in a thread of its own; closing the stream ends it within one token.
+    def generate(
+        self, request: Request, state: CacheState, stop: threading.Event, say: Callable[[Event], None]
+    ) -> None:
+        """Generate an answer; to be called in the worker's thread.
 
         Args:
             request: the prompt and its files.
-            here: None in a forked process, where nothing is shared and closing is the only way to stop.
+            state: the conversation's cache; brought up to date when the answer ends.
+            stop: set to end the answer within one token.
+            say: takes `EncodeDone`, then every `TextDelta`, then the media that were generated.
 
-        Yields:
-            `EncodeDone`, then the pieces, then what was made besides text; what goes wrong comes last, in words.
+        Raises:
+            OneLLMError: there is no answer, or no more of it, and why.
         """
-        closed = threading.Event()
-        stops = [closed, here.stop] if here else [closed]
-        said: queue.SimpleQueue = queue.SimpleQueue()
+        if self.local:
+            with self.lock:
+                self._guarded(request, state, stop, say)
+            return
+        with self.lock, closing(self._forked(request)) as events:
+            for event in events:
+                if isinstance(event, OneLLMError):
+                    raise event
+                say(event)
+                if stop.is_set():
+                    return
+
+    def _events(self, request: Request) -> Iterator[Event | OneLLMError]:
+        """Generate in a forked process, where nothing is shared; closing this ends the answer within one token."""
+        stop = threading.Event()
+        events: SimpleQueue[Event | OneLLMError | None] = SimpleQueue()
 
         def run() -> None:
-            asked_s = time.perf_counter()
             try:
-                with self.lock if here else nullcontext():
-                    try:
-                        if self.closed:
-                            raise ModelError("The model was exchanged; ask again in a new conversation.")
-                        self._run(request, here.past if here else CacheState(), stops, said, asked_s)
-                        self.broken = False
-                    except BaseException as error:  # told to the reader of the stream
-                        said.put(self._as_user_error(error, request))
-                    oom.trim()
+                self._guarded(request, CacheState(), stop, events.put)
+            except OneLLMError as error:
+                events.put(error)
             finally:
-                said.put(None)
+                events.put(None)
 
-        worker = threading.Thread(target=run, name="write-answer", daemon=True)
-        worker.start()
+        thread = threading.Thread(target=run, name="generation", daemon=True)
+        thread.start()
         try:
-            yield from iter(said.get, None)
+            yield from iter(events.get, None)
         finally:
-            closed.set()
-            worker.join()
+            stop.set()
+            thread.join()
 
-    def _run(
-        self, request: Request, past: CacheState, stops: list[threading.Event], said: queue.SimpleQueue, asked_s: float
+    def _guarded(
+        self, request: Request, state: CacheState, stop: threading.Event, say: Callable[[Event], None]
     ) -> None:
-        """Encode the files and generate; the lock is held."""
+        """Generate; whatever goes wrong becomes an error for the user."""
+        failure = None
+        try:
+            if self.closed:
+                raise ModelError("The model was exchanged; ask again in a new conversation.")
+            self._run(request, state, stop, say)
+            self.broken = False
+        except BaseException as error:
+            failure = self._as_user_error(error, request)
+        oom.trim()
+        if failure is not None:
+            raise failure
+
+    def _run(self, request: Request, state: CacheState, stop: threading.Event, say: Callable[[Event], None]) -> None:
+        """Encode the files and generate."""
         import torch
         from transformers import (
             LogitsProcessor,
             LogitsProcessorList,
             StoppingCriteria,
             StoppingCriteriaList,
-            TextStreamer,
             set_seed,
         )
 
-        class Numbers(LogitsProcessor):
+        model, tokenizer, settings = self.model, self.processor.tokenizer, request.settings
+        stop_strings = [*self.stop_strings, *request.stop_strings]
+        outputs = self.processor.outputs.items()
+        delimiters = {modality: (output["start"], output["end"]) for modality, output in outputs if "start" in output}
+        decoder, text = TokenDecoder(tokenizer), TextFilter(delimiters, stop_strings)
+        text_end = min((span.first for span in model.config.spans), default=None)
+        ends = self._ends()
+        drawing = {"temperature": settings.temperature, "top_p": settings.top_p} if settings.temperature > 0 else {}
+        beams = 1 if drawing else model.generation_config.num_beams or 1
+
+        class CheckNumbers(LogitsProcessor):
             def __call__(self, input_ids: Any, scores: Any) -> Any:
-                if scores.isnan().any():  # the likeliest of them would be a token like any other
+                if scores.amax().isnan():  # the likeliest of them would be a token like any other
                     raise FloatingPointError("what it computed are no numbers")
                 return scores
 
-        class Stopped(StoppingCriteria):
+        class Deltas(StoppingCriteria):
+            """Says every token's text as soon as it is chosen, and ends the answer where it is to end."""
+
+            count, over = 0, False
+
             def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-                stopped = any(stop.is_set() for stop in stops)
-                return torch.full((input_ids.shape[0],), stopped, device=input_ids.device)
-
-        model, tokenizer, settings = self.model, self.processor.tokenizer, request.settings
-        marks = DelimiterFilter(
-            {modality: (s["start"], s["end"]) for modality, s in self.processor.outputs.items() if "start" in s}
-        )
-        words_end = min((span.first for span in model.config.spans), default=None)
-
-        class Pieces(TextStreamer):
-            def put(self, value: Any) -> None:
-                if words_end is None or self.next_tokens_are_prompt or bool((value < words_end).all()):
-                    super().put(value)
-                else:  # a token of something other than text
-                    said.put(TextDelta("", time.perf_counter(), 1))
-
-            def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-                text = marks.feed(text) + (marks.end() if stream_end else "")
-                said.put(TextDelta(text, time.perf_counter(), 0 if stream_end else 1))
+                if beams == 1 and not self.over:  # on a GPU transformers may run a step more and take it back
+                    token = int(input_ids[0, -1])
+                    self.count += 1
+                    piece = text.feed(decoder.feed(token)) if text_end is None or token < text_end else ""
+                    say(TextDelta(piece, time.perf_counter(), 1))
+                    self.over = text.stopped or token in ends or self.count == settings.max_new_tokens
+                ended = text.stopped or stop.is_set()
+                self.over = self.over or ended
+                return torch.full((input_ids.shape[0],), ended, device=input_ids.device)
 
         begun_s = time.perf_counter()
         if settings.seed is not None:
             set_seed(settings.seed)
-        words = self._encode(request)
-        prompt = self._prompt(request, words)
-        tokens, cache = past.tokens, past.cache
-        past.forget()  # until this answer has come
+        embeds = self._encode(request)
+        prompt = self._prompt(request, embeds)
+        tokens, cache = state.tokens, state.cache
+        state.forget()  # until this answer has come
         cache, cached = self._cut(tokens, cache, prompt, bool(request.files))
         encoded_s = time.perf_counter()
-        fresh = {key: words[key] if self.here else words[key].cpu() for key in request.tensors}
-        said.put(EncodeDone(fresh, request.traces, cached, begun_s - asked_s, encoded_s - begun_s, encoded_s))
+        fresh = {key: embeds[key] if self.local else embeds[key].cpu() for key in request.tensors}
+        say(EncodeDone(fresh, request.traces, cached, encoded_s - begun_s, encoded_s))
+        if stop.is_set():
+            state.tokens, state.cache = prompt[:cached], cache
+            return
         media: dict[str, list] = {}
         for modality, key in request.files:
-            media.setdefault(modality, []).append(words[key])
-        drawing = {"temperature": settings.temperature, "top_p": settings.top_p} if settings.temperature > 0 else {}
-        beams = 1 if drawing else model.generation_config.num_beams or 1
-        streamer = Pieces(tokenizer, skip_prompt=True, skip_special_tokens=True) if beams == 1 else None
+            media.setdefault(modality, []).append(embeds[key])
+        searched = {"tokenizer": tokenizer, "stop_strings": stop_strings} if beams > 1 and stop_strings else {}
         output = model.generate(
             **{name: value.to(model.device) for name, value in self.processor.pad([request.ids]).items()},
             media=media,
             media_are_embeds=True,
             past_key_values=cache,
             max_new_tokens=settings.max_new_tokens,
-            eos_token_id=self._ends(),
+            eos_token_id=ends,
             pad_token_id=tokenizer.pad_token_id,
-            tokenizer=tokenizer,  # for stop strings
-            streamer=streamer,
             num_beams=beams,
-            stopping_criteria=StoppingCriteriaList([Stopped()]),
-            logits_processor=LogitsProcessorList([Numbers()]),
+            stopping_criteria=StoppingCriteriaList([Deltas()]),
+            logits_processor=LogitsProcessorList([CheckNumbers()]),
             do_sample=bool(drawing),
             **drawing,
+            **searched,
         )
         new = output[0, len(prompt) :].tolist()
-        if beams > 1:  # of which the best is known at the end; the cache holds all of them
-            said.put(TextDelta(tokenizer.decode(new, skip_special_tokens=True), time.perf_counter(), len(new)))
+        whole = beams > 1  # of which the best is known at the end
+        rest = tokenizer.decode(new, skip_special_tokens=True) if whole else decoder.end()
+        piece = text.feed(rest) + text.end()
+        say(TextDelta(piece, time.perf_counter(), len(new) if whole else 0, text.stopped))
+        if whole:  # the cache holds all beams
             return
         answered = prompt + new
-        past.tokens, past.cache = answered[: cache.get_seq_length()], cache
-        self._keep_caches(LIMITS.caches, past)
-        for made in self._make(output, len(prompt), media, marks, settings.seed, stops):
-            said.put(made)
+        state.tokens, state.cache = answered[: cache.get_seq_length()], cache
+        self._keep_caches(LIMITS.caches, state)
+        for generated in self._generated(output, len(prompt), media, text, settings.seed, stop):
+            say(generated)
 
-    def _make(
+    def _generated(
         self,
         output: Any,
         prompt: int,
         media: dict[str, list],
-        marks: DelimiterFilter,
+        text: TextFilter,
         seed: int | None,
-        stops: list[threading.Event],
+        stop: threading.Event,
     ) -> Iterator[GeneratedMedia]:
-        """Make what an answer holds besides text; what cannot be made says why."""
+        """Generate what an answer holds besides text; what cannot be generated says why."""
         from onellm.model.output_heads import unfinished
-
-        def stopped() -> bool:
-            return any(stop.is_set() for stop in stops)
 
         outputs, spans = self.model.config.outputs, self.model.config.spans
         cut = "The answer ended before it was whole; allow more tokens, and ask again."
@@ -204,60 +241,63 @@ class GenerationWorker:
         found = self.model.generate_media(output, prompt, media, media_are_embeds=True) if spans else ()
         for modality, tokens, result in found:
             wanted.append((GeneratedMedia(modality, tokens), result))
-        for modality, words in marks.found:
-            start, end = marks.known[modality]
-            tokens = self.processor.tokenizer(f"{start}{words}{end}", add_special_tokens=False)["input_ids"]
-            wanted.append((GeneratedMedia(modality, tokens, words.strip()), None))
+        for modality, asked in text.prompts:
+            start, end = text.delimiters[modality]
+            tokens = self.processor.tokenizer(f"{start}{asked}{end}", add_special_tokens=False)["input_ids"]
+            wanted.append((GeneratedMedia(modality, tokens, asked.strip()), None))
         begun = unfinished(output[0, prompt:].tolist(), spans) if spans else None
-        if begun or marks.open:
-            wanted.append((GeneratedMedia(begun[0].modality if begun else marks.open, [], error=cut), None))
-        for made, result in wanted:
-            if stopped():
+        if begun or text.open:
+            wanted.append((GeneratedMedia(begun[0].modality if begun else text.open, [], error=cut), None))
+        for generated, result in wanted:
+            if stop.is_set():
                 return
-            if outputs[made.modality]["type"] == "tokens" and result is not None:
-                made.media = Media.of_floats(made.modality, result.float().permute(1, 2, 0).cpu().numpy())
-            elif not made.error:
-                own = outputs[made.modality].get("generator")
+            modality = generated.modality
+            if outputs[modality]["type"] == "tokens" and result is not None:
+                generated.media = Media.of_floats(modality, result.float().permute(1, 2, 0).cpu().numpy())
+            elif not generated.error:
+                trained = outputs[modality].get("generator")
                 try:
-                    made.media = self.generators.make(made.modality, made.prompt or None, result, own, seed, stopped)
+                    generated.media = self.generators.make(
+                        modality, generated.prompt or None, result, trained, seed, stop.is_set
+                    )
                 except Interrupted:
                     return
                 except ModelError as error:
-                    made.error = str(error)
-            yield made
+                    generated.error = str(error)
+            yield generated
 
     def _ends(self) -> list[int]:
         """Return the tokens that end an answer: the tokenizer's, and those the model was published with."""
-        own = self.model.generation_config.eos_token_id
-        ends = {self.processor.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
+        published = self.model.generation_config.eos_token_id
+        ends = {self.processor.tokenizer.eos_token_id, *(published if isinstance(published, list) else [published])}
         return sorted(end for end in ends if end is not None)
 
     def _keep_caches(self, count: int, latest: CacheState | None = None) -> None:
-        """Keep the caches of the conversations that were answered last; the lock is held."""
-        alive = [past for past in (known() for known in self._recent) if past is not None and past is not latest]
+        """Keep the caches of the conversations that were answered last."""
+        alive = [state for state in (known() for known in self._recent) if state is not None and state is not latest]
         alive += [latest] if latest is not None else []
         kept = alive[len(alive) - min(count, len(alive)) :]
-        for past in alive[: len(alive) - len(kept)]:
-            past.forget()
-        self._recent = [weakref.ref(past) for past in kept]
+        for state in alive[: len(alive) - len(kept)]:
+            state.forget()
+        self._recent = [weakref.ref(state) for state in kept]
 
     def _encode(self, request: Request) -> dict[str, Any]:
         """Encode the new files; return the soft tokens of all of them, by key."""
         import torch
 
-        words = dict(request.words)
+        embeds = dict(request.media_embeds)
         for modality, key in request.files:
-            if key not in words:
+            if key not in embeds:
                 question = request.instructions.get(key)
                 asked = {} if question is None else {"instructions": [question]}
                 with torch.no_grad(), watch(self.model, self.processor.tokenizer, request.traces[key]):
-                    words[key] = self.model.media_embeds(modality, [request.tensors[key]], **asked)[0]
-        return words
+                    embeds[key] = self.model.media_embeds(modality, [request.tensors[key]], **asked)[0]
+        return embeds
 
-    def _prompt(self, request: Request, words: dict[str, Any]) -> list:
-        """Return the prompt with the files' keys in place of their placeholders, which all look alike."""
+    def _prompt(self, request: Request, embeds: dict[str, Any]) -> list:
+        """Return the prompt with the files' keys in place of their placeholders, which are the same for every file."""
         placeholders = {settings["token_id"] for settings in self.model.config.modalities.values()}
-        keys = iter([key for _, key in request.files for _ in range(len(words[key]))])
+        keys = iter([key for _, key in request.files for _ in range(len(embeds[key]))])
         return [next(keys) if token in placeholders else token for token in request.ids]
 
     @staticmethod
@@ -266,7 +306,7 @@ class GenerationWorker:
         from onellm.model.runtime.kv_cache import GrowingCache
 
         most = min(len(known), len(prompt) - 1)  # the last token always runs
-        shared = next((place for place in range(most) if known[place] != prompt[place]), most)
+        shared = next((index for index in range(most) if known[index] != prompt[index]), most)
         if any(isinstance(token, str) for token in known) != files:  # then the adapter was off, or on
             shared = 0
         if cache is None or not shared:
@@ -301,7 +341,7 @@ class GenerationWorker:
         return ModelError(f"The model failed ({reason}); ask again or start a new conversation.")
 
     def _works(self, request: Request) -> bool:
-        """Whether the model makes numbers of one token, and of empty files like those of a request."""
+        """Whether the model computes numbers from one token, and from empty files like those of a request."""
         import torch
 
         from onellm.model.merging import Windows
@@ -309,12 +349,19 @@ class GenerationWorker:
         try:
             with torch.no_grad():
                 start = self.processor.pad([[self.processor.tokenizer.bos_token_id or 0]])["input_ids"]
-                made = [self.model(input_ids=start.to(self.model.device)).logits]
+                computed = [self.model(input_ids=start.to(self.model.device)).logits]
                 for modality, key in request.files:
                     if key in request.tensors:
                         value = request.tensors[key]
                         zeros = value.map(torch.zeros_like) if isinstance(value, Windows) else torch.zeros_like(value)
-                        made += self.model.media_embeds(modality, [zeros])
-                return all(bool(torch.isfinite(values).all()) for values in made)
+                        computed += self.model.media_embeds(modality, [zeros])
+                return all(bool(torch.isfinite(values).all()) for values in computed)
         except Exception as error:  # whatever a broken model leads to; a lack of memory says nothing about it
             return oom.ran_out(error)
+
+
+def _work(jobs: SimpleQueue) -> None:
+    """Do the jobs of a generation worker, until there is None."""
+    for job in iter(jobs.get, None):
+        job()
+        del job  # while the thread waits, nothing may keep the model

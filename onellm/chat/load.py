@@ -15,7 +15,7 @@ def load(
     random_weights: bool = False,
     plain: bool = False,
     generators: dict[str, str] | None = None,
-    progress: Report | None = None,
+    on_progress: Report | None = None,
 ) -> Chat:
     """Load a model and open a conversation with it.
 
@@ -30,10 +30,10 @@ def load(
         random_weights: build the model from its configuration alone (`name` may also be a config.json), with random
             weights drawn one tensor at a time where they are to stay: for measuring speed and memory.
         plain: leave the layers as transformers runs them, for comparing.
-        generators: modality -> a diffusers pipeline, folder or hub name, that makes pictures ("image"), videos or
+        generators: modality -> a diffusers pipeline, folder or hub name, that generates pictures ("image"), videos or
             sounds ("audio") where a model only describes them; the environment may name others, see
             `chat.outputs.diffusion`.
-        progress: is told how far it is, some times a second; it ends the loading by raising `progress.Cancelled`,
+        on_progress: takes how far it is, some times a second; it ends the loading by raising `progress.Cancelled`,
             and nothing of the model stays in memory. By default bars are drawn on standard error.
 
     Returns:
@@ -50,7 +50,7 @@ def load(
         max_memory=max_memory,
         random_weights=random_weights,
         plain=plain,
-        progress=progress,
+        progress=on_progress,
     )
     return Chat(
         loaded.model,

@@ -1,4 +1,4 @@
-"""How an answer is made: the settings of `Chat.stream`, their ranges, and how they are typed."""
+"""How an answer is generated: the settings of `Chat.stream`, their ranges, and how they are typed."""
 
 import argparse
 from collections.abc import Callable
@@ -28,7 +28,7 @@ _READ: dict[str, Callable[[str], Any]] = {"max_new_tokens": int, "temperature": 
 
 @dataclass(frozen=True)
 class Settings:
-    """How an answer is to be made.
+    """How an answer is to be generated.
 
     Attributes:
         max_new_tokens: longest answer, in tokens.
@@ -78,13 +78,13 @@ def parse(name: str, text: str) -> Any:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the settings to a parser."""
     for field in fields(Settings):
-        mark, words = HELP[field.name]
+        metavar, text = HELP[field.name]
         flag = f"--{field.name.replace('_', '-')}"
 
         def read(text: str, name: str = field.name) -> Any:
             return parse(name, text)
 
-        parser.add_argument(flag, type=read, default=field.default, metavar=mark, help=words)
+        parser.add_argument(flag, type=read, default=field.default, metavar=metavar, help=text)
 
 
 def given(options: argparse.Namespace) -> Settings:

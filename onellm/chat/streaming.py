@@ -1,70 +1,274 @@
-"""Delimiters and stop strings in streamed text: neither a generator's prompt nor what follows a stop is the answer."""
+"""The stream of an answer: tokens become text, the text is filtered, and whoever asked takes it as it comes."""
 
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from queue import Empty, SimpleQueue
+from typing import Any, Literal
+
+FinishReason = Literal["", "stop", "length"]
+WINDOW = 32  # tokens that are decoded together: the text of a token depends on its neighbours
+INCOMPLETE = 3  # tokens that may hold the beginning of a character of four bytes
 
 
-class DelimiterFilter:
-    """Takes prompts out of text that comes piece by piece.
+class AnswerJob:
+    """One answer, written by the generation worker, read by whoever asked.
 
     Args:
-        known: modality -> the marks before and after a prompt.
+        write: writes the answer; is given a function that takes its text, the event that says it is to end, and the
+            seconds it waited for the model; returns why it ended.
+        submit: runs a function in the generation worker's thread.
 
     Attributes:
-        found: kind and prompt of each that was whole, in order.
-        open: kind of the one that has begun; None outside.
+        wanted_end: set once the answer is to end.
+        ended: set once it has, and the conversation is up to date.
+        finish_reason: "stop" for an answer that is whole or was stopped, "length" for one that was cut off.
+        on_end: is called when it ends, however that comes, before the reader sees it.
     """
 
-    def __init__(self, known: dict[str, tuple[str, str]]):
-        self.known = known
-        self.found: list[tuple[str, str]] = []
+    def __init__(
+        self,
+        write: Callable[[Callable[[str], None], threading.Event, float], FinishReason],
+        submit: Callable[[Callable[[], None]], None],
+    ):
+        self.wanted_end, self.ended = threading.Event(), threading.Event()
+        self.finish_reason: FinishReason = ""
+        self.on_end: Callable[[], None] = lambda: None
+        self.deltas: SimpleQueue[str | BaseException] = SimpleQueue()
+        self._write, self._submit = write, submit
+        self._claimed = threading.Lock()  # by the worker that writes, or by the stop that came before
+        self._asked_s: float | None = None
+
+    def begin(self) -> None:
+        """Let the worker write as soon as the model is free; twice is once."""
+        if self._asked_s is None and not self.ended.is_set():
+            self._asked_s = time.perf_counter()
+            self._submit(self._run)
+
+    def stop(self) -> None:
+        """End it: within one token, or at once where it has not begun."""
+        self.wanted_end.set()
+        if self._claimed.acquire(blocking=False):
+            self._end(StopIteration())
+
+    def _run(self) -> None:
+        if not self._claimed.acquire(blocking=False):
+            return
+        end: BaseException = StopIteration()
+        try:
+            self.finish_reason = self._write(self.deltas.put, self.wanted_end, time.perf_counter() - self._asked_s)
+        except BaseException as error:  # raised again where the answer is read
+            end = error
+        self._end(end)
+
+    def _end(self, end: BaseException) -> None:
+        try:
+            self.on_end()
+        finally:
+            self.ended.set()
+            self.deltas.put(end)
+
+
+class AnswerStream(Iterator[str]):
+    """An answer's text, piece by piece: `for piece in stream`.
+
+    The answer begins with the first piece that is wanted. A stream that nobody holds any more ends its answer.
+
+    Args:
+        job: writes the answer that is read.
+    """
+
+    def __init__(self, job: AnswerJob):
+        self.job = job
+        self._end: BaseException | None = None
+
+    def __next__(self) -> str:
+        return self.next()
+
+    def __del__(self):
+        self.job.stop()
+
+    def next(self, timeout_s: float | None = None) -> str:
+        """Return the text that came meanwhile; wait for some if there is none.
+
+        Args:
+            timeout_s: how long to wait; None for as long as it takes.
+
+        Returns:
+            The text; empty if none came in time.
+
+        Raises:
+            StopIteration: the answer is over.
+            OneLLMError: there is no answer, or no more of it.
+        """
+        self.job.begin()
+        text, wait = "", True
+        while self._end is None:
+            try:
+                delta = self.job.deltas.get(wait, timeout_s)
+            except Empty:
+                return text
+            if isinstance(delta, BaseException):
+                self._end = delta
+            else:
+                text, wait = text + delta, False
+        if text:
+            return text
+        end, self._end = self._end, StopIteration()
+        raise end
+
+    def deltas(self, heartbeat_s: float) -> Iterator[str]:
+        """Yield the text as it comes, and an empty piece whenever none came for `heartbeat_s`."""
+        while True:
+            try:
+                delta = self.next(heartbeat_s)
+            except StopIteration:
+                return
+            yield delta
+
+    def stop(self) -> None:
+        """End the answer within one token; what was said stays."""
+        self.job.stop()
+
+    def close(self) -> None:
+        """End the answer and wait until it has: the model is free then, and the conversation up to date."""
+        self.job.stop()
+        self.job.ended.wait()
+
+
+class TokenDecoder:
+    """Turns tokens into text one at a time, in time linear in their number.
+
+    Args:
+        tokenizer: a transformers tokenizer; special tokens become no text.
+    """
+
+    def __init__(self, tokenizer: Any):
+        self._tokenizer = tokenizer
+        self._tokens: list[int] = []
+        self._text = ""  # of these tokens, as far as it was returned
+        self._incomplete = 0
+
+    def feed(self, token: int) -> str:
+        """Take a token; return the text that is certain now: a character may need several tokens."""
+        self._tokens.append(token)
+        text = self._decode()
+        if text.endswith("\ufffd") and self._incomplete < INCOMPLETE:
+            self._incomplete += 1
+            return ""
+        return self._take(text)
+
+    def end(self) -> str:
+        """Return the text that was held back."""
+        return self._take(self._decode()) if self._incomplete else ""
+
+    def _take(self, text: str) -> str:
+        new, self._text, self._incomplete = text[len(self._text) :], text, 0
+        if len(self._tokens) > WINDOW:
+            self._tokens = self._tokens[-WINDOW // 4 :]
+            self._text = self._decode()
+        return new
+
+    def _decode(self) -> str:
+        return self._tokenizer.decode(self._tokens, skip_special_tokens=True)
+
+
+class Search:
+    """Finds the first of some strings in text that comes piece by piece; of the text it keeps only what may begin one.
+
+    Args:
+        strings: what is searched for.
+    """
+
+    def __init__(self, strings: Iterable[str]):
+        self.strings = list(strings)
+        self._tail = ""
+
+    def feed(self, text: str) -> tuple[str, str | None, str]:
+        """Take the next piece.
+
+        Returns:
+            What certainly lies before the next string, that string (None where none came yet), and what follows it.
+        """
+        text = self._tail + text
+        found = min(((text.find(string), string) for string in self.strings if string in text), default=None)
+        if found is not None:
+            self._tail = ""
+            return text[: found[0]], found[1], text[found[0] + len(found[1]) :]
+        begun = (n for string in self.strings for n in range(1, len(string)) if text.endswith(string[:n]))
+        kept = max(begun, default=0)
+        self._tail = text[len(text) - kept :]
+        return text[: len(text) - kept], None, ""
+
+    def end(self) -> str:
+        """Return the text that was held back."""
+        tail, self._tail = self._tail, ""
+        return tail
+
+
+class TextFilter:
+    """Leaves of what a model writes the text of the answer.
+
+    Prompts of generators, which stand between delimiters, are taken out; the answer ends before the first stop
+    string; white space around it goes. The time it takes is linear in the length of the text.
+
+    Args:
+        delimiters: modality -> what stands before and behind a prompt.
+        stop_strings: texts at which an answer ends.
+
+    Attributes:
+        prompts: modality and prompt of each that was whole, in order.
+        open: modality of the prompt that has begun; None outside.
+        stopped: a stop string came.
+    """
+
+    def __init__(self, delimiters: dict[str, tuple[str, str]] | None = None, stop_strings: Iterable[str] = ()):
+        self.delimiters = delimiters or {}
+        self.prompts: list[tuple[str, str]] = []
         self.open: str | None = None
-        self._held = ""
+        self.stopped = False
+        self._delimiter = self._starts()
+        self._stop = Search(stop_strings)
+        self._prompt: list[str] = []
+        self._spaces: list[str] = []  # what follows says whether they are the end
+        self._begun = False
 
     def feed(self, text: str) -> str:
-        """Take the next piece; return what is certainly text."""
-        self._held += text
-        said = ""
-        while True:
-            if self.open is not None:
-                prompt, mark, rest = self._held.partition(self.known[self.open][1])
-                if not mark:
-                    return said
-                self.found.append((self.open, prompt))
-                self.open, self._held = None, rest
-                continue
-            starts = {modality: self._held.find(start) for modality, (start, _) in self.known.items()}
-            begun = {modality: place for modality, place in starts.items() if place >= 0}
-            if not begun:
-                kept = _beginning(self._held, (start for start, _ in self.known.values()))
-                cut = len(self._held) - kept
-                said, self._held = said + self._held[:cut], self._held[cut:]
-                return said
-            self.open = min(begun, key=begun.get)
-            place = begun[self.open]
-            said += self._held[:place]
-            self._held = self._held[place + len(self.known[self.open][0]) :]
+        """Take the next piece; return what is certainly text of the answer."""
+        kept = []
+        while text:
+            before, found, text = self._delimiter.feed(text)
+            (self._prompt if self.open else kept).append(before)
+            if found and self.open:
+                self.prompts.append((self.open, "".join(self._prompt)))
+                self.open, self._prompt, self._delimiter = None, [], self._starts()
+            elif found:
+                self.open = next(modality for modality, (start, _) in self.delimiters.items() if start == found)
+                self._delimiter = Search([self.delimiters[self.open][1]])
+        return self._trim(self._until_stop("".join(kept)))
 
     def end(self) -> str:
         """Return the text that was held back; to be called when nothing more comes."""
-        held, self._held = self._held, ""
-        return "" if self.open is not None else held
+        text = self._until_stop("" if self.open else self._delimiter.end())
+        return self._trim(text if self.stopped else text + self._stop.end())
 
+    def _starts(self) -> Search:
+        return Search(start for start, _ in self.delimiters.values())
 
-def _beginning(text: str, marks: Iterable[str]) -> int:
-    """Return how many characters at the end of a text may be the beginning of a mark."""
-    return max((n for mark in marks for n in range(1, len(mark)) if text.endswith(mark[:n])), default=0)
+    def _until_stop(self, text: str) -> str:
+        if self.stopped:
+            return ""
+        before, found, _ = self._stop.feed(text)
+        self.stopped = found is not None
+        return before
 
-
-def until(pieces: Iterable[str], stops: list[str]) -> Iterator[str]:
-    """Pass text on up to the first stop string; what may be the beginning of one is held back."""
-    held = ""
-    for piece in pieces:
-        held += piece
-        found = [held.index(stop) for stop in stops if stop in held]
-        if found:
-            yield held[: min(found)]
-            return
-        kept = _beginning(held, stops)
-        yield held[: len(held) - kept]
-        held = held[len(held) - kept :]
-    yield held
+    def _trim(self, text: str) -> str:
+        if not self._begun:
+            text = text.lstrip()
+        said = text.rstrip()
+        if not said:
+            self._spaces.append(text)
+            return ""
+        self._begun = True
+        said, self._spaces = "".join(self._spaces) + said, [text[len(said) :]]
+        return said

@@ -24,7 +24,7 @@ class Segment:
     """A piece of the prompt.
 
     Attributes:
-        kind: "template" (marks and words that the model's format adds), "system", "question", "answer", or the
+        kind: "template" (delimiters and text that the model's format adds), "system", "question", "answer", or the
             modality of a file.
         text: its beginning, or the file's name.
         tokens: positions it takes.
@@ -47,17 +47,17 @@ class FileTrace:
         modality: its modality.
         name: the file's name.
         shape: of the tensor it was read as.
-        tokens: N, what the tokenizer made of it, for each frame.
+        tokens: N, the tokens of each frame.
         frames: how often; 1 for what has no frames.
         router: [M, K], the weight of each expert in each soft token; every row sums to 1.
         words: for each of the M soft tokens the nearest words of the LLM with their weights; empty for a model
-            without an anchor.
+            without a vocabulary anchor.
         read_s: seconds to read and prepare the file.
         encode_s: seconds in tokenizer and encoder.
         project_s: seconds in the projection.
         windows: start and end, in seconds, of each window that a long file was read in; empty for others.
-        sizes: for each of these whose words remain, how many windows they were merged of; `router` and `words` are of
-            what remains.
+        sizes: for each window whose soft tokens remain, how many windows were merged into it; `router` and `words`
+            are of what remains.
         window_words: soft tokens of one window.
     """
 
@@ -77,7 +77,7 @@ class FileTrace:
 
     @property
     def nearest(self) -> list[str]:
-        """The nearest word of each soft token, once; marks are no words."""
+        """The nearest word of each soft token, once, without punctuation."""
         nearest = dict.fromkeys(words[0][0] for words in self.words if words)
         return [word for word in nearest if any(map(str.isalnum, word))]
 
@@ -228,7 +228,7 @@ def watch(model: Any, tokenizer: Any, trace: FileTrace) -> Iterator[None]:
 
     Args:
         model: a `OneLLMForConditionalGeneration`; its modules get hooks, which are gone after the block.
-        tokenizer: the LLM's, for the words.
+        tokenizer: the LLM's, for the nearest words.
         trace: of the one file that is encoded meanwhile.
     """
     projector, modality = model.projector, trace.modality
@@ -253,13 +253,13 @@ def watch(model: Any, tokenizer: Any, trace: FileTrace) -> Iterator[None]:
             for row in zip(ids, best.values.tolist(), strict=True)
         ]
 
-    def merged(module: Any, given: Any, made: Any) -> None:  # [W, M, D]
-        trace.sizes, each = made[1], given[0].shape[1]
+    def merged(module: Any, given: Any, output: Any) -> None:  # [W, M, D]
+        trace.sizes, each = output[1], given[0].shape[1]
         trace.window_words = each
         runs = [size * each for size in trace.sizes]
-        if trace.router:  # a router that does not see its input says the same of every window, once
+        if trace.router:  # a router that does not see its input gives one row for all windows
             rows = trace.router * (sum(runs) // len(trace.router))
-            alike = [run[place::each] for run in _runs(rows, runs) for place in range(each)]
+            alike = [run[index::each] for run in _runs(rows, runs) for index in range(each)]
             trace.router = [[sum(weights) / len(run) for weights in zip(*run, strict=True)] for run in alike]
         if trace.words:  # windows that were merged are alike
             trace.words = [row for run in _runs(trace.words, runs) for row in run[:each]]
@@ -289,7 +289,7 @@ def _runs(rows: list, sizes: list[int]) -> list[list]:
 
 
 def _now_s(model: Any) -> float:
-    """Return the time once the model's device has done all it was told."""
+    """Return the time once the model's device has done all its work."""
     if model.device.type == "cuda":
         import torch
 

@@ -2,12 +2,17 @@
 
 The limits are measured in the same run: a token cannot come faster than the weights and the cache are read from
 memory once, and an encoder or a prompt cannot run faster than its multiplications do in one large matrix product.
+
+`stream / bare step` is a ratio: tokens a second of an answer through `Chat.stream`, generation loop, text and hand-over
+to the reader included, by tokens a second of the model's forward alone. Both run in turn, so that what else the machine
+does meanwhile slows both; it is the median of the pairs, and 1 would mean that streaming costs nothing.
 """
 
 import argparse
 import json
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,6 +30,7 @@ QUESTION = "What is in the picture?"
 PICTURES = Path(__file__).parents[2] / "examples" / "image"
 CONTEXTS = (32, 512)
 NEW_TOKENS = 32
+PAIRS = 7  # of a bare and a streamed answer
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -201,6 +207,7 @@ def measure(
         figures.append(Figure(f"decode at {context}", 1 / token_s, "tokens/s", share))
 
     if chat.processor is not None:
+        figures.append(Figure("stream / bare step", stream_share(chat), "of the bare speed"))
         picture = min(PICTURES.glob("*.*g"))
 
         def first() -> None:
@@ -214,8 +221,38 @@ def measure(
     return {"model": chat.name, "plain": plain, "machine": machine(device), "figures": figures}
 
 
+@torch.no_grad()
+def stream_share(chat: Any, count: int = NEW_TOKENS, pairs: int = PAIRS) -> float:
+    """Return the speed of answers through `Chat.stream`, divided by that of the model's forward alone.
+
+    Args:
+        chat: a conversation with the model.
+        count: tokens of an answer; those that end one are not chosen.
+        pairs: of a bare and a streamed answer.
+    """
+    model, shares = chat.model, []
+
+    def bare(ids: list[int]) -> float:
+        token, cache, times = torch.tensor([ids], device=model.device), GrowingCache(), []
+        for _ in range(count):
+            token = model(input_ids=token, past_key_values=cache, logits_to_keep=1).logits[:, -1].argmax(-1, True)
+            token.item()  # a GPU is waited for
+            times.append(time.perf_counter())
+        return (count - 1) / (times[-1] - times[0])
+
+    ends, model.generation_config.min_new_tokens = model.generation_config.min_new_tokens, count
+    try:
+        for _ in range(pairs + 1):  # the first warms up
+            streamed = chat.new()
+            streamed.ask(QUESTION, max_new_tokens=count)
+            shares.append(streamed.trace.tokens_per_s / bare(chat.processor.encode(streamed.messages[:1])[0]))
+    finally:
+        model.generation_config.min_new_tokens = ends
+    return statistics.median(shares[1:])
+
+
 def _tied(llm: Any) -> bool:
-    """Whether the table of words is also the head, and so read with every token."""
+    """Whether the embedding is also the head, and so read with every token."""
     return getattr(llm.get_output_embeddings(), "weight", None) is llm.get_input_embeddings().weight
 
 

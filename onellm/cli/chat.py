@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
             quantize=options.quantize,
             device_map="auto" if options.offload else None,
             generators=dict(options.generator),
-            progress=on_progress,
+            on_progress=on_progress,
         )
     return Terminal(chat, given(options), console, errors).run()
 

@@ -1,11 +1,10 @@
-"""One answer for a program: it waits in the line of all, streams, can be given up, and is counted."""
+"""One answer for a program: it waits in the request queue, streams, can be given up, and is counted."""
 
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from onellm.serving.background import Reader
 from onellm.serving.engine import Engine
 from onellm.serving.metrics import Count
 from onellm.serving.queue import Ticket
@@ -25,7 +24,7 @@ def queue(engine: Engine, ticket: Ticket) -> Iterator[int]:
         loading = engine.loading
         if ticket.wait(0 if loading else BEAT_S) and not loading:
             return
-        yield ticket.place
+        yield ticket.position
         if loading:
             time.sleep(BEAT_S)
 
@@ -35,7 +34,7 @@ def stream(
     count: Count,
     text: str,
     messages: list[dict] | None = None,
-    place: Callable[[str, int], Path] | None = None,
+    output_path: Callable[[str, int], Path] | None = None,
     **options: Any,
 ) -> Generator[str, None, list[dict]]:
     """Answer a question in a conversation of its own.
@@ -45,15 +44,15 @@ def stream(
         count: gets the trace of the answer.
         text: the question.
         messages: what was said before.
-        place: where files go that the answer makes, as for `Chat`.
+        output_path: where files go that the answer generates, as for `Chat`.
         **options: options and files as for `Chat.stream`.
 
     Yields:
-        Pieces of the answer, and an empty one whenever there was none for a moment: whoever closes the stream
+        Pieces of the answer, and an empty one whenever there was none for a moment: whoever closes the generator
         frees the model within one token.
 
     Returns:
-        What the answer made besides text, see `Chat.generated`.
+        What the answer holds besides text, see `Chat.generated`.
 
     Raises:
         BusyError: too many wait.
@@ -64,16 +63,14 @@ def stream(
         for _ in queue(engine, ticket):
             yield ""
         chat = engine.new_chat(messages)
-        chat.output_path = place or chat.output_path
-        reader = Reader(chat.stream(text, **options), lambda: None)
+        chat.output_path = output_path or chat.output_path
+        stream = chat.stream(text, **options)
         try:
-            yield from reader.pieces(BEAT_S)
+            yield from stream.deltas(BEAT_S)
         finally:
-            while reader.is_alive():  # a stop that comes before the model begins is not heard: say it again
-                chat.stop()
-                reader.join(BEAT_S)
-            count.trace = chat.trace
+            stream.close()
+            count.trace, count.finish_reason = chat.trace, stream.job.finish_reason
         return chat.generated
     finally:
-        engine.start()  # if the model broke, the next in line waits for it
+        engine.start()  # if the model broke, the next in the queue waits for it
         ticket.leave()

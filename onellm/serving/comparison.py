@@ -1,4 +1,4 @@
-"""The second model, loaded beside the app's own to be compared with it; it goes when nobody wants it for a while."""
+"""The comparison model, loaded beside the app's own model; it goes when nobody wants it for a while."""
 
 import threading
 from pathlib import Path
@@ -10,12 +10,12 @@ IDLE_S = 300.0
 
 
 class ComparisonModel:
-    """Loads a second model and gives it back.
+    """Loads a model to compare with the app's own, and gives it back.
 
     Whoever uses it holds the lock; `release` ends that.
 
     Args:
-        engine: the app's own; the second one's engine is its `beside`.
+        engine: of the app's own model; the comparison model's engine is its `beside`.
 
     Attributes:
         lock: held while somebody compares.
@@ -27,7 +27,7 @@ class ComparisonModel:
         self._stay_s = IDLE_S
 
     def room(self, name: str, quantize: str) -> tuple[int, int]:
-        """Return what a model needs and what is free for it, in bytes, once another second one has gone.
+        """Return what a model needs and what is free for it, in bytes, once another comparison model has gone.
 
         Raises:
             ModelError: it is not installed, or not possible on this machine.
@@ -46,7 +46,7 @@ class ComparisonModel:
         return option.memory_bytes, free_bytes(device_here()) + (self.engine.memory_bytes(beside) if beside else 0)
 
     def get(self, name: str, quantize: str) -> Engine:
-        """Return a second model's engine, which begins to load it unless it is there; the lock is held."""
+        """Return the comparison model's engine, which begins to load it unless it is there; the lock is held."""
         self._stay_s = IDLE_S
         self._stop_timer()
         if not self._is_there(name, quantize):
@@ -56,7 +56,7 @@ class ComparisonModel:
         return self.engine.beside
 
     def release(self) -> None:
-        """Tell that the comparison is over; the model stays a while for the next one."""
+        """End the comparison; the model stays a while for the next one."""
         self.lock.release()
         self._stop_timer()
         self._timer = threading.Timer(self._stay_s, self._give_back)

@@ -29,7 +29,7 @@ PAUSE_S = 5.0  # after a model could not be loaded, until that is tried again
 
 
 class Engine:
-    """Loads a model, opens conversations with it, and puts another one in its place.
+    """Loads a model, opens conversations with it, and exchanges it for another one.
 
     Args:
         name: the model to load; None for the one that suits the machine.
@@ -42,13 +42,13 @@ class Engine:
         queue: where all wait who want an answer.
         name: of the model that answers or is being loaded.
         quantize: how its weights are kept; None until that is known.
-        origin: what it was loaded from: a name of `models.MODELS` or a folder; None until that is known.
+        origin: what it was loaded from: a name of `registry.MODELS` or a folder; None until that is known.
         description: which model answers and what it is good for; empty until the model is there.
-        error: why a model could not be loaded, in words; empty if all is well. Another one may answer nevertheless.
+        error: why a model could not be loaded, for the user; empty if all is well. Another one may answer nevertheless.
         progress: how far loading is; None while nothing is known.
         entries: the models there are; empty until loading began.
         listing: the hub is being asked for those that are not here.
-        beside: the engine of a second model, see `web/second.py`; it goes when another first one comes.
+        beside: the engine of the comparison model, see `ComparisonModel`; it goes when another first one comes.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Engine:
         return opened
 
     def switch(self, name: str, quantize: str | None) -> None:
-        """Begin to load another model in the present one's place; `loading` tells when it is over.
+        """Begin to load another model instead of the present one; `loading` tells when it is over.
 
         A running answer ends first. If the new model cannot be loaded, the old one is loaded again.
 
@@ -167,7 +167,7 @@ class Engine:
             self._cancelled.set()
 
     def another(self, name: str, quantize: str) -> "Engine":
-        """Return an engine for a second model whose questions wait in the same line; nothing is loaded yet."""
+        """Return an engine for a comparison model whose questions wait in the same queue; nothing is loaded yet."""
         other = Engine(name, self._load, lambda *_: [], quantize=quantize, **self._load_options)
         other.queue = self.queue
         return other
@@ -267,16 +267,16 @@ class Engine:
         """Complete the list, which may take seconds, unless there is a newer one."""
         from onellm.hub.catalogue import asked
 
-        told = asked(known)
+        complete = asked(known)
         if self.entries is known:
-            self.entries, self.listing = told, False
+            self.entries, self.listing = complete, False
 
     def _drop(self, kept: Any) -> None:
         """Take the model away from all conversations and free its memory, once a running answer has ended."""
         while kept.busy:
-            self._tell(Progress("answer"))
+            self._note(Progress("answer"))
             time.sleep(LOOK_EVERY_S)
-        self._tell(None)
+        self._note(None)
         for chat in [kept, *self._chats]:
             chat.close()
         oom.free()
@@ -286,7 +286,7 @@ class Engine:
         load = self._load
         if load is None:
             from onellm.chat.load import load
-        chat = load(self.origin, quantize=self.quantize, progress=self._tell, **self._load_options)
+        chat = load(self.origin, quantize=self.quantize, on_progress=self._note, **self._load_options)
         self.name, self.description = chat.name, chat.description
         self.origin, self.quantize = chat.origin, chat.quantize
         self.error, self._chat = "", chat
@@ -302,7 +302,7 @@ class Engine:
             self.error = f"{why} {self._as_user_error(error)}"
             oom.let_go(error)
 
-    def _tell(self, progress: Progress | None) -> None:
+    def _note(self, progress: Progress | None) -> None:
         """Note how far loading is.
 
         Raises:

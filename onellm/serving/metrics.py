@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from onellm.errors import BusyError, ModelError, OneLLMError
 
 if TYPE_CHECKING:
+    from onellm.chat.streaming import FinishReason
     from onellm.chat.trace import Trace
     from onellm.serving.engine import Engine
 
@@ -23,13 +24,15 @@ class Count:
     """What becomes of one question.
 
     Attributes:
-        outcome: answered, stopped by the asker, refused (a wrong file or request), busy (the line was full), or
+        outcome: answered, stopped by the asker, refused (a wrong file or request), busy (the queue was full), or
             failed; by default what `counted` sees.
         trace: what the model did; None if it did nothing.
+        finish_reason: why the answer ended, see `AnswerJob`.
     """
 
     outcome: str = ""
     trace: "Trace | None" = None
+    finish_reason: "FinishReason" = ""
 
 
 @contextmanager
@@ -79,21 +82,21 @@ class _Figures:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
         self.registry: Any = CollectorRegistry()
-        own: Any = {"registry": self.registry}
-        seconds = {"buckets": BUCKETS_S, **own}
-        self.answers = Counter("onellm_answers", "Questions by what became of them", ["face", "outcome"], **own)
-        self.files = Counter("onellm_files", "Files in the conversations that were answered", ["kind"], **own)
-        self.tokens = Counter("onellm_tokens", "Tokens read (prompt) and written (answer)", ["of"], **own)
+        registered: Any = {"registry": self.registry}
+        seconds = {"buckets": BUCKETS_S, **registered}
+        self.answers = Counter("onellm_answers", "Questions by what became of them", ["face", "outcome"], **registered)
+        self.files = Counter("onellm_files", "Files in the conversations that were answered", ["kind"], **registered)
+        self.tokens = Counter("onellm_tokens", "Tokens read (prompt) and written (answer)", ["of"], **registered)
         self.first_s = Histogram(
             "onellm_first_token_seconds",
             "From the turn's begin to its first token",
             buckets=BUCKETS_S,
-            **own,
+            **registered,
         )
         self.whole_s = Histogram("onellm_answer_seconds", "From the question to the answer's end", **seconds)
-        self.waiting = Gauge("onellm_waiting", "Questions that are answered or wait in line", **own)
-        self.ready = Gauge("onellm_ready", "1 where the model answers", ["model"], **own)
-        ProcessCollector(**own)
+        self.waiting = Gauge("onellm_waiting", "Questions that are answered or wait", **registered)
+        self.ready = Gauge("onellm_ready", "1 where the model answers", ["model"], **registered)
+        ProcessCollector(**registered)
 
     def add(self, face: str, outcome: str, trace: "Trace | None", whole_s: float) -> None:
         """Count one question."""

@@ -1,4 +1,4 @@
-"""One line for everybody who waits for the model: the page, /ask and the OpenAI-style server stand in it alike."""
+"""The request queue of all who wait for the model: the page, /ask and the OpenAI-style server alike."""
 
 import threading
 import time
@@ -10,28 +10,28 @@ from onellm.errors import BusyError
 
 
 class Ticket:
-    """A place in the line.
+    """A position in the request queue.
 
     Attributes:
-        line: the line it belongs to.
+        queue: the queue it belongs to.
     """
 
-    def __init__(self, line: "RequestQueue"):
-        self.line = line
+    def __init__(self, queue: "RequestQueue"):
+        self.queue = queue
         self._called = threading.Event()
 
     @property
-    def place(self) -> int:
+    def position(self) -> int:
         """How many are served before: 0 is one's own turn."""
-        return self.line.place(self)
+        return self.queue.position(self)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for one's turn; tell whether it has come."""
         return self._called.wait(timeout_s)
 
     def leave(self) -> None:
-        """Give the place up, whether served or not; twice is once."""
-        self.line.leave(self)
+        """Give the position up, whether served or not; twice is once."""
+        self.queue.leave(self)
 
 
 class RequestQueue:
@@ -56,7 +56,7 @@ class RequestQueue:
         """Make sure that there is room for one more.
 
         Raises:
-            BusyError: the line is full.
+            BusyError: the queue is full.
         """
         count = len(self._tickets)
         if count > self.limit:
@@ -66,10 +66,10 @@ class RequestQueue:
             )
 
     def join(self) -> Ticket:
-        """Stand in line.
+        """Join the queue.
 
         Raises:
-            BusyError: the line is full.
+            BusyError: the queue is full.
         """
         with self._lock:
             self.check()
@@ -79,7 +79,7 @@ class RequestQueue:
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
-        """Take a ticket out of the line."""
+        """Take a ticket out of the queue."""
         with self._lock:
             if ticket not in self._tickets:
                 return
@@ -88,17 +88,17 @@ class RequestQueue:
             self._tickets.remove(ticket)
             self._call()
 
-    def place(self, ticket: Ticket) -> int:
+    def position(self, ticket: Ticket) -> int:
         """Return how many are served before a ticket."""
         with self._lock:
             return self._tickets.index(ticket) if ticket in self._tickets else 0
 
     @contextmanager
     def turn(self) -> Iterator[Ticket]:
-        """Stand in line, wait, and leave at the end.
+        """Join the queue, wait, and leave at the end.
 
         Raises:
-            BusyError: the line is full.
+            BusyError: the queue is full.
         """
         ticket = self.join()
         try:
@@ -108,7 +108,7 @@ class RequestQueue:
             ticket.leave()
 
     def _call(self) -> None:
-        """Call the first in line, unless that was done."""
+        """Call the first in the queue, unless that was done."""
         if self._tickets and not self._tickets[0]._called.is_set():
             self._begun_s = time.monotonic()
             self._tickets[0]._called.set()

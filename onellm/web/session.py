@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from onellm.chat.compare import Answer
 from onellm.chat.sampling import Settings
+from onellm.chat.streaming import AnswerStream
 from onellm.chat.trace import Trace
 from onellm.errors import OneLLMError
-from onellm.serving.background import Reader
 from onellm.web.views.previews import FileView, preview_file
 from onellm.web.views.texts import say
 
@@ -133,14 +133,14 @@ class Session:
         pending: files for the next question.
         beside: id of the pending map whose picture is being chosen.
         editing: number of the turn whose question is in the form again; None if the form is for a new one.
-        reader: reads the last answer from the model.
+        stream: the last answer of the model, as it comes.
         comparison: the question that went to two models last; None before the first.
     """
 
     def __init__(self):
         self.language = "en"
         self.chat: Any = None
-        self.reader: Reader | None = None
+        self.stream: AnswerStream | None = None
         self.turns: list[Turn] = []
         self.pending: list[Pending] = []
         self.beside = ""
@@ -207,13 +207,13 @@ class Session:
 
     def settle(self) -> None:
         """Wait until the model has ended a stopped answer."""
-        if self.reader is not None:
-            self.reader.join()
+        if self.stream is not None:
+            self.stream.job.ended.wait()
 
     def forget(self) -> None:
         """Start anew; the files in the form stay."""
         self.stop()
-        self.chat = self.reader = self.editing = None
+        self.chat = self.stream = self.editing = None
         self.turns = []
         self._views.clear()
         self._name()

@@ -9,7 +9,6 @@ from PIL import Image
 
 from onellm.chat.chat import Chat
 from onellm.chat.protocol import CacheState
-from onellm.chat.streaming import until
 from onellm.errors import FileError, ModelError, OneLLMError
 from onellm.utils.limits import LIMITS
 
@@ -39,19 +38,7 @@ def test_ask_remembers_files_and_answers(chat, picture):
 
 def test_stream_is_the_answer_in_pieces(chat):
     pieces = list(chat.stream("w3", max_new_tokens=6))
-    assert chat.messages[-1]["content"][0]["text"] == "".join(pieces).strip()
-
-
-@pytest.mark.parametrize(
-    ("pieces", "said"),
-    [
-        (["a cat", " sits", "\n##", "#Human: no"], "a cat sits\n"),
-        (["one # two ## three", " four"], "one # two ## three four"),
-        (["ends in #", "#"], "ends in ##"),
-    ],
-)
-def test_answers_end_before_a_stop_string(pieces, said):
-    assert "".join(until(iter(pieces), ["###"])) == said
+    assert chat.messages[-1]["content"][0]["text"] == "".join(pieces)
 
 
 def test_a_file_without_words_gets_a_question(chat, picture):
@@ -122,7 +109,7 @@ def test_the_cache_does_not_change_answers(make_model, processor, picture, adapt
         chat = Chat(model, processor, "toy")
         for text, files in (("w3", {}), ("w4", {"image": picture}), ("w5", {}), ("w6", {"image": [picture, picture]})):
             if forget:
-                chat._past = CacheState()
+                chat._state = CacheState()
             answers.append(chat.ask(text, max_new_tokens=4, **files))
     assert answers[:4] == answers[4:]
 
@@ -240,6 +227,60 @@ def test_stop_ends_within_one_token(chat):
     list(stream)
     assert len(seen) <= 5
     assert chat.messages[-1]["role"] == "assistant"
+
+
+def test_stop_holds_from_the_moment_a_stream_is_asked_for(chat):
+    stream = chat.stream("w3", max_new_tokens=50)
+    chat.stop()
+    assert list(stream) == [] and list(stream) == [] and chat.messages == [] and chat.trace is None
+    assert chat.ask("w3", max_new_tokens=2) and len(chat.messages) == 2
+    again = chat.retry(max_new_tokens=50)
+    chat.stop()
+    assert list(again) == [] and len(chat.messages) == 2
+
+
+def test_a_stop_frees_who_waits_for_the_model_at_once(chat):
+    steps = threading.Semaphore(3)
+    slow(chat, steps)
+    running = chat.stream("w3", max_new_tokens=20)
+    next(running)
+    other, said = chat.new(), []
+    waiting = threading.Thread(target=lambda: said.extend(other.stream("w4", max_new_tokens=20)))
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    other.stop()
+    waiting.join(5)
+    assert not waiting.is_alive() and said == [] and other.messages == [] and chat.busy
+    steps.release(100)
+    assert list(running) and not other.messages
+
+
+def test_whoever_waits_hears_that_nothing_came(chat):
+    steps = threading.Semaphore(0)
+    slow(chat, steps)
+    stream = chat.stream("w3", max_new_tokens=5)
+    assert stream.next(0.05) == ""
+    deltas = stream.deltas(0.05)
+    assert [next(deltas), next(deltas)] == ["", ""]
+    steps.release(100)
+    assert "".join(deltas) == chat.messages[-1]["content"][0]["text"] != ""
+    assert stream.job.finish_reason == "length"
+
+
+def test_a_stream_that_nobody_reads_any_more_ends(chat):
+    seen = slow(chat, threading.Semaphore(1000))
+    for _ in chat.stream("w3", max_new_tokens=500):
+        break
+    assert chat.ask("w4", max_new_tokens=2) and len(seen) < 400
+
+
+def test_an_answer_ends_before_a_stop_string_of_the_question(chat):
+    whole = chat.ask("w3", max_new_tokens=12)
+    word = whole.split()[4]
+    stream = chat.new().stream("w3", max_new_tokens=12, stop=[word])
+    assert "".join(stream) == whole[: whole.index(word)].strip()
+    assert stream.job.finish_reason == "stop"
 
 
 def test_stop_counts_while_files_are_read(chat, picture, monkeypatch):

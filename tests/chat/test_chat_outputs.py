@@ -10,7 +10,6 @@ from small_pipelines import picture_pipeline
 
 from onellm.chat.chat import Chat
 from onellm.chat.outputs.diffusion import Generators
-from onellm.chat.streaming import DelimiterFilter
 
 CODES = {"size": 16, "codes": 8, "dim": 4, "encoder": [8, 8], "decoder": [8, 8], "blocks": 1}
 SIGNALS = {"type": "representation", "tokens": 3, "queries": 77, "width": 32, "hidden": 16, "layers": 1, "ffn": 16}
@@ -133,14 +132,6 @@ def test_a_stop_ends_a_generator(make_model, tokenizer, pipeline):
         patch.setattr(Generators, "make", make)
         chat.ask("w3")
     assert chat.generated == [] and len(steps) < 5 and chat.trace.stopped
-
-
-@pytest.mark.parametrize("cut", range(1, 12))
-def test_marks_are_found_however_the_text_comes(cut):
-    text = "ab <i>one</i> cd <i>two</i> <"
-    marks = DelimiterFilter({"image": ("<i>", "</i>")})
-    said = "".join(marks.feed(text[start : start + cut]) for start in range(0, len(text), cut)) + marks.end()
-    assert said == "ab  cd  <" and marks.found == [("image", "one"), ("image", "two")]
 
 
 def test_a_picture_that_cannot_be_written_leaves_the_words(make_model, tokenizer):

@@ -92,6 +92,13 @@ def test_pipelines_with_code_or_pickles_are_refused(pipelines, tmp_path):
     (copied / "model_index.json").write_text(json.dumps(index | {"_class_name": ["evil", "Pipeline"]}))
     with pytest.raises(ModelError, match="brings code of its own"):
         Generators({"image": str(copied)}).make("image", "a dog")
+    for changes, named in (
+        ({"unet": ["antigravity", "Net"]}, "antigravity"),
+        ({"_class_name": "EvilPipeline"}, "Evil"),
+    ):
+        (copied / "model_index.json").write_text(json.dumps(index | changes))
+        with pytest.raises(ModelError, match=f"classes of {named}.*which are not run; give one of diffusers' and"):
+            Generators({"image": str(copied)}).make("image", "a dog")
     (copied / "model_index.json").write_text(json.dumps(index))
     weights = copied / "unet/diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))

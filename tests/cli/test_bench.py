@@ -36,6 +36,15 @@ def test_every_figure_is_there_and_nothing_beats_the_limit_by_far(folder, option
     assert text.count("\n|") == len(figures) + 2
 
 
+def test_streaming_is_measured_against_the_forward(model, processor):
+    from onellm.chat.chat import Chat
+
+    chat = Chat(model, processor, "toy")
+    before = model.generation_config.min_new_tokens
+    assert 0 < bench.stream_share(chat, count=6, pairs=2) < 20
+    assert model.generation_config.min_new_tokens == before and chat.messages == []
+
+
 def test_operations_are_counted(config):
     """A frame more is so many operations more, whatever ran in between."""
     one, two = (bench.encode_operations(config, {"video": torch.rand(frames, 3, 28, 28)})["video"] for frames in (1, 2))

@@ -196,7 +196,7 @@ def test_the_choice_with_a_gpu(gpu):
 
 def test_loading_is_told_step_by_step(folder, capfd):
     told = []
-    chat = load(str(folder), quantize="int8", progress=told.append)
+    chat = load(str(folder), quantize="int8", on_progress=told.append)
     reading = [step for step in told if step.what == "read"]
     assert (reading[0].done, reading[-1].done) == (0, reading[-1].total) and reading[-1].unit == "tensors"
     assert [(step.done, step.total) for step in told if step.what == "optimise"] == [(0, 2), (1, 2)]
@@ -209,7 +209,7 @@ def test_what_is_read_names_its_shard(model, processor, tmp_path):
     processor.save_pretrained(tmp_path / "toy")
     shards = {path.name for path in (tmp_path / "toy").glob("model-*.safetensors")}
     told = []
-    load(str(tmp_path / "toy"), progress=told.append)
+    load(str(tmp_path / "toy"), on_progress=told.append)
     assert len(shards) > 2 and [step.detail for step in told if step.what == "read"][-1] in shards
 
 
@@ -227,7 +227,7 @@ def test_a_cancelled_load_leaves_nothing(folder, what):
 
     before = there()  # of fixtures
     with pytest.raises(Cancelled) as told:
-        load(str(folder), quantize="int8", progress=cancel)
+        load(str(folder), quantize="int8", on_progress=cancel)
     assert set_tqdm_hook(None) is None
     del told
     assert there() <= before

@@ -242,9 +242,9 @@ def test_the_question_is_read_with_the_picture(pair, photo):
     chat = onellm.load(ours.folder, quantize="none")
     for text in ("what is this", "what colour is this", "what is this"):
         chat.ask(text, image=photo, max_new_tokens=1)
-    assert len(chat._words) == (2 if ours.config.instructed else 1)
+    assert len(chat._media_embeds) == (2 if ours.config.instructed else 1)
     if ours.config.instructed:
-        one, other = chat._words.values()
+        one, other = chat._media_embeds.values()
         assert not torch.allclose(one, other, atol=1e-3)
 
 

@@ -121,7 +121,7 @@ def test_a_video_with_its_sound_is_read_second_by_second(chat, film):
     assert [modality for modality, _ in found] == ["video", "audio"] * 3
     assert [text.removeprefix("film.mp4 ") for modality, text in found if modality == "video"] == spans
     assert len(chat.messages[0]["content"]) == 2  # the video is one part still
-    for words, (modality, text) in zip(chat._words.values(), found, strict=True):
+    for words, (modality, text) in zip(chat._media_embeds.values(), found, strict=True):
         start, stop = (float(number) for number in text.split()[1].split("–"))
         track = {"track": True} if modality == "audio" else {}
         expected = alone(chat, type=modality, path=str(film), start_s=start, stop_s=stop, **track)
@@ -134,7 +134,9 @@ def test_a_video_with_its_sound_is_read_second_by_second(chat, film):
 def test_a_sound_given_with_a_video_is_cut_like_files_by_themselves(chat, film, rising, tmp_path):
     chat.ask("w3", video={"path": str(film), "sound": str(rising)}, max_new_tokens=2)
     heard = [
-        words for (modality, _), words in zip(files(chat), chat._words.values(), strict=True) if modality == "audio"
+        words
+        for (modality, _), words in zip(files(chat), chat._media_embeds.values(), strict=True)
+        if modality == "audio"
     ]
     whole = load("audio", rising).array
     assert len(heard) == 3
@@ -183,7 +185,7 @@ def test_a_long_sound_is_read_in_windows_and_merged(chat, rising):
     assert len(file.sizes) == 2 and sum(file.sizes) == 4 and len(file.router) == 6
     assert files(chat) == [("audio", "rising.wav")]
     (segment,) = [segment for segment in chat.trace.segments if segment.kind == "audio"]
-    (words,) = chat._words.values()
+    (words,) = chat._media_embeds.values()
     assert segment.tokens == len(words) == 8  # with its tags
     read = [alone(chat, type="audio", path=str(rising), start_s=a, stop_s=b)[1:-1] for a, b in file.windows]
     expected = [run.mean(dim=0) for run in torch.stack(read).split(file.sizes)]

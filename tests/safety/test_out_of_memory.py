@@ -116,7 +116,7 @@ def test_only_the_latest_conversations_keep_their_cache(chat, monkeypatch):
     chats = [chat.new() for _ in range(LIMITS.caches + 3)]
     first = [one.ask("w3", max_new_tokens=3) for one in chats]
     assert caches() == LIMITS.caches
-    assert [one._past.cache is not None for one in chats] == [False] * 3 + [True] * LIMITS.caches
+    assert [one._state.cache is not None for one in chats] == [False] * 3 + [True] * LIMITS.caches
     assert len({one.ask("w4", max_new_tokens=3) for one in chats}) == len(set(first)) == 1
     chats[-1].clear()
     del chats[-2]
@@ -132,7 +132,7 @@ def test_files_of_a_question_that_failed_are_not_kept(chat, pictures, tmp_path):
     chat.ask("w3", image=pictures, max_new_tokens=2)
     chat.undo()
     chat.ask("w3", image=pictures[0], max_new_tokens=2)
-    assert len(chat._words) == 1 and not chat._tensors
+    assert len(chat._media_embeds) == 1 and not chat._tensors
 
 
 def test_while_a_model_is_loaded(figure, soak, monkeypatch):
@@ -147,7 +147,7 @@ def test_while_a_model_is_loaded(figure, soak, monkeypatch):
     before = count()
     engine = Engine("onellm-tiny")
     answer = engine.new_chat().ask("What are you?", max_new_tokens=8)
-    tell = engine._tell
+    tell = engine._note
     for step in soak(["optimise"], ["read", "optimise"]):
 
         def run_out(progress, step=step):
@@ -155,7 +155,7 @@ def test_while_a_model_is_loaded(figure, soak, monkeypatch):
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return tell(progress)
 
-        monkeypatch.setattr(engine, "_tell", run_out)
+        monkeypatch.setattr(engine, "_note", run_out)
         engine.switch("onellm-tiny", "none")
         engine._done.wait(120)
         told = engine.error

@@ -23,7 +23,7 @@ class Loader:
         self.make_model, self.processor = make_model, processor
         self.may, self.failing, self.count = threading.Semaphore(0), None, 0
 
-    def __call__(self, name, quantize, progress):
+    def __call__(self, name, quantize, on_progress):
         self.count += 1
         assert self.may.acquire(timeout=30)
         if self.failing is not None:

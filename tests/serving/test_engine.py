@@ -41,12 +41,12 @@ class Loader:
     def __init__(self):
         self.asked, self.failing, self.turns = [], {}, None
 
-    def __call__(self, name, quantize, progress):
+    def __call__(self, name, quantize, on_progress):
         self.asked.append((name, quantize))
         for step in range(3):
             if self.turns is not None:
                 assert self.turns.acquire(timeout=10)
-            progress(Progress("read", f"shard {step}", step, 3, "tensors"))
+            on_progress(Progress("read", f"shard {step}", step, 3, "tensors"))
         if name in self.failing:
             raise self.failing[name]
         return PlainChat(name, quantize or "int8")
@@ -266,8 +266,8 @@ def test_the_real_model_is_exchanged_and_cancelled():
     before = models()
     engine = Engine("onellm-tiny", quantize="none")
     seen = []
-    tell = engine._tell
-    engine._tell = lambda progress: (seen.append(progress), tell(progress))[1]
+    tell = engine._note
+    engine._note = lambda progress: (seen.append(progress), tell(progress))[1]
     chat = engine.new_chat()
     answer = chat.ask("What is this?", image="examples/image/cat.jpg", max_new_tokens=8)
     listed(engine)
@@ -289,7 +289,7 @@ def test_the_real_model_is_exchanged_and_cancelled():
             engine.cancel()
         return tell(progress)
 
-    engine._tell = cancel
+    engine._note = cancel
     engine.switch("onellm-tiny", "none")
     settle(engine)
     assert engine.error == "Loading onellm-tiny was cancelled. onellm-tiny (int8) answers again."

@@ -1,4 +1,4 @@
-"""The line of those who wait for the model."""
+"""The queue of those who wait for the model."""
 
 import threading
 
@@ -9,33 +9,33 @@ from onellm.serving.queue import RequestQueue
 
 
 def test_first_come_first_served():
-    line = RequestQueue(limit=2)
-    first, second, third = line.join(), line.join(), line.join()
-    assert [ticket.place for ticket in (first, second, third)] == [0, 1, 2]
+    queue = RequestQueue(limit=2)
+    first, second, third = queue.join(), queue.join(), queue.join()
+    assert [ticket.position for ticket in (first, second, third)] == [0, 1, 2]
     assert first.wait(0) and not second.wait(0)
     second.leave()  # somebody gives up
-    assert third.place == 1 and not third.wait(0)
+    assert third.position == 1 and not third.wait(0)
     first.leave()
-    assert third.wait(0) and third.place == 0
+    assert third.wait(0) and third.position == 0
     third.leave()
     third.leave()
-    assert len(line) == 0
+    assert len(queue) == 0
 
 
-def test_a_full_line_says_when_to_come_again():
-    line = RequestQueue(limit=1)
-    line.join(), line.join()
+def test_a_full_queue_says_when_to_come_again():
+    queue = RequestQueue(limit=1)
+    queue.join(), queue.join()
     with pytest.raises(BusyError, match=r"ask again in about \d+ s") as refused:
-        line.join()
+        queue.join()
     assert refused.value.seconds > 0
-    assert len(line) == 2
+    assert len(queue) == 2
 
 
 def test_turns_never_overlap():
-    line, inside, most = RequestQueue(limit=50), [], []
+    queue, inside, most = RequestQueue(limit=50), [], []
 
     def work():
-        with line.turn():
+        with queue.turn():
             inside.append(1)
             most.append(len(inside))
             inside.pop()

@@ -127,7 +127,7 @@ def test_a_forked_process_answers_alike(spaces, open_chat, picture, monkeypatch)
 def test_the_files_words_come_back(spaces, open_chat, picture):
     chat = open_chat()
     chat.ask("w3", image=picture, max_new_tokens=2)
-    (words,) = chat._words.values()
+    (words,) = chat._media_embeds.values()
     assert words.shape == (chat.model.config.length_of("image"), 32) and not chat._tensors
     expected = chat.model.soft_tokens("image", [chat.processor.to_tensor(chat.messages[0]["content"][0])])[0]
     assert torch.allclose(words, expected, atol=1e-6)

@@ -33,8 +33,8 @@ SHORT = (*DEFAULTS[:2], 8, *DEFAULTS[3:])  # 8 tokens
 def load(make_model, processor):
     """Build the same random model, whatever is asked for."""
 
-    def load(name, *, quantize, progress):
-        progress(Progress("read", "weights", 0, 1, "tensors"))
+    def load(name, *, quantize, on_progress):
+        on_progress(Progress("read", "weights", 0, 1, "tensors"))
         return Chat(make_model(), processor, f"{name} ({quantize})", origin=name, quantize=quantize)
 
     return load
@@ -174,16 +174,16 @@ def test_a_closed_page_frees_everything(on, engine):
     while not session.comparison.answers[0].text:
         next(running)
     running.close()
-    assert not len(engine.queue) and not engine._chat.busy and not on.second.lock.locked()
+    assert not len(engine.queue) and not engine._chat.busy and not on.comparison_model.lock.locked()
 
 
 def test_stopped_while_it_loads(on, engine, monkeypatch):
     going, build = threading.Event(), engine._load
 
-    def slow(name, *, quantize, progress):
-        progress(Progress("read", "weights", 1, 3, "tensors"))
+    def slow(name, *, quantize, on_progress):
+        on_progress(Progress("read", "weights", 1, 3, "tensors"))
         assert going.wait(20)
-        return build(name, quantize=quantize, progress=progress)
+        return build(name, quantize=quantize, on_progress=on_progress)
 
     monkeypatch.setattr(engine, "_load", slow)
     session = Session()

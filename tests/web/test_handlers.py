@@ -8,6 +8,7 @@ import gradio as gr
 import pytest
 
 from onellm import serve
+from onellm.chat.streaming import AnswerJob, AnswerStream
 from onellm.errors import FileError, ModelError
 from onellm.serving.engine import Engine
 from onellm.web import layout
@@ -37,7 +38,10 @@ class PlainChat:
     def stop(self):
         self.stopped.set()
 
-    def stream(self, text, *, max_new_tokens, temperature, top_p, seed, system, **files):
+    def stream(self, text, **options):
+        return streamed(self, self.said(text, **options), long=text == "long")
+
+    def said(self, text, *, max_new_tokens, temperature, top_p, seed, system, **files):
         if text == "fail":
             raise ModelError("The memory was not enough; ask for less.")
         if text == "crash":
@@ -49,11 +53,26 @@ class PlainChat:
             self.messages.append({"role": "assistant"})
 
     def retry(self, **settings):
+        return streamed(self, self.said_again())
+
+    def said_again(self):
         del self.messages[-1]
         try:
             yield "Again."
         finally:
             self.messages.append({"role": "assistant"})
+
+
+def streamed(chat, pieces, long=False):
+    def write(say, stop, _):
+        for piece in pieces:
+            say(piece)
+            if long and stop.wait(20):
+                chat.stopped.set()
+                break
+        pieces.close()
+
+    return AnswerStream(AnswerJob(write, lambda job: threading.Thread(target=job).start()))
 
 
 def plain(name, **_):
@@ -298,6 +317,7 @@ def test_a_closed_page_stops_the_model(on):
     while not session.turns[0].answer:
         next(running)
     running.close()
+    session.settle()
     assert session.chat.stopped.is_set() and not session.busy
     assert not len(on.page.engine.queue)
 

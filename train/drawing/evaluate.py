@@ -132,7 +132,7 @@ def measure_drawing(chat: Chat, out: Path, seed: int = 0) -> Figures:
 def _draw(chat: Chat, request: str, out: Path, found: Figures) -> torch.Tensor | None:
     """Ask for a picture; return it, [3, H, W] in 0..1, or None where none came."""
     fresh = chat.new()
-    fresh.place = lambda name, _: out / name
+    fresh.output_path = lambda name, _: out / name
     fresh.ask(request, max_new_tokens=TOKENS)
     paths = [part["path"] for part in fresh.generated if "path" in part]
     if not paths:

@@ -1,6 +1,6 @@
-"""Generators: diffusers pipelines that make a picture, a video or a sound of a prompt, or of what stands for one.
+"""Generators: diffusers pipelines that generate a picture, a video or a sound from a prompt, or from its embedding.
 
-Which one makes what is said by `--generator image=FOLDER`, by the environment (`ONELLM_GENERATORS`, the same, separated
+Which one is used is said by `--generator image=FOLDER`, by the environment (`ONELLM_GENERATORS`, the same, separated
 by commas), by the model's own config, or is one of `KNOWN` if its weights are in the cache. Only what was named is
 downloaded.
 """
@@ -89,17 +89,17 @@ class Generators:
         self._loaded: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
 
-    def pipeline(self, modality: str, own: str | None = None) -> Any:
+    def pipeline(self, modality: str, trained: str | None = None) -> Any:
         """Return a modality's pipeline, loaded.
 
         Args:
             modality: "image", "video" or "audio".
-            own: the one that the model was trained for.
+            trained: the one that the model was trained for.
 
         Raises:
             ModelError: there is none, or it cannot be loaded.
         """
-        source = self.given.get(modality) or own or KNOWN[modality]
+        source = self.given.get(modality) or trained or KNOWN[modality]
         with self._lock:
             if (modality, source) not in self._loaded:
                 self._loaded[modality, source] = _load(
@@ -112,7 +112,7 @@ class Generators:
         modality: str,
         prompt: str | None = None,
         condition: Any = None,
-        own: str | None = None,
+        trained: str | None = None,
         seed: int | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Media:
@@ -120,9 +120,9 @@ class Generators:
 
         Args:
             modality: "image", "video" or "audio".
-            prompt: what it shows, in words; or
-            condition: [Q, D] tensor in place of what the pipeline's text encoder says of a prompt.
-            own: as for `pipeline`.
+            prompt: what it shows, as text; or
+            condition: [Q, D] tensor in place of the pipeline's text embedding of a prompt.
+            trained: as for `pipeline`.
             seed: makes it repeatable.
             stopped: is asked at every step.
 
@@ -130,7 +130,7 @@ class Generators:
             ModelError: there is no generator, or it takes another condition.
             Interrupted: it was stopped.
         """
-        pipeline = self.pipeline(modality, own)
+        pipeline = self.pipeline(modality, trained)
         try:
             return self._run(pipeline, modality, prompt, condition, seed, stopped)
         except (Interrupted, ModelError):
@@ -218,7 +218,7 @@ def _load(modality: str, source: str, named: bool, device: str) -> Any:
             trust_remote_code=False,
             local_files_only=not named,
         )
-    except Exception as error:  # diffusers, the hub and torch raise a dozen modalities
+    except Exception as error:  # diffusers, the hub and torch raise a dozen kinds of errors
         if not named:
             raise ModelError(
                 f"There is no generator for {NAMES[modality]} here; start the program with "
@@ -235,14 +235,17 @@ def _load(modality: str, source: str, named: bool, device: str) -> Any:
 
 
 def _check_folder(modality: str, folder: Path) -> None:
-    """Refuse a folder that is no pipeline, or whose classes are not diffusers' own.
+    """Refuse a folder that is no pipeline, or whose classes are not diffusers' or transformers' own.
 
     Raises:
         ModelError: it is one of these.
     """
+    import diffusers
+
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         name = index["_class_name"]
+        libraries = {str(value[0]) for value in index.values() if isinstance(value, list) and value and value[0]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{folder} is no folder of a diffusers pipeline (it has no readable model_index.json); give --generator "
@@ -250,25 +253,34 @@ def _check_folder(modality: str, folder: Path) -> None:
         ) from error
     if not isinstance(name, str) or list(folder.rglob("*.py")):
         raise ModelError(f"The generator {folder} brings code of its own, which is not run; give one without.")
+    foreign = {
+        library for library in libraries - {"diffusers", "transformers"} if not hasattr(diffusers.pipelines, library)
+    }
+    if foreign or not hasattr(diffusers, name):
+        named = ", ".join(sorted(foreign) or [name])
+        raise ModelError(
+            f"The generator {folder} is made of classes of {named}, which are not run; give one of diffusers' and "
+            "transformers' own classes."
+        )
 
 
 def _watched(pipeline: Any, stopped: Callable[[], bool]) -> dict[str, Any]:
     """Return the arguments with which a pipeline asks at every step whether it is to go on."""
 
-    def look(*arguments: Any) -> Any:
+    def check(*arguments: Any) -> Any:
         if stopped():
             raise Interrupted
         return arguments[-1]
 
     known = inspect.signature(pipeline.__call__).parameters
-    return {name: look for name in ("callback_on_step_end", "callback") if name in known}
+    return {name: check for name in ("callback_on_step_end", "callback") if name in known}
 
 
 def _media(modality: str, output: Any, pipeline: Any) -> Media:
-    """Take the first of what a pipeline made.
+    """Take the first of what a pipeline generated.
 
     Raises:
-        ModelError: it made something else.
+        ModelError: it generated something else.
     """
     values = getattr(output, {"image": "images", "video": "frames", "audio": "audios"}[modality], None)
     if values is None:

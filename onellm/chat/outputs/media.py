@@ -1,4 +1,4 @@
-"""What a model makes besides text, a picture, a video or a sound, and how it becomes a file."""
+"""What a model generates besides text, a picture, a video or a sound, and how it becomes a file."""
 
 import secrets
 from dataclasses import dataclass
@@ -40,9 +40,9 @@ class GeneratedMedia:
     Attributes:
         modality: "image", "video" or "audio".
         tokens: what the LLM wrote for it.
-        prompt: the words that a generator was given; empty where it was given something else.
-        media: the thing; None where it could not be made.
-        error: why, in words.
+        prompt: the text that a generator was given; empty where it was given something else.
+        media: the thing; None where it could not be generated.
+        error: why, for the user.
     """
 
     modality: str
@@ -64,7 +64,7 @@ def name_for(modality: str) -> str:
 
 
 def saved(part: dict) -> str:
-    """Say where something is that an answer made, or why it could not be made."""
+    """Say where something is that an answer generated, or why it could not."""
     return part.get("error") or f"saved {part['path']}"
 
 

@@ -13,7 +13,6 @@ from onellm.errors import OneLLMError
 from onellm.modalities.base import megabytes
 from onellm.model.messages import DEFAULT_QUESTION, by_modality
 from onellm.serving.answers import BEAT_S, queue
-from onellm.serving.background import Reader
 from onellm.serving.metrics import counted
 from onellm.serving.queue import Ticket
 from onellm.utils.limits import LIMITS
@@ -58,7 +57,7 @@ class Asking:
             session.idle()
             session.cut(count)
             session.editing, session.pending = None, []
-            self.place(session, turn)
+            self.append(session, turn)
         return self.page.show(session) | self.page.form(session, "")
 
     def taken(self, session: Session, text: str, count: int, *settings: object) -> Turn:
@@ -94,7 +93,7 @@ class Asking:
         with self._one:
             session.idle()
             session.forget()
-            self.place(session, Turn(example.question, example.files))
+            self.append(session, Turn(example.question, example.files))
         return self.page.show(session)
 
     @as_user_error
@@ -104,7 +103,7 @@ class Asking:
         with self._one:
             session.idle()
             session.turns.remove(turn)
-            self.place(session, Turn(turn.question, turn.files, turn.settings, held=turn.held))
+            self.append(session, Turn(turn.question, turn.files, turn.settings, held=turn.held))
         return self.page.show(session)
 
     def check(self, session: Session, text: str, files: tuple[Attachment, ...], count: int) -> None:
@@ -134,7 +133,7 @@ class Asking:
         for file in files:
             session.view(file, self.page.engine.inputs)
 
-    def place(self, session: Session, turn: Turn) -> None:
+    def append(self, session: Session, turn: Turn) -> None:
         """Put a question at the end of the conversation."""
         last = session.turns[-1] if session.turns else None
         if last is not None and last.failed and not last.held:  # its question went back into the form
@@ -160,7 +159,7 @@ class Asking:
         try:
             with counted("page") as count:
                 yield self.page.show(session)
-                ticket = engine.queue.join()  # of this answer: a stopped one before it may not have left the line yet
+                ticket = engine.queue.join()  # of this answer: a stopped one before it may not have left the queue yet
                 yield from self.queue(session, turn, ticket)
                 if turn.stage == "waiting":
                     turn.stage = "answering"
@@ -175,7 +174,7 @@ class Asking:
         finally:
             turn.stage = "done"
             if ticket is not None:
-                engine.start()  # if the model broke, the next in line waits for it
+                engine.start()  # if the model broke, the next in the queue waits for it
                 ticket.leave()
         kept = self.page.kept(session)
         if turn.failed and not turn.held:
@@ -186,17 +185,17 @@ class Asking:
             yield self.page.show(session) | kept
 
     def queue(self, session: Session, turn: Turn, ticket: Ticket) -> Iterator[dict]:
-        """Wait for the model to be loaded, for one's turn in the line, and for one's own earlier answer to end."""
+        """Wait for the model to be loaded, for one's turn in the queue, and for one's own earlier answer to end."""
         engine, before = self.page.engine, 0
-        for place in queue(engine, ticket):
+        for position in queue(engine, ticket):
             if turn.stage != "waiting":
                 return
-            if engine.ready and place != before:
-                before, turn.note = place, say(session.language, "wait.line", place=place)
+            if engine.ready and position != before:
+                before, turn.note = position, say(session.language, "wait.line", place=position)
                 yield self.page.show(session)
             else:
                 yield self.page.beat()
-        while turn.stage == "waiting" and session.reader is not None and session.reader.is_alive():
+        while turn.stage == "waiting" and session.stream is not None and not session.stream.job.ended.is_set():
             yield self.page.beat()
             time.sleep(BEAT_S)
         if turn.stage == "waiting":
@@ -209,7 +208,7 @@ class Asking:
         chat = session.chat
         before, trace_before, shown_s = len(chat.messages), chat.trace, 0.0
         turn.model = chat.name
-        chat.output_path = uploads.placer()  # in the reader's thread
+        chat.output_path = uploads.placer()  # in the worker's thread
 
         def done() -> None:
             turn.held = turn.held or len(chat.messages) > before
@@ -217,15 +216,15 @@ class Asking:
             turn.trace = chat.trace
 
         options = asdict(turn.settings)
-        pieces = (
+        session.stream = stream = (
             chat.retry(**options) if turn.held else chat.stream(turn.question, **options, **by_modality(turn.parts()))
         )
-        session.reader = Reader(pieces, done)
+        stream.job.on_end = done
         try:
-            for piece in session.reader.pieces(BEAT_S):
+            for piece in stream.deltas(BEAT_S):
                 if turn.stage != "answering":
-                    chat.stop()  # one that came before the model began was not heard
-                    session.reader.join(END_S)
+                    stream.stop()
+                    stream.job.ended.wait(END_S)
                     return
                 turn.answer += piece
                 turn.note = "" if turn.answer else turn.note
@@ -235,13 +234,13 @@ class Asking:
                 else:
                     yield self.page.beat()
         finally:
-            chat.stop()
+            stream.stop()
             turn.answer = turn.answer.strip()
-        told = [reading(chat.trace, session.language)] if chat.trace is not None else []
+        notes = [reading(chat.trace, session.language)] if chat.trace is not None else []
         if modalities := session.unread(chat.inputs):
             names = ", ".join(say(session.language, f"kind.{modality}") for modality in modalities)
-            told.append(say(session.language, "answer.unread", model=chat.name, kinds=names))
-        read = " ".join(filter(None, told))
+            notes.append(say(session.language, "answer.unread", model=chat.name, kinds=names))
+        read = " ".join(filter(None, notes))
         turn.note = read if turn.answer or turn.generated else say(session.language, "answer.empty")
 
     # Stopping and taking back.

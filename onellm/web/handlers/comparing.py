@@ -1,4 +1,4 @@
-"""Comparing: the question in the form goes to the app's model and to a second one, which is loaded beside it."""
+"""Comparing: the question in the form goes to the app's model and to the comparison model."""
 
 import logging
 import threading
@@ -36,7 +36,7 @@ class Comparing:
     """
 
     def __init__(self, page: Page, asking: Asking):
-        self.page, self.asking, self.second = page, asking, ComparisonModel(page.engine)
+        self.page, self.asking, self.comparison_model = page, asking, ComparisonModel(page.engine)
         self._one = threading.Lock()  # a session compares one question at a time
 
     def show(self, session: Session) -> dict:
@@ -45,11 +45,11 @@ class Comparing:
 
     @as_user_error
     def begin(self, session: Session, event: gr.EventData, text: str, *settings: object) -> dict:
-        """Take the question of the form, which stays there, once there is room for the second model.
+        """Take the question of the form, which stays there, once there is room for the comparison model.
 
         Args:
             session: the visitor's session.
-            event: names the second model: how its weights are kept, a space, its name.
+            event: names the comparison model: how its weights are kept, a space, its name.
             text: the question.
             *settings: values of the settings, see `settings.checked`.
         """
@@ -62,7 +62,7 @@ class Comparing:
         if (name, quantize) == (engine.origin, engine.quantize):
             raise OneLLMError(say(language, "compare.same"))
         turn = self.asking.taken(session, text, 0, *settings)
-        needed, free = self.second.room(name, quantize)
+        needed, free = self.comparison_model.room(name, quantize)
         if needed > free:
             sizes = {"needed": f"{needed / 1e9:.1f}", "free": f"{free / 1e9:.1f}"}
             raise OneLLMError(say(language, "compare.memory", model=Path(name).name, first=engine.name, **sizes))
@@ -105,16 +105,16 @@ class Comparing:
         yield self.show(session)
 
     def _steps(self, comparison: Comparison, language: str) -> Iterator[Engine | None]:
-        """Go through a comparison; yields the engine of the second model while that is loaded."""
+        """Go through a comparison; yields the engine of the comparison model while that is loaded."""
         turn, (first, second) = comparison.turn, comparison.answers
         turn.note = say(language, "compare.others")
-        while not self.second.lock.acquire(blocking=False):
+        while not self.comparison_model.lock.acquire(blocking=False):
             yield None
             if turn.stage == "done":
                 return
             time.sleep(BEAT_S)
         try:
-            beside = self.second.get(second.model, second.quantize)
+            beside = self.comparison_model.get(second.model, second.quantize)
             while beside.loading:
                 if turn.stage == "done":
                     beside.cancel()
@@ -129,13 +129,13 @@ class Comparing:
                     turn.note = say(language, "compare.asking", model=engine.name)
                     yield from self._ask(turn, answer, engine)
         finally:
-            self.second.release()
+            self.comparison_model.release()
 
     def _ask(self, turn: Turn, answer: Answer, engine: Engine) -> Iterator[None]:
-        """Let one model answer; it waits in the line of all."""
+        """Let one model answer; it waits in the request queue."""
         try:
             with counted("compare") as count:
-                options = asdict(turn.settings) | by_modality(turn.parts()) | {"place": uploads.placer()}
+                options = asdict(turn.settings) | by_modality(turn.parts()) | {"output_path": uploads.placer()}
                 try:
                     with closing(answers.stream(engine, count, turn.question, **options)) as pieces:
                         for piece in _said(pieces, answer):
@@ -159,12 +159,12 @@ class Comparing:
         return self.show(session)
 
     def close(self, session: Session) -> dict:
-        """Stop, and give the second model back."""
+        """Stop, and give the comparison model back."""
         shown = self.halt(session)
-        self.second.close()
+        self.comparison_model.close()
         return shown
 
 
 def _said(pieces: Generator[str, None, list[dict]], answer: Answer) -> Iterator[str]:
-    """Pass an answer's words on, and keep what it made besides them."""
+    """Pass an answer's text on, and keep what it generated besides."""
     answer.generated = yield from pieces

@@ -26,7 +26,7 @@ PICTURES = {f"{modality}_picture": modality for modality in WITH_PICTURE}
 
 
 class Blocks(gr.Blocks):
-    """Gradio's blocks, which know who asks, take that visitor's uploads, fetch nothing, and say so in words.
+    """Gradio's blocks, which know who asks, take that visitor's uploads, fetch nothing, and say so.
 
     Gradio itself downloads what a file's path names if that is a URL, and answers {"error": null} to other paths.
     """
@@ -134,8 +134,8 @@ def _answer(engine: Engine, face: str, message: str | None, *paths: str | None) 
                 if named[name]:
                     files[modality]["picture"] = uploads.check(named[name])
             with tempfile.TemporaryDirectory(prefix="onellm-") as folder:  # this face returns text alone
-                place = partial(_beside, folder)
-                for thing in (yield from answers.stream(engine, count, message or "", place=place, **files)):
+                path = partial(_beside, folder)
+                for thing in (yield from answers.stream(engine, count, message or "", output_path=path, **files)):
                     yield "\n" + (thing.get("error") or f"({thing['type']}: /v1/chat/completions returns the file)")
     except OneLLMError as error:
         raise gr.Error(str(error), print_exception=False) from error
