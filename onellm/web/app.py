@@ -92,7 +92,7 @@ class WebApp:
         from onellm.web.views.previews import preview_file
 
         self.engine.wait()
-        if sys.platform == "linux":  # where a thread has a priority of its own: answers come first
+        if sys.platform == "linux":  # where threads have priorities: answers come first
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
         files = {file.modality: file for example in examples.read() for file in example.files}
         for file in files.values():

@@ -21,7 +21,7 @@ from onellm.web.views.page import Page
 from onellm.web.views.texts import DEFAULT, LANGUAGES, say
 
 TITLE = "OneLLM"
-EVENTS = 200  # of all visitors that wait to be handled; questions have a line of their own
+EVENTS = 200  # of all visitors that wait to be handled; questions have a queue of their own, `serving.queue`
 LOGO = (Path(__file__).parent / "icons" / "logo.svg").read_text(encoding="utf-8")
 
 
@@ -41,7 +41,7 @@ def build(engine: Engine, fixed_model: bool = False) -> gr.Blocks:
         session = gr.State(Session())
         parts["bus"] = gr.HTML("", html_template="", js_on_load=wiring.BUS, elem_id="bus")
         keep = "watch('value', () => onellm.keep(props.value))"
-        parts["kept"] = gr.HTML("", html_template="", js_on_load=keep, elem_id="kept")
+        parts["record"] = gr.HTML("", html_template="", js_on_load=keep, elem_id="kept")
         save = "watch('value', () => onellm.download(props.value))"
         parts["link"] = gr.HTML("", html_template="", js_on_load=save, elem_id="link")
         _top(page)
@@ -76,7 +76,7 @@ def _text(key: str, name: str = "value") -> Callable[[str], dict]:
 
 
 def _top(page: Page) -> None:
-    """Lay out the line with the name, the model's state, and what concerns the whole page."""
+    """Lay out the row with the name, the model's state, and what concerns the whole page."""
     with gr.Row(elem_id="top"):
         gr.HTML(f'<div class="title">{LOGO}<h1>{TITLE}</h1></div>', elem_id="title")
         page.parts["status"] = gr.HTML(status.badge(page.engine, DEFAULT), elem_id="status")

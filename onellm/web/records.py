@@ -45,7 +45,7 @@ class FileRecord(BaseModel):
 
 
 class GeneratedRecord(BaseModel):
-    """What an answer holds besides words, a content part of it."""
+    """What an answer holds besides text, one of its content parts."""
 
     type: Literal["image", "video", "audio"]
     path: str = Field("", max_length=4096)
@@ -86,7 +86,7 @@ def dump(session: Session) -> str:
 
 
 def restore(page: "Page", session: Session, text: str) -> None:
-    """Put a kept conversation in a session's place.
+    """Replace a session's conversation by one that was kept.
 
     Args:
         page: says which files are the visitor's own.
@@ -100,20 +100,20 @@ def restore(page: "Page", session: Session, text: str) -> None:
         record = Record.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
+        field = ".".join(map(str, first["loc"])) or "the file"
         raise OneLLMError(
-            f"This is not a conversation kept by OneLLM ({place}: {first['msg']}); expected JSON or a zip as exported "
+            f"This is not a conversation kept by OneLLM ({field}: {first['msg']}); expected JSON or a zip as exported "
             "here; export it again."
         ) from error
     session.forget()
     session.id, session.begun_s = record.id, record.begun_s
-    for kept in record.turns:
-        files = tuple(_attachment(page, file) for file in kept.files if file.kind in MODALITIES)
-        made = [_made(page, thing) for thing in kept.made]
-        values = kept.model_dump(exclude={"files", "made", "settings", "trace"})
-        turn = Turn(**values, files=files, generated=made, settings=kept.settings, stage="done")
-        with contextlib.suppress(Exception):  # an older version's trace is no reason to lose the words
-            turn.trace = Trace.from_dict(kept.trace) if kept.trace else None
+    for turn_record in record.turns:
+        files = tuple(_attachment(page, file) for file in turn_record.files if file.kind in MODALITIES)
+        generated = [_generated(page, thing) for thing in turn_record.made]
+        values = turn_record.model_dump(exclude={"files", "made", "settings", "trace"})
+        turn = Turn(**values, files=files, generated=generated, settings=turn_record.settings, stage="done")
+        with contextlib.suppress(Exception):  # an older version's trace is no reason to lose the answer
+            turn.trace = Trace.from_dict(turn_record.trace) if turn_record.trace else None
         session.turns.append(turn)
 
 
@@ -215,8 +215,8 @@ def _attachment(page: "Page", file: FileRecord) -> Attachment:
         return Attachment(file.kind, "", name=file.name)
 
 
-def _made(page: "Page", thing: GeneratedRecord) -> dict:
-    """Turn what an answer made into a content part; a file that is gone loses its path."""
+def _generated(page: "Page", thing: GeneratedRecord) -> dict:
+    """Turn what an answer holds besides text into a content part; a file that is gone loses its path."""
     part = {key: value for key, value in thing.model_dump().items() if value}
     if thing.path:
         try:
@@ -232,9 +232,9 @@ def _markdown(record: Record) -> str:
     for turn in record.turns:
         files = [{"type": file.kind, "path": file.name} for file in turn.files]
         messages.append({"role": "user", "content": [*files, {"type": "text", "text": turn.question}]})
-        made = [thing.model_dump() for thing in turn.made]
+        generated = [thing.model_dump() for thing in turn.made]
         answer = {"type": "text", "text": turn.answer or turn.note}
-        messages.append({"role": "assistant", "name": turn.model, "content": [answer, *made]})
+        messages.append({"role": "assistant", "name": turn.model, "content": [answer, *generated]})
     return as_markdown(messages, record.title, "OneLLM")
 
 

@@ -75,12 +75,12 @@ class Turn:
         question: as typed.
         files: what came with it.
         settings: how the answer is drawn.
-        answer: the model's words so far.
-        generated: what the answer holds besides words, content parts as `Chat.generated` has them.
-        note: the app's words below the answer: that it waits, was stopped, or failed.
+        answer: the model's text so far.
+        generated: what the answer holds besides text, content parts as `Chat.generated` has them.
+        note: what the app says below the answer: that it waits, was stopped, or failed.
         failed: the note is an error.
-        stage: whether the question was asked, waits in line, is being answered, or is done with, as a stopped one is.
-        held: the model's own conversation holds the question.
+        stage: whether the question was asked, waits in the queue, is being answered, or is done or stopped.
+        held: the conversation that the model keeps (`chat.messages`) holds the question.
         model: name of the model that answered.
         trace: what the model did.
         vote: the visitor's thumb, "up" or "down".

@@ -15,7 +15,7 @@ from onellm.web.views.page import Page
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 FREE = QUIET | {"queue": False}  # what answers at once, whoever else waits
-# Gradio's own queue tells nobody how long it is: those who wait for the model stand in our line (`web/line.py`), which
+# Gradio's own queue tells nobody how long it is: those who wait for the model stand in `serving.queue`, which
 # serves the other faces too and refuses at once where it is full.
 ALL = QUIET | {"concurrency_limit": None}
 FILES = QUIET | {"concurrency_id": "files", "concurrency_limit": 4}
@@ -54,15 +54,15 @@ def _connect_page(blocks: gr.Blocks, page: Page, session: gr.State) -> None:
     blocks.load(settings.follow, session, model, **ALL)
     bus.switch(settings.switch, session, None, **FREE).then(settings.follow, session, model, **ALL)
     bus.cancel_switch(settings.cancel, session, None, **FREE).then(settings.follow, session, model, **ALL)
-    parts["model"].expand(settings.look, None, None, **FREE).then(settings.follow, session, model, **ALL)
+    parts["model"].expand(settings.list_models, None, None, **FREE).then(settings.follow, session, model, **ALL)
     parts["reset"].click(settings.reset, None, parts["settings"], **FREE)
 
-    shown = [*_page(parts), parts["kept"]]
+    shown = [*_page(parts), parts["record"]]
     parts["new"].click(archive.new, session, shown, **FREE)
     bus.open(archive.open, session, shown, **FILES)
     parts["import"].upload(archive.read, [session, parts["import"]], shown, **FILES)
     bus.export(archive.export, session, parts["link"], **FILES)
-    bus.vote(archive.vote, session, [parts["conversation"], parts["kept"]], **FREE)
+    bus.vote(archive.vote, session, [parts["conversation"], parts["record"]], **FREE)
 
 
 def _connect_files(page: Page, session: gr.State) -> None:
@@ -94,11 +94,11 @@ def _connect_conversation(page: Page, session: gr.State) -> None:
     chosen = bus.example(on.begin_example, session, shown, **ALL)
     again = bus.retry(on.begin_again, session, shown, **ALL)
     for begun in (asked, chosen, again):
-        begun.success(on.answer, session, [*shown, parts["kept"]], **ALL, trigger_mode="multiple")
+        begun.success(on.answer, session, [*shown, parts["record"]], **ALL, trigger_mode="multiple")
     # No `cancels`: a page forgets a cancelled event's successor until the event's last step is over.
     parts["stop"].click(on.halt, session, shown, **FREE)
-    bus.undo(on.undo, session, [*shown, parts["kept"]], **FREE)
-    bus.edit(on.edit, session, [*shown, parts["kept"]], **FREE)
+    bus.undo(on.undo, session, [*shown, parts["record"]], **FREE)
+    bus.edit(on.edit, session, [*shown, parts["record"]], **FREE)
     bus.cancel_edit(on.cancel_edit, session, shown, **FREE)
     if page.can_switch:
         _connect_comparing(page, Comparing(page, on), session)

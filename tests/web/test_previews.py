@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from onellm.errors import FileError
+from onellm.model import processing
 from onellm.utils.limits import LIMITS
 from onellm.web.gradio_internals import message_part
 from onellm.web.security.uploads import sweep
-from onellm.web.views import theme
+from onellm.web.session import Attachment, Session, Turn
+from onellm.web.views import previews, theme
 from onellm.web.views.conversation import text
 from onellm.web.views.previews import preview_file
 
@@ -36,6 +38,8 @@ FILES = {
     "depth": "depth/chair.png",
     "normal": "normal/car.png",
 }
+
+BESIDE = {"picture": str(ROOT / "examples/image/cat.jpg")}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -132,6 +136,26 @@ def test_a_picture_beside_a_map(tmp_path):
     picture = str(ROOT / "examples/image/cat.jpg")
     made = preview_file("depth", str(ROOT / "examples" / FILES["depth"]), {"picture": picture}, INPUTS["depth"])
     assert "The picture beside the map" in made.html and len(stored(made.html, ".webp")) == 1
+
+
+@pytest.mark.parametrize(
+    ("modality", "extra"),
+    [(modality, {}) for modality in FILES] + [("video", {"frames": 3}), ("depth", BESIDE), ("normal", BESIDE)],
+)
+def test_the_model_reads_a_file_as_its_preview_did(modality, extra, monkeypatch):
+    """`modalities.load` keeps what it decoded, by file and options: the second reading is none."""
+    read, load = [], previews.load_file
+
+    def noting(*given, **options):
+        read.append((*given, options))
+        return load(*given, **options)
+
+    for module in (previews, processing):
+        monkeypatch.setattr(module, "load_file", noting)
+    turn = Turn("What?", (Attachment(modality, str(ROOT / "examples" / FILES[modality]), **extra),))
+    Session().view(turn.files[0], INPUTS)
+    processing.OneLLMProcessor.load(turn.parts()[0])
+    assert len(read) == 2 and read[0] == read[1]
 
 
 def test_what_is_old_is_removed(uploads):

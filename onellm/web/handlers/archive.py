@@ -1,4 +1,4 @@
-"""Opening, keeping, exporting and importing conversations; thumbs."""
+"""Opening, recording, exporting and importing conversations; thumbs."""
 
 import json
 import os
@@ -29,7 +29,7 @@ class Archive:
     def new(self, session: Session) -> dict:
         """Start a new conversation."""
         session.forget()
-        return self.page.show(session) | self.page.form(session) | self.page.kept(session)
+        return self.page.show(session) | self.page.form(session) | self.page.record(session)
 
     @as_user_error
     def open(self, session: Session, event: gr.EventData) -> dict:
@@ -42,10 +42,10 @@ class Archive:
         return self.restore(session, records.read(self.page.check_path(path or "")))
 
     def restore(self, session: Session, text: str) -> dict:
-        """Show a conversation in the present one's place; the browser keeps both."""
+        """Show a conversation instead of the present one; the browser keeps both."""
         session.idle()
         records.restore(self.page, session, text)
-        return self.page.show(session) | self.page.form(session) | self.page.kept(session)
+        return self.page.show(session) | self.page.form(session) | self.page.record(session)
 
     @as_user_error
     def export(self, session: Session, event: gr.EventData) -> str:
@@ -78,4 +78,4 @@ class Archive:
             log.parent.mkdir(parents=True, exist_ok=True)
             with open(log, "a", encoding="utf-8") as file:
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        return {self.page.parts["conversation"]: self.page.messages(session)} | self.page.kept(session)
+        return {self.page.parts["conversation"]: self.page.messages(session)} | self.page.record(session)

@@ -176,7 +176,7 @@ class Asking:
             if ticket is not None:
                 engine.start()  # if the model broke, the next in the queue waits for it
                 ticket.leave()
-        kept = self.page.kept(session)
+        kept = self.page.record(session)
         if turn.failed and not turn.held:
             turn.note += " " + say(session.language, "error.back")
             session.pending[:0] = [Pending(file, (file.modality,)) for file in turn.files]
@@ -274,7 +274,7 @@ class Asking:
     def refill(self, session: Session, turn: Turn) -> dict:
         """Fill the form with a question and its files that are still there."""
         session.pending = [Pending(file, (file.modality,)) for file in turn.files if file.path]
-        return self.page.show(session) | self.page.form(session, turn.question) | self.page.kept(session)
+        return self.page.show(session) | self.page.form(session, turn.question) | self.page.record(session)
 
     def last(self, session: Session) -> Turn:
         """Return the last turn, which must be done with.

@@ -53,19 +53,19 @@ class Composer:
             raise OneLLMError(say(session.language, "files.many", count=LIMITS.files_per_turn))
 
     def pending(self, session: Session, path: str, modality: str | None) -> Pending:
-        """Make a file of the form out of an upload: the first kind that can read it, or the reason why none can."""
+        """Make a file of the form out of an upload: the first modality that can read it, or the reason why none can."""
         try:
             modalities = (modality,) if modality else tuple(recognise(path))
         except OneLLMError as error:
             return Pending(Attachment("", path), (), str(error), readable=False)
         items = []
         for candidate in modalities:
-            items.append(self.looked_at(session, Pending(Attachment(candidate, path), modalities)))
+            items.append(self.with_preview(session, Pending(Attachment(candidate, path), modalities)))
             if items[-1].readable:
                 return items[-1]
         return items[0]
 
-    def looked_at(self, session: Session, item: Pending) -> Pending:
+    def with_preview(self, session: Session, item: Pending) -> Pending:
         """Read a file for its preview, and note why it cannot be used if so."""
         try:
             item.readable, item.error = True, session.view(item.file, self.page.engine.inputs).error
@@ -83,7 +83,7 @@ class Composer:
         if not files:
             raise OneLLMError(say(session.language, "error.gone"))
         self.room(session)
-        session.pending.append(self.looked_at(session, Pending(files[0], (files[0].modality,))))
+        session.pending.append(self.with_preview(session, Pending(files[0], (files[0].modality,))))
         return self.page.form(session)
 
     @as_user_error
@@ -99,7 +99,7 @@ class Composer:
         if event.kind not in item.modalities:
             raise OneLLMError(say(session.language, "error.gone"))
         item.file = Attachment(event.kind, item.file.path)
-        self.looked_at(session, item)
+        self.with_preview(session, item)
         return self.page.form(session)
 
     @as_user_error
@@ -107,7 +107,7 @@ class Composer:
         """Have a video's sound track heard with it, second by second, or not."""
         item = self.find(session, event.id)
         item.file = replace(item.file, sound=not item.file.sound)
-        self.looked_at(session, item)
+        self.with_preview(session, item)
         return self.page.form(session)
 
     @as_user_error
@@ -121,7 +121,7 @@ class Composer:
         item = self.find(session, session.beside)
         if path and item.file.modality in WITH_PICTURE:
             with_picture = Attachment(item.file.modality, item.file.path, self.page.check_path(path))
-            session.view(with_picture, self.page.engine.inputs)  # a picture that does not fit is told, the map stays
+            session.view(with_picture, self.page.engine.inputs)  # one that does not fit is refused
             item.file = with_picture
         return self.page.form(session)
 

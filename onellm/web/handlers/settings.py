@@ -23,12 +23,12 @@ def checked(
     """Return the settings as the model takes them, and the frames a video is read as.
 
     Args:
-        temperature: 0 answers with the likeliest words.
-        top_p: only the likeliest words that make up this share are drawn.
+        temperature: 0 answers with the likeliest tokens.
+        top_p: only the likeliest tokens that make up this share are drawn.
         max_new_tokens: longest answer, in tokens.
         seed: None or `ANEW` draws anew each time.
         frames: frames a video is read as; 0 leaves it to the model.
-        system: what the model is told before the conversation.
+        system: the system prompt.
 
     Raises:
         OneLLMError: a value is out of its range.
@@ -57,7 +57,7 @@ class Options:
         """Let the page speak a language; called when it opens, and when another one is chosen."""
         session.language = texts.match(language)
         shown = {self.page.parts["conversation"]: self.page.messages(session)}
-        return self.page.words(session) | shown | self.page.form(session)
+        return self.page.texts(session) | shown | self.page.form(session)
 
     async def follow(self, session: Session) -> AsyncIterator[tuple[str, str, str]]:
         """Say how loading goes until it is over and the list of models is whole."""
@@ -66,13 +66,13 @@ class Options:
             await asyncio.sleep(0.5)
         yield self.page.model(session)
 
-    def look(self) -> None:
+    def list_models(self) -> None:
         """List the models anew."""
         self.page.engine.look()
 
     @as_user_error
     def switch(self, session: Session, event: gr.EventData) -> None:
-        """Load another model in the present one's place."""
+        """Load another model instead of the present one."""
         self.changeable(session)
         self.page.engine.switch(self.page.model_name(str(event.model)), str(event.quantize))
 

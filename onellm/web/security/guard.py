@@ -35,17 +35,17 @@ SLOWEST_BYTES_S = 10_000  # at which it has to come
 
 
 class Refused(HTTPException, MultiPartException):
-    """A body that is not taken; to Gradio's reader of forms it is one of its own, so that it removes what it wrote.
+    """A body that is refused; to Gradio's reader of forms it is one of its own, so that it removes what it wrote.
 
     Args:
         status: of HTTP.
-        words: for people.
+        message: what is wrong and what to do.
         retry_s: when to try again.
     """
 
-    def __init__(self, status: int, words: str, retry_s: int | None = None):
-        HTTPException.__init__(self, status, words, {"Retry-After": str(retry_s)} if retry_s else None)
-        self.message = words
+    def __init__(self, status: int, message: str, retry_s: int | None = None):
+        HTTPException.__init__(self, status, message, {"Retry-After": str(retry_s)} if retry_s else None)
+        self.message = message
 
 
 class Guard:
@@ -131,9 +131,9 @@ class Guard:
         except Exception:
             if not route or body.answered:
                 raise
-            logger.info("refused event", exc_info=True)  # Gradio looks up whatever it is told
-            words = "The request has not the form that /gradio_api/info describes."
-            await JSONResponse({"detail": words}, 400)(scope, receive, send)
+            logger.info("refused event", exc_info=True)  # Gradio looks up whatever names a request brings
+            detail = "The request has not the form that /gradio_api/info describes."
+            await JSONResponse({"detail": detail}, 400)(scope, receive, send)
         finally:
             self.in_flight -= body.size
 

@@ -20,7 +20,7 @@ from onellm.utils.limits import LIMITS
 from onellm.web.security import visitors
 from onellm.web.security.quotas import FILE_BYTES, QUOTAS
 
-OURS = "made"  # the folder of what the app itself makes
+OURS = "made"  # the folder of files that the app itself writes
 GRADIOS = re.compile(
     r"[0-9a-f]{64}|tmp\w{8}"
 )  # an upload's folder; one that was being received when the app was killed
@@ -46,16 +46,16 @@ _lock = threading.Lock()
 def choose_folder() -> None:
     """Make the upload folder, one that nobody else on this machine can read; to be called before Gradio is imported."""
     given = os.environ.get("GRADIO_TEMP_DIR")
-    place = Path(given) if given else Path(tempfile.gettempdir()) / "onellm-uploads"
+    chosen = Path(given) if given else Path(tempfile.gettempdir()) / "onellm-uploads"
     with contextlib.suppress(FileExistsError):
-        place.mkdir(mode=0o700, parents=True)
+        chosen.mkdir(mode=0o700, parents=True)
     if not given:
-        found = place.lstat()
+        found = chosen.lstat()
         if stat.S_ISDIR(found.st_mode) and (os.name == "nt" or found.st_uid == os.getuid()):
-            place.chmod(0o700)
+            chosen.chmod(0o700)
         else:  # somebody else was here before
-            place = Path(tempfile.mkdtemp(prefix="onellm-uploads-"))
-        os.environ["GRADIO_TEMP_DIR"] = str(place)
+            chosen = Path(tempfile.mkdtemp(prefix="onellm-uploads-"))
+        os.environ["GRADIO_TEMP_DIR"] = str(chosen)
 
 
 def folder() -> Path:
@@ -76,7 +76,7 @@ def check(path: str) -> str:
         The file's path with every link resolved.
 
     Raises:
-        FileError: it is none, or is gone; the words are the same, as they must not tell what else is there.
+        FileError: it is none, or is gone; the message is the same, as it must not say what else is there.
     """
     real, visitor = _inside(path), visitors.current()
     if real is not None:
@@ -154,11 +154,11 @@ def fresh(name: str, size: int = 0) -> Path:
     visitor, root = visitors.current(), folder()
     QUOTAS.check(visitor or "", size, root)
     QUOTAS.spend(visitor or "", size + FILE_BYTES)
-    place = root / OURS / secrets.token_urlsafe(16)
-    place.mkdir(parents=True)
+    parent = root / OURS / secrets.token_urlsafe(16)
+    parent.mkdir(parents=True)
     with _lock:
-        _owners[str(place / name)] = _Owners({visitor})
-    return place / name
+        _owners[str(parent / name)] = _Owners({visitor})
+    return parent / name
 
 
 def placer() -> Callable[[str, int], Path]:
@@ -170,14 +170,14 @@ def placer() -> Callable[[str, int], Path]:
 def sweep() -> None:
     """Remove what has not been used for as long as uploads are kept, also what an earlier process left."""
     oldest_s, root = time.time() - LIMITS.upload_lifetime_s, folder()
-    for place in (*root.glob(f"{OURS}/*"), *(place for place in root.glob("*") if GRADIOS.fullmatch(place.name))):
+    for path in (*root.glob(f"{OURS}/*"), *(path for path in root.glob("*") if GRADIOS.fullmatch(path.name))):
         with contextlib.suppress(OSError):
-            if place.lstat().st_mtime < oldest_s:
-                _remove(place)
-    for path in tuple(_owners):
-        if not os.path.exists(os.path.dirname(path)):  # a fresh file may not have been written yet
+            if path.lstat().st_mtime < oldest_s:
+                _remove(path)
+    for file in tuple(_owners):
+        if not os.path.exists(os.path.dirname(file)):  # a fresh file may not have been written yet
             with _lock:
-                _owners.pop(path, None)
+                _owners.pop(file, None)
 
 
 def keep_swept() -> None:
@@ -213,8 +213,8 @@ def _use(real: str) -> None:
         os.utime(Path(real).parent)
 
 
-def _remove(place: Path) -> None:
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place, ignore_errors=True)
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        place.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)

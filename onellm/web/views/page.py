@@ -92,16 +92,16 @@ class Page:
         updates = {self.parts["attached"]: attachments.chips(session, self.engine.inputs)}
         return updates if text is None else updates | {self.parts["message"]: text}
 
-    def kept(self, session: Session) -> dict:
+    def record(self, session: Session) -> dict:
         """Return the update that lets the browser keep the conversation."""
-        return {self.parts["kept"]: records.dump(session)}
+        return {self.parts["record"]: records.dump(session)}
 
     def beat(self) -> dict:
         """Return an update that changes nothing."""
         return {self.parts["conversation"]: gr.skip()}
 
-    def words(self, session: Session) -> dict:
-        """Return updates of everything that is written in a language."""
+    def texts(self, session: Session) -> dict:
+        """Return updates of everything that the page says in the session's language."""
         updates = {component: gr.update(**given(session.language)) for component, given in self.translated}
         names = ("status", "loading", "models")
         model = {self.parts[name]: shown for name, shown in zip(names, self.model(session), strict=True)}

@@ -27,7 +27,7 @@ def table(engine: "Engine", language: str, can_switch: bool = True) -> str:
 
 
 def progress_bar(engine: "Engine", language: str, cancel: bool = False) -> str:
-    """Return how far loading is: the step in words and a bar.
+    """Return how far loading is: the step as a sentence, and a bar.
 
     Args:
         engine: what is being loaded.

@@ -1,6 +1,8 @@
 """What the page says, in the languages it speaks: one JSON file each in texts/, the same keys in all of them.
 
-What a file's reader or the model says of an error stays English, as do the model's answers.
+What a file's reader or the model says of an error stays English, as do the model's answers. Gradio's own `gr.I18n`
+does not serve: it goes by the browser's language alone, so that the page could not switch, knows no `{value}`, and does
+not reach HTML that is rendered here.
 """
 
 import json
@@ -14,7 +16,7 @@ DEFAULT = "en"
 
 @lru_cache
 def texts(language: str) -> dict[str, str]:
-    """Return a language's texts: key -> text with `{value}` marks."""
+    """Return a language's texts: key -> text with `{value}` placeholders."""
     return json.loads((FOLDER / f"{language}.json").read_text(encoding="utf-8"))
 
 
@@ -24,10 +26,10 @@ def say(language: str, key: str, **values: object) -> str:
     Args:
         language: one of `LANGUAGES`.
         key: the text's name.
-        **values: what takes the marks' places.
+        **values: values of the placeholders.
 
     Raises:
-        KeyError: there is no such text, or a mark has no value.
+        KeyError: there is no such text, or a placeholder has no value.
     """
     return texts(language)[key].format(**values)
 

@@ -1,4 +1,4 @@
-"""The page's look: calm, high contrast, light and dark; system fonts only, so that nothing is fetched."""
+"""The page's theme: calm, high contrast, light and dark; system fonts only, so that nothing is fetched."""
 
 from pathlib import Path
 
