@@ -66,7 +66,7 @@ def _tell_of_thread(failed: threading.ExceptHookArgs) -> None:
 
 def build_corpus(options: argparse.Namespace) -> None:
     """Build the corpus, or some of its modalities."""
-    from train.small.corpus import build
+    from train.small.corpus.build import build
     from train.small.items import corpus_folder
 
     build(options.out or corpus_folder(), options.kinds)

@@ -19,7 +19,7 @@ from onellm.model.output_heads import build_outputs
 from onellm.model.processing import READER
 from onellm.model.runtime.quantization import quantization_config
 from onellm.utils import atomic
-from train.drawing.checkpoint import load_codes_into
+from train.drawing.trained_vq import load_codes_into
 from train.modules import (
     copy_from_image,
     copy_part,

@@ -14,7 +14,7 @@ from pydantic.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, Posi
 from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES
 from onellm.model.output_heads import KINDS as OUTPUTS
-from train.data.formats import FORMATS
+from train.data.formats.sources import FORMATS
 from train.modules import PARTS
 
 SYNTHETIC = ("items", "classes", "drawings")  # sources that the small corpus generates; the others are files

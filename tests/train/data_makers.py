@@ -9,15 +9,13 @@ import pytest
 from PIL import Image
 
 from onellm.errors import OneLLMError
-from train.data.formats import open_examples
-from train.recipe import Source
+from train.data.formats.sources import open_examples
+from train.recipe import Source, build
 
 
 def source(**values):
-    return Source(
-        **{"kind": "image", "source": "captions"}
-        | {k: str(v) if k in ("path", "root") else v for k, v in values.items()}
-    )
+    values = {k: str(v) if k in ("path", "root") else v for k, v in values.items()}
+    return build(Source, {"kind": "image", "source": "captions"} | values)
 
 
 def opened(**values):

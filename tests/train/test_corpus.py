@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from onellm.errors import OneLLMError
-from train.small.corpus import KINDS, brain, build, classes, fetch, items, motion, rcc, samples
+from train.small.corpus import brain, class_names, lists, motion, packages, rcc, samples
+from train.small.corpus.build import KINDS, build
 
 
 def make_rcc(files: dict[str, bytes], packed: bool) -> bytes:
@@ -124,7 +125,7 @@ def test_shift_is_found():
 
 @pytest.mark.parametrize("table", ["photos.txt", "sounds.txt"])
 def test_tables_are_sound(table):
-    rows = items.read_table(samples.HERE / table)
+    rows = lists.read_table(samples.HERE / table)
     assert len({row[0] for row in rows}) == len(rows) > 100
     for file, name, noun, accept in rows:
         assert file[:2] in ("t:", "g:")
@@ -135,20 +136,20 @@ def test_table_errors_name_the_line(tmp_path):
     path = tmp_path / "bad.txt"
     path.write_text("# comment\nt:a|b|c\n")
     with pytest.raises(ValueError, match="line 2 has 3 columns"):
-        items.read_table(path)
+        lists.read_table(path)
 
 
 def test_same_object_stays_on_one_side():
-    rows = items.read_table(samples.HERE / "photos.txt")
-    sides = {items.dev_or_test(f"image:{name.rstrip('s')}") for _, name, _, _ in rows}
+    rows = lists.read_table(samples.HERE / "photos.txt")
+    sides = {lists.dev_or_test(f"image:{name.rstrip('s')}") for _, name, _, _ in rows}
     assert sides == {"dev", "test"}
-    assert items.dev_or_test("image:hammer") == items.dev_or_test("image:hammer")
+    assert lists.dev_or_test("image:hammer") == lists.dev_or_test("image:hammer")
 
 
 def test_items_survive_the_disk(tmp_path):
     lines = [{"id": "é", "accept": ["a"]}, {"id": "b", "index": 3}]
-    assert items.write_items(tmp_path / "x" / "image.jsonl", iter(lines)) == 2
-    assert items.read_items(tmp_path / "x" / "image.jsonl") == lines
+    assert lists.write_items(tmp_path / "x" / "image.jsonl", iter(lines)) == 2
+    assert lists.read_items(tmp_path / "x" / "image.jsonl") == lines
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["image.jsonl"]
 
 
@@ -189,7 +190,7 @@ def test_hypernyms_come_from_wordnet(tmp_path):
         "00000003 05 n 02 dog 0 domestic_dog 0 000 | an animal\n"
         "00000004 05 n 01 coral_fungus 0 000 | no parent\n"
     )
-    lines = classes.image_classes(tmp_path, wordnet)
+    lines = class_names.image_classes(tmp_path, wordnet)
     assert [(line["name"], line["basic"]) for line in lines] == [
         ("beagle", "dog"),
         ("coral fungus", "coral fungus"),
@@ -197,17 +198,17 @@ def test_hypernyms_come_from_wordnet(tmp_path):
 
 
 def test_pinned_files_are_checked(tmp_path):
-    package = fetch.PYPI["pymvpa2"]
+    package = packages.PYPI["pymvpa2"]
     path = tmp_path / "pypi" / package.file
     path.parent.mkdir()
     path.write_bytes(b"not the file")
-    with pytest.raises(fetch.FetchError, match="SHA-256"):
-        fetch.pypi("pymvpa2", tmp_path)
+    with pytest.raises(packages.FetchError, match="SHA-256"):
+        packages.pypi("pymvpa2", tmp_path)
 
 
 def test_a_package_with_another_content_is_not_kept(tmp_path, monkeypatch):
     """An index serves something else under the pinned name."""
-    package = fetch.PYPI["pymvpa2"]
+    package = packages.PYPI["pymvpa2"]
     page = tmp_path / "index" / package.name
     page.mkdir(parents=True)
     (page / package.file).write_bytes(b"something else")
@@ -215,9 +216,9 @@ def test_a_package_with_another_content_is_not_kept(tmp_path, monkeypatch):
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "index")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(fetch, "INDEX", f"http://127.0.0.1:{server.server_port}")
-        with pytest.raises(fetch.FetchError, match=f"SHA-256 .* instead of {package.sha256}"):
-            fetch.pypi(package.name, tmp_path)
+        monkeypatch.setattr(packages, "INDEX", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(packages.FetchError, match=f"SHA-256 .* instead of {package.sha256}"):
+            packages.pypi(package.name, tmp_path)
         server.shutdown()
     assert not list((tmp_path / "pypi").iterdir())
 

@@ -9,7 +9,7 @@ from data_makers import files, opened, png, source, talk, tar, texts, wav
 from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES, load
 from train.data.convert import convert, summary
-from train.data.shard_writer import ShardWriter
+from train.data.formats.shard_writer import ShardWriter
 
 
 @pytest.fixture(autouse=True)

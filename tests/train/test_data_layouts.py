@@ -8,7 +8,7 @@ from data_makers import everything, files, opened, png, refused, talk, texts, wa
 
 from onellm.modalities import MODALITIES, load
 from onellm.modalities.in_memory import from_memory
-from train.data.motion_windows import load_window
+from train.data.formats.motion_windows import load_window
 
 
 @pytest.fixture(autouse=True)

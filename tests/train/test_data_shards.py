@@ -9,7 +9,7 @@ import pytest
 from data_makers import everything, files, opened, png, png_bytes, refused, tar, texts
 
 from onellm.modalities import load
-from train.data import fetch, shards
+from train.data.formats import fetch, shards
 
 
 @pytest.fixture(autouse=True)

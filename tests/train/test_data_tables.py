@@ -177,7 +177,7 @@ def test_json_without_conversations_and_broken_json(pictures):
 
 
 def test_a_json_list_longer_than_a_chunk(tmp_path, monkeypatch):
-    from train.data import table_files
+    from train.data.formats import table_files
 
     monkeypatch.setattr(table_files, "CHUNK", 7)
     with open(png(tmp_path / "x" / "0.png").parent / "a.json", "w+") as file:

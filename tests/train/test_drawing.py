@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from onellm.model.output_heads import find
 from train.build import build_model
 from train.drawing import train
-from train.drawing.checkpoint import load_codes
+from train.drawing.trained_vq import load_codes
 from train.drawing.vq import measure, read_pictures
 from train.recipe import Recipe, RecipeError, build, load_recipe
 from train.trainer import run

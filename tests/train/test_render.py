@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.small.corpus import furniture, render
+from train.small.corpus import furniture, meshes, render
 
 CUBE = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (0, 1)], np.float32)
 CUBE_FACES = np.array(
@@ -26,7 +26,7 @@ CUBE_FACES = np.array(
 
 @pytest.fixture(scope="module")
 def cube():
-    return render.plain_mesh(CUBE, CUBE_FACES, (0.8, 0.2, 0.2))
+    return meshes.plain_mesh(CUBE, CUBE_FACES, (0.8, 0.2, 0.2))
 
 
 def test_cube_from_the_front(cube):
@@ -57,7 +57,7 @@ def test_cube_from_above_and_the_side(cube):
 
 
 def test_flipped_faces_still_face_the_viewer(cube):
-    flipped = render.plain_mesh(CUBE, CUBE_FACES[:, ::-1])
+    flipped = meshes.plain_mesh(CUBE, CUBE_FACES[:, ::-1])
     one = render.Renderer(cube).view(20, 20, size_px=32)
     other = render.Renderer(flipped).view(20, 20, size_px=32)
     np.testing.assert_allclose(one.normal, other.normal, atol=1e-5)
@@ -71,7 +71,7 @@ def test_floor_lies_under_the_cube(cube):
 
 
 def test_points_lie_on_the_surface_in_its_colour(cube):
-    points = render.sample_points(cube, 600, seed=1)
+    points = meshes.sample_points(cube, 600, seed=1)
     assert points.shape == (600, 6)
     off_centre = np.abs(points[:, :3] - [0, 0, 0.5]).max(1)
     np.testing.assert_allclose(off_centre, 0.5, atol=1e-5)
@@ -83,9 +83,9 @@ def test_points_lie_on_the_surface_in_its_colour(cube):
 def test_texture_holes_are_passed_through(cube):
     texture = np.ones((2, 2, 4), np.float32)
     texture[..., 3] = 0
-    front = render.plain_mesh(CUBE + [0, -2, 0], CUBE_FACES)
-    front.materials = [render.Material(np.ones(3, np.float32), texture)]
-    both = render.Mesh(
+    front = meshes.plain_mesh(CUBE + [0, -2, 0], CUBE_FACES)
+    front.materials = [meshes.Material(np.ones(3, np.float32), texture)]
+    both = meshes.Mesh(
         np.concatenate([front.vertices, cube.vertices]),
         np.concatenate([front.faces, cube.faces + len(CUBE)]),
         np.repeat([0, 1], len(CUBE_FACES)),
@@ -102,7 +102,7 @@ def test_loading_stretches_and_turns_z_up(tmp_path):
     file = tmp_path / "box.obj"
     lines = [f"v {x} {y} {z}" for x, y, z in CUBE] + [f"f {a} {b} {c}" for a, b, c in CUBE_FACES + 1]
     file.write_text("\n".join(lines))
-    mesh = render.load_mesh(file, size_m=(1.0, 2.0, 3.0))
+    mesh = meshes.load_mesh(file, size_m=(1.0, 2.0, 3.0))
     np.testing.assert_allclose(np.ptp(mesh.vertices, axis=0), [1, 3, 2], atol=1e-5)
     assert mesh.vertices[:, 2].min() == pytest.approx(0, abs=1e-6)
 

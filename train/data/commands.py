@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from onellm.modalities import MODALITIES
 from onellm.utils import atomic
 from train.data.example import DataError
-from train.data.formats import FORMATS
+from train.data.formats.sources import FORMATS
 
 if TYPE_CHECKING:
     from train.recipe import Source
@@ -160,8 +160,8 @@ def guess_format(path: str) -> str:
         described = ("dataset_info.json", "dataset_dict.json")
         return "hub" if any((folder / name).exists() for name in described) else "folder"
     if path.endswith((".json", ".jsonl")):
-        from train.data.table_files import open_table
-        from train.data.tables import CONVERSATIONS
+        from train.data.formats.table_files import open_table
+        from train.data.formats.tables import CONVERSATIONS
 
         return "instructions" if {*CONVERSATIONS} & {*open_table(path).columns} else "captions"
     if path.endswith((".tsv", ".csv", ".parquet")):
@@ -171,7 +171,7 @@ def guess_format(path: str) -> str:
 
 def _guess_kind(path: str) -> list[str]:
     """Read the kinds of shards that this program wrote; other data does not say."""
-    from train.data.shards import read_index, shard_paths
+    from train.data.formats.shards import read_index, shard_paths
 
     if guess_format(path) == "webdataset":
         modalities = read_index(os.path.dirname(shard_paths(path)[0])).get("kinds")

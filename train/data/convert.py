@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 from onellm.errors import OneLLMError
 from train.data.example import DataError, Examples, Places
-from train.data.formats import open_examples
-from train.data.shard_writer import LEFT_OUT, Packed, ShardWriter, pack
+from train.data.formats.shard_writer import LEFT_OUT, Packed, ShardWriter, pack
+from train.data.formats.sources import open_examples
 from train.recipe import Source
 
 MEGA = 1_000_000

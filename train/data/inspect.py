@@ -8,7 +8,7 @@ from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES, Preview
 from train.data.collate import IGNORED, encode_conversation
 from train.data.example import DataError, Example, Places
-from train.data.formats import open_examples
+from train.data.formats.sources import open_examples
 from train.recipe import Source
 
 MEASURED = 2000  # examples a source whose length is looked at

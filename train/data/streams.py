@@ -7,7 +7,7 @@ import torch
 
 from onellm.errors import OneLLMError
 from train.data.example import Example, caption_messages
-from train.data.formats import open_examples
+from train.data.formats.sources import open_examples
 from train.data.mixture import FileStream, Place, Stream
 from train.recipe import SYNTHETIC, RecipeError, Source
 from train.small.features import ClassSource, ItemSource

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from onellm.errors import OneLLMError
 from train.data.example import DataError, Examples, Places, files_of
-from train.data.formats import open_examples
+from train.data.formats.sources import open_examples
 from train.recipe import Source
 
 NEIGHBOURS = 8  # blocks whose examples are mixed, as training mixes them

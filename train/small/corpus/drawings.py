@@ -13,7 +13,7 @@ from PIL import Image
 
 from onellm.errors import OneLLMError
 from onellm.utils import atomic
-from train.small.corpus import fetch, items
+from train.small.corpus import lists, packages
 
 SIZE = 64  # pixels
 LICENCE = "MIT"
@@ -33,21 +33,21 @@ def build(out: Path, cache: Path) -> int:
     Returns:
         The number of pictures.
     """
-    pictures = fetch.npm(PICTURES, cache) / "package/assets"
+    pictures = packages.npm(PICTURES, cache) / "package/assets"
     names = {label: name for label, name, *_ in _table()}
     lines = []
-    for entry in json.loads((fetch.npm(NAMES, cache) / "package/en/data.json").read_text(encoding="utf-8")):
+    for entry in json.loads((packages.npm(NAMES, cache) / "package/en/data.json").read_text(encoding="utf-8")):
         file = _file(pictures, entry["hexcode"])
         if file is None or entry.get("group") in (PEOPLE, FLAGS, None):
             continue
         label = entry["label"]
         name = names.pop(label, None)
-        target = out / "drawing" / f"{items.slug(label) or file.stem}.png"
+        target = out / "drawing" / f"{lists.slug(label) or file.stem}.png"
         if not target.exists():
             with atomic.whole(target) as part:
                 _on_white(file).save(part)
         held = name in HELD_OUT
-        dev = name is None and items.hash_unit(label) < DEV
+        dev = name is None and lists.hash_unit(label) < DEV
         lines.append(
             {
                 "id": f"drawing/{target.stem}",
@@ -56,13 +56,13 @@ def build(out: Path, cache: Path) -> int:
                 "name": name,
                 "label": label,
                 "split": "test" if held else "dev" if dev else "train",
-                "source": f"npm {fetch.NPM[PICTURES].file.removesuffix('.tgz')}",
+                "source": f"npm {packages.NPM[PICTURES].file.removesuffix('.tgz')}",
                 "licence": LICENCE,
             }
         )
     if names:
         raise OneLLMError(f"drawings.txt names {', '.join(sorted(names))}, for which there is no picture; correct it.")
-    return items.write_items(out / "drawings.jsonl", lines)
+    return lists.write_items(out / "drawings.jsonl", lines)
 
 
 def _table() -> list[list[str]]:

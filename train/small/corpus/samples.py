@@ -18,8 +18,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from onellm.utils import atomic
-from train.small.corpus import fetch
-from train.small.corpus.items import accepted, dev_or_test, read_table, slug, write_items
+from train.small.corpus import packages
+from train.small.corpus.lists import accepted, dev_or_test, read_table, slug, write_items
 from train.small.corpus.rcc import read_rcc
 
 log = logging.getLogger(__name__)
@@ -123,8 +123,8 @@ def _rows(
     table: str, suffixes: tuple[str, ...], cache: Path
 ) -> Iterator[tuple[str, str, str, list[str], bytes, str, str]]:
     """Yield (id, name, noun, accept, content, source, licence) of a table's files that exist."""
-    stamps = fetch.debian("tuxpaint-stamps-default", cache) / STAMPS
-    bundles = Gcompris(fetch.debian("gcompris-qt-data", cache))
+    stamps = packages.debian("tuxpaint-stamps-default", cache) / STAMPS
+    bundles = Gcompris(packages.debian("gcompris-qt-data", cache))
     for key, name, noun, accept in tqdm(read_table(HERE / table), desc=table, unit="file"):
         origin, place = key.split(":")
         if origin == "t":
@@ -139,6 +139,15 @@ def _rows(
             log.warning("%s is not in this version of its package; skipped.", place)
             continue
         yield f"{origin}-{slug(place)}", name, noun, accept, found[1], source, found[2]
+
+
+def _item(
+    kind: str, key: str, file: str, name: str, noun: str, accept: list[str], source: str, licence: str, group: str
+) -> dict:
+    """Return a line of an item list; items of one group lie in one split."""
+    head = {"id": f"{kind}-{key}", "kind": kind, "file": file, "name": name, "noun": noun, "accept": accept}
+    tail = {"group": group, "split": dev_or_test(group), "source": source, "licence": licence}
+    return {**head, "caption": None, **tail}
 
 
 def build_image(out: Path, cache: Path) -> int:
@@ -158,22 +167,7 @@ def build_image(out: Path, cache: Path) -> int:
         if not (out / file).exists():
             with atomic.whole(out / file) as part:
                 cut_out(Image.open(io.BytesIO(content))).save(part, quality=92)
-        group = f"image:{name.rstrip('s')}"
-        items.append(
-            {
-                "id": f"image-{key}",
-                "kind": "image",
-                "file": file,
-                "name": name,
-                "noun": noun,
-                "accept": accept,
-                "caption": None,
-                "group": group,
-                "split": dev_or_test(group),
-                "source": source,
-                "licence": licence,
-            }
-        )
+        items.append(_item("image", key, file, name, noun, accept, source, licence, f"image:{name.rstrip('s')}"))
     return write_items(out / "image.jsonl", items)
 
 
@@ -204,20 +198,6 @@ def build_audio(out: Path, cache: Path) -> int:
             sound = np.clip(sound[loud[0] : loud[-1] + 1], -1, 1)
             with atomic.whole(out / file) as part:
                 soundfile.write(part, sound[: int(LONGEST_S * 16000)], 16000)
-        group = f"audio:{noun}"
-        items.append(
-            {
-                "id": f"audio-{key}",
-                "kind": "audio",
-                "file": file,
-                "name": name,
-                "noun": noun,
-                "accept": with_gerunds(accept),
-                "caption": None,
-                "group": group,
-                "split": dev_or_test(group),
-                "source": source,
-                "licence": licence,
-            }
-        )
+        accept = with_gerunds(accept)
+        items.append(_item("audio", key, file, name, noun, accept, source, licence, f"audio:{noun}"))
     return write_items(out / "audio.jsonl", items)

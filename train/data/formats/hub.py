@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from train.data.example import DataError
-from train.data.table_files import Table
+from train.data.formats.table_files import Table
 
 
 def open_hub(path: str, split: str) -> Table:

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 from onellm.modalities import MODALITIES
 from onellm.utils import atomic
 from train.data.example import DataError, FileExamples, caption_messages, files_of
-from train.data.fetch import expand, is_address, local
-from train.data.lazy import LazyFile
+from train.data.formats.fetch import expand, is_address, local
+from train.data.formats.lazy import LazyFile
 
 logger = logging.getLogger(__name__)
 INDEX = "shards.json"

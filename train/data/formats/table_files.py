@@ -16,7 +16,7 @@ from onellm.modalities import modalities_of
 from onellm.utils import atomic
 from onellm.utils.paths import cache_folder
 from train.data.example import BLOCK, DataError
-from train.data.fetch import is_address, local
+from train.data.formats.fetch import is_address, local
 
 if TYPE_CHECKING:
     import datasets

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onellm.modalities import MODALITIES
 from train.data.example import DataError, Examples
-from train.data.requests import Requests
+from train.data.formats.requests import Requests
 
 if TYPE_CHECKING:
     from train.recipe import Source
@@ -34,18 +33,11 @@ def open_examples(source: "Source") -> Examples:
     Raises:
         OneLLMError: it is missing, of another format, or lacks what its modality needs.
     """
-    if source.source not in FORMATS:
-        raise DataError(f"The format '{source.source}' is not known; choose one of {', '.join(FORMATS)}.")
     modalities = source.modalities
-    for modality in modalities:
-        if modality not in MODALITIES:
-            raise DataError(f"The kind '{modality}' is not known; choose one of {', '.join([*MODALITIES, 'text'])}.")
-    if not source.path:
-        raise DataError(f"The source {source.source} has no path; say where its data lies.")
     if not modalities and source.source not in ("instructions", "hub", "webdataset"):
         raise DataError(f"Captions without files teach nothing, and {source.source} holds captions; give its kind.")
     if source.source == "webdataset":
-        from train.data.shards import ShardExamples
+        from train.data.formats.shards import ShardExamples
 
         examples: Examples = ShardExamples(source.path, modalities, source.prompt)
     else:
@@ -55,10 +47,10 @@ def open_examples(source: "Source") -> Examples:
 
 def _open_rows(source: "Source", modalities: tuple[str, ...]) -> Examples:
     """Open what is a table, or a folder."""
-    from train.data.folders import TABLES, FolderExamples
-    from train.data.hub import open_hub
-    from train.data.table_files import open_table
-    from train.data.tables import CONVERSATIONS, TableExamples
+    from train.data.formats.folders import TABLES, FolderExamples
+    from train.data.formats.hub import open_hub
+    from train.data.formats.table_files import open_table
+    from train.data.formats.tables import CONVERSATIONS, TableExamples
 
     path, columns = source.path, dict(source.columns or {})
     if source.source == "folder":

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from onellm.modalities import MODALITIES, modalities_of
-from train.data.conversations import conversation_messages
 from train.data.example import BLOCK, DataError, FileExamples, caption_messages, split_rows, text_length
-from train.data.fetch import fetch_bytes, is_address
-from train.data.lazy import LazyFile
-from train.data.motion_windows import load_window
-from train.data.table_files import Table
+from train.data.formats.conversations import conversation_messages
+from train.data.formats.fetch import fetch_bytes, is_address
+from train.data.formats.lazy import LazyFile
+from train.data.formats.motion_windows import load_window
+from train.data.formats.table_files import Table
 
 CAPTIONS = ("caption", "text", "captions", "title", "description", "answer")
 CONVERSATIONS = ("conversations", "messages", "conversation")

@@ -11,8 +11,8 @@ import numpy as np
 from onellm.modalities import MODALITIES
 from onellm.utils import atomic
 from train.data.example import DataError, Example
-from train.data.lazy import read_bytes
-from train.data.shards import INDEX
+from train.data.formats.lazy import read_bytes
+from train.data.formats.shards import INDEX
 
 LEFT_OUT = "left-out.json"  # beside the shards: the bad examples
 BLOCK_BYTES = 512  # a tar rounds members up to this
