@@ -1,35 +1,40 @@
 """Numbers of the published code, through `convert` and `from_pretrained`.
 
-The fixture is a folder with a small random checkpoint in the published layout, inputs, and what the published code made
-of them; `ONELLM_PARITY_DIR` names it. All sizes come from its config.json.
+`parity/` holds a small random checkpoint in the published layout, inputs, and what the published code returned;
+`ONELLM_PARITY_DIR` names another such folder. All sizes come from its config.json.
 """
 
 import json
+import lzma
 import os
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
-FOLDER = Path(os.environ.get("ONELLM_PARITY_DIR", Path(__file__).resolve().parents[2] / "../shared/parity/open"))
-if not (FOLDER / "outputs.safetensors").exists():
-    pytest.skip(
-        f"no parity fixture in {FOLDER}; ONELLM_PARITY_DIR names the folder that holds one", allow_module_level=True
-    )
+FOLDER = Path(os.environ.get("ONELLM_PARITY_DIR", Path(__file__).parent / "parity"))
 
-PUBLISHED = {"depth": "rgbd", "normal": "rgbn"}  # our kind -> its name in the fixture, where they differ
+PUBLISHED = {"depth": "rgbd", "normal": "rgbn"}  # our modality -> its name in the fixture, where they differ
 KINDS = ["image", "video", "audio", "point", "depth", "normal", "fmri", "imu"]
 FEATURES, TOKENS, LOGITS = 2e-5, 2e-5, 5e-4  # the published code's own noise in float32 is 8e-6 and 2e-5
 
+
+
+def content(name):
+    """The bytes of a file of the fixture, which may be packed with xz."""
+    packed = FOLDER / f"{name}.xz"
+    return lzma.decompress(packed.read_bytes()) if packed.exists() else (FOLDER / name).read_bytes()
+
+
 settings = json.loads((FOLDER / "config.json").read_text())
-outputs = load_file(FOLDER / "outputs.safetensors")
+outputs = load(content("outputs.safetensors"))
 
 
 @pytest.fixture(scope="module")
 def inputs():
-    """The fixture's inputs under our kinds; bytes turned back into the float32 values that ran."""
-    values = load_file(FOLDER / "inputs.safetensors")
+    """The fixture's inputs under our modalities; bytes turned back into the float32 values that ran."""
+    values = load(content("inputs.safetensors"))
     for name, scale in settings["int8_scale"].items():
         values[name] = values[name].float() / scale
     return values
@@ -47,8 +52,10 @@ def model(request, tmp_path_factory):
         "encoder_heads": settings["clip_vision"]["width"] // settings["clip_vision"]["head_width"],
         "expert_heads": settings["resampler"]["n_heads"],
     }
-    out = tmp_path_factory.mktemp("parity") / "model"
-    convert(FOLDER / "weights.pth", out, params=params, progress=False)
+    folder = tmp_path_factory.mktemp("parity")
+    checkpoint, out = folder / "weights.pth", folder / "model"
+    checkpoint.write_bytes(content("weights.pth"))
+    convert(checkpoint, out, params=params, progress=False)
     model = OneLLMForConditionalGeneration.from_pretrained(out, dtype=torch.float32).eval()
     return model if request.param == "as loaded" else optimise(model)
 
@@ -61,10 +68,10 @@ def media(modality, inputs):
 
 def prompt(model, modality, ids):
     """Bos, the file's placeholders, the rest of the prompt."""
-    places = (
+    placeholders = (
         [model.config.modalities[modality]["token_id"]] * model.config.length_of(modality) if modality != "text" else []
     )
-    return torch.tensor([[*ids[:1].tolist(), *places, *ids[1:].tolist()]])
+    return torch.tensor([[*ids[:1].tolist(), *placeholders, *ids[1:].tolist()]])
 
 
 def largest_error(ours, published):
@@ -74,13 +81,13 @@ def largest_error(ours, published):
 
 @pytest.mark.parametrize("modality", KINDS)
 @torch.no_grad()
-def test_features_and_soft_words(model, inputs, modality):
+def test_features_and_soft_tokens(model, inputs, modality):
     name = PUBLISHED.get(modality, modality)
     features = model.encode(modality, media(modality, inputs)[None])
     assert largest_error(features, outputs[f"{name}.clip_feats"]) < FEATURES
     # from the published features, so that an error here is the projection's
-    words = model.projector.soft_tokens(outputs[f"{name}.clip_feats"], modality)
-    assert largest_error(words, outputs[f"{name}.tokens"]) < TOKENS
+    soft_tokens = model.projector.soft_tokens(outputs[f"{name}.clip_feats"], modality)
+    assert largest_error(soft_tokens, outputs[f"{name}.tokens"]) < TOKENS
     assert largest_error(model.projector.soft_tokens(features, modality), outputs[f"{name}.tokens"]) < TOKENS
     assert (
         largest_error(model.projector.output_proj[modality](outputs[f"{name}.mixed"]), outputs[f"{name}.tokens"])
