@@ -20,7 +20,6 @@ KINDS = ["image", "video", "audio", "point", "depth", "normal", "fmri", "imu"]
 FEATURES, TOKENS, LOGITS = 2e-5, 2e-5, 5e-4  # the published code's own noise in float32 is 8e-6 and 2e-5
 
 
-
 def content(name):
     """The bytes of a file of the fixture, which may be packed with xz."""
     packed = FOLDER / f"{name}.xz"
