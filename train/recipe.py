@@ -307,7 +307,7 @@ def read_mapping(path: str | Path) -> dict:
         RecipeError: it is missing, no YAML, or holds something else.
     """
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+        values = _Loader(Path(path).read_text(encoding="utf-8")).get_single_data()
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"The recipe {path} cannot be read ({reason}); expected a YAML file; check it.") from error
@@ -328,7 +328,9 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     """
     values = read_mapping(path)
     try:
-        values |= {key: yaml.load(value, _Loader) for key, _, value in (change.partition("=") for change in changes)}
+        values |= {
+            key: _Loader(value).get_single_data() for key, _, value in (change.partition("=") for change in changes)
+        }
         return build(Recipe, values)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set: {' '.join(str(error).split())}; expected KEY=VALUE; correct it.") from error

@@ -3,7 +3,6 @@
 import importlib
 import logging
 import pickle
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +10,17 @@ import torch
 from accelerate import PartialState
 from safetensors import SafetensorError
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from onellm.errors import OneLLMError
 from onellm.utils import atomic
 from train.build import build_model, save, start_folder
 from train.callbacks import Watch, forget_skipped
-from train.checkpoints import check_shards, last_checkpoint
+from train.checkpoints import CheckpointingTrainer, check_shards, last_checkpoint
 from train.data.collate import Collator
 from train.data.mixture import Mixture
 from train.data.streams import all_streams, file_streams
-from train.modules import PARTS, SOLVED, matches
+from train.modules import PARTS, matches
 from train.output_loss import Answers, answers_of
 from train.recipe import Recipe, RecipeError, Source
 from train.small.features import Targets
@@ -32,7 +31,7 @@ EVALUATION_SEED = 1_000_003  # held-out batches are the same at every look, and 
 OWN_LOOPS = {"codes": "train.drawing.vq", "draw": "train.drawing.train"}  # objective -> module
 
 
-class StageTrainer(Trainer):
+class StageTrainer(CheckpointingTrainer):
     """transformers' Trainer with batches that are whole items, checkpoints of what trains, and losses a source.
 
     A checkpoint appears when it is whole, so a run that is killed, or whose disk is full, always finds the last whole
@@ -47,7 +46,7 @@ class StageTrainer(Trainer):
 
     def __init__(self, recipe: Recipe, watch: Watch, done: int, **kwargs):
         super().__init__(callbacks=[watch], data_collator=lambda batch: batch[0], **kwargs)
-        self.recipe, self.watch = recipe, watch
+        self.recipe, self.watch, self.keep = recipe, watch, recipe.keep
         if "tensorboard" in recipe.report and self.args.should_log:
             from torch.utils.tensorboard import SummaryWriter
             from transformers.integrations import TensorBoardCallback
@@ -96,76 +95,6 @@ class StageTrainer(Trainer):
             self.state.log_history.append({**logs, "train_loss": mean, "step": self.state.global_step})
             return
         super().log({**logs, **(self.watch.figures() if "loss" in logs else self.watch.counts())}, start_time)
-
-    def trained_state(self) -> dict[str, torch.Tensor]:
-        """Gather what was trained or solved, whole, on the main process: name -> tensor."""
-        return self._changed(self.accelerator.get_state_dict(self.model_wrapped))
-
-    def _changed(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Keep of a state what was trained or solved."""
-        names = {n for n, value in self.model.named_parameters() if value.requires_grad or matches(n, SOLVED)}
-        return {name: tensor for name, tensor in state.items() if name in names}
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if self.args.should_save:
-            from safetensors.torch import save_file
-
-            state = self._changed(self.model.state_dict() if state_dict is None else state_dict)
-            Path(output_dir).mkdir(parents=True, exist_ok=True)
-            tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
-            save_file(tensors, Path(output_dir) / "model.safetensors", metadata={"format": "pt"})
-
-    def _issue_warnings_after_load(self, load_result) -> None:
-        """Say nothing of what a checkpoint lacks: it holds what trains."""
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self.is_fsdp_enabled:  # whose loading asks for the state of every parameter
-            complete(self.optimizer)
-        super()._save_optimizer_and_scheduler(output_dir)
-
-    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
-        final = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        trained = sum(value.numel() * value.element_size() for value in self.model.parameters() if value.requires_grad)
-        writes = self.args.should_save
-        with (
-            atomic.whole(final, 3 * trained) if writes else nullcontext(atomic.beside(final)) as part
-        ):  # with two moments
-            self.accelerator.wait_for_everyone()
-            self._get_output_dir = lambda trial=None: str(part)
-            try:
-                super()._save_checkpoint(model, trial)
-            finally:
-                del self._get_output_dir
-            self.accelerator.wait_for_everyone()
-            if writes:
-                for file in (part / final.name).iterdir():
-                    file.rename(part / file.name)
-                (part / final.name).rmdir()
-        if writes:
-            found = sorted(final.parent.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-            for old in found[: -self.recipe.keep]:
-                atomic.discard(old)
-        self.accelerator.wait_for_everyone()
-
-
-def complete(optimizer: torch.optim.Optimizer) -> None:
-    """Give parameters that never had a gradient the state that they would start with; to be called between steps."""
-    optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
-    rates = [group["lr"] for group in optimizer.param_groups]
-    fresh = []
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0
-        for parameter in group["params"]:
-            if parameter.requires_grad and parameter not in optimizer.state:
-                parameter.grad = torch.zeros_like(parameter)
-                fresh.append(parameter)
-    optimizer.step()
-    for parameter in fresh:
-        parameter.grad = None
-        if "step" in optimizer.state[parameter]:
-            optimizer.state[parameter]["step"].zero_()
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
 
 
 def _goes_on(out: Path) -> str:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import onellm
 from onellm.errors import ModelError, OneLLMError
-from train.checkpoints import check_shards
+from train.checkpoints import check_shards, check_trainer
 from train.recipe import Recipe, build
 from train.trainer import run
 
@@ -215,3 +215,20 @@ def test_an_llm_that_is_a_pickle_is_refused(settings, toy, tmp_path):
     (llm / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="cannot be loaded .*model.safetensors.* give a model folder with safetensors"):
         run(build(Recipe, settings), tmp_path / "runs")
+
+
+def test_a_changed_trainer_is_named_with_its_version():
+    """The names and arguments of private methods are checked when the module is imported."""
+    from transformers import Trainer
+
+    class Other(Trainer):
+        def _save_checkpoint(self, model):
+            pass
+
+    check_trainer()
+    with pytest.raises(
+        OneLLMError, match=r"transformers 9.9: Trainer._save_checkpoint takes \['self', 'model'\]; expected"
+    ):
+        check_trainer(Other, "9.9")
+    with pytest.raises(OneLLMError, match="transformers 9.9: Trainer._save takes nothing: it is gone"):
+        check_trainer(object, "9.9")

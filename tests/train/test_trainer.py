@@ -237,7 +237,7 @@ def test_the_command_line_checks_all_recipes_first(settings, tmp_path, capsys):
     good.write_text(yaml.safe_dump(settings))
     bad.write_text(yaml.safe_dump(settings | {"steps": -1}))
     assert main([str(good), str(bad), "--runs", str(tmp_path / "runs")]) == 1
-    assert "'steps' is -1" in capsys.readouterr().err
+    assert "steps: found -1" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
     assert main([str(good), "--check"]) == 0
     said = capsys.readouterr().out
