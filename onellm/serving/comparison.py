@@ -1,7 +1,6 @@
 """The comparison model, loaded beside the app's own model; it goes when nobody wants it for a while."""
 
 import threading
-from pathlib import Path
 
 from onellm.errors import ModelError
 from onellm.serving.engine import Engine
@@ -38,7 +37,7 @@ class ComparisonModel:
         entry = next((entry for entry in self.engine.entries if entry.name == name and entry.installed), None)
         option = None if entry is None else entry.option(quantize)
         if option is None or option.why == "device":
-            model = Path(name).name
+            model = self.engine.for_visitors(name)
             raise ModelError(f"There is no choice '{model}' with --quantize {quantize}; take one of the list.")
         if self._is_there(name, quantize):
             return 0, 0

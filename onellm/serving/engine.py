@@ -5,6 +5,7 @@ looks whether the app is ready, does that.
 """
 
 import logging
+import os
 import threading
 import time
 import weakref
@@ -152,13 +153,13 @@ class Engine:
                 raise ModelError(f"{self.name} is just being loaded; wait for it, or cancel it, and choose again.")
             if self.ready and (name, quantize) == (self.origin, self.quantize):
                 return
-            entry, label = next((entry for entry in self.entries if entry.name == name), None), _label(name)
+            entry, label = next((entry for entry in self.entries if entry.name == name), None), self.for_visitors(name)
             option = None if entry is None else entry.option(quantize)
             if entry is None or option is None:
                 raise ModelError(f"There is no choice '{label}' with --quantize {quantize}; take one of the list.")
             if entry.why or not option.able:
                 reason = self.for_visitors(entry.reason or option.reason)
-                raise ModelError(f"{label} cannot be loaded with --quantize {quantize}: {reason}.")
+                raise ModelError(f"{label} cannot be loaded: {reason}.")
             self._begin(name, quantize)
 
     def cancel(self) -> None:
@@ -177,7 +178,7 @@ class Engine:
         names = {str(entry.folder): _label(entry.name) for entry in self.entries if entry.folder}
         for folder in self._folders:
             names |= {str(path): _label(folder) for path in (folder, Path(folder), Path(folder).resolve())}
-        for path in sorted(names, key=len, reverse=True):
+        for path in sorted(filter(os.path.isabs, names), key=len, reverse=True):
             text = text.replace(path, names[path])
         return text
 

@@ -89,7 +89,7 @@ def test_a_folder_is_chosen_by_its_name(folder, monkeypatch, tmp_path):
     Options(page).switch(session, SimpleNamespace(model=model, quantize="int8"))
     engine.wait()
     assert loaded[-1] == (str(folder), "int8") and engine.ready
-    with pytest.raises(gr.Error, match="8bit") as refused:
+    with pytest.raises(gr.Error, match="my model cannot be loaded") as refused:
         Options(page).switch(session, SimpleNamespace(model=model, quantize="8bit"))
     assert str(tmp_path) not in str(refused.value)
     with pytest.raises(gr.Error, match="is loaded") as refused:
