@@ -6,7 +6,7 @@ from typing import Any
 
 from onellm.errors import ModelError
 
-# Exactly the published prompt. The space behind a colon is part of the word that follows it.
+# Exactly the published prompt. The space behind a colon is part of the token that follows it.
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the human's questions."
@@ -29,7 +29,7 @@ def load_tokenizer(path: str | Path, config: Any) -> Any:
 
     Args:
         path: LLaMA's `tokenizer.model`, or a folder with a tokenizer of transformers.
-        config: a `OneLLMConfig`: its LLM says how many words there must be, its chat template replaces the tokenizer's.
+        config: a `OneLLMConfig`: its LLM says how many tokens there are, its chat template replaces the tokenizer's.
 
     Raises:
         ModelError: there is no tokenizer, or it is one of another vocabulary.
@@ -45,7 +45,7 @@ def load_tokenizer(path: str | Path, config: Any) -> Any:
 
 
 def _from_folder(folder: Path, text_config: Any, template: str | None) -> Any:
-    """Read a folder with a tokenizer; padding, which it may lack, becomes the unknown word or the end."""
+    """Read a folder with a tokenizer; padding, which it may lack, becomes the unknown token or the end."""
     from transformers import AutoTokenizer, LlamaTokenizer
 
     llama = text_config.model_type == "llama"
@@ -70,7 +70,7 @@ def _from_folder(folder: Path, text_config: Any, template: str | None) -> Any:
 
 
 def _check(path: Path, vocabulary: int) -> None:
-    """Make sure that a file is a sentencepiece file of LLaMA's form and of so many words."""
+    """Make sure that a file is a sentencepiece file of LLaMA's form and of so many tokens."""
     from sentencepiece import SentencePieceProcessor
 
     if not path.is_file():

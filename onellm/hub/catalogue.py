@@ -24,7 +24,7 @@ class Option:
         memory_bytes: what the model needs so; 0 where the way is not possible at all.
         free_bytes: what there is for it.
         why: why it cannot be loaded so: "memory" or "device"; empty if it can.
-        reason: the same in words.
+        reason: the same for people.
         slow: it works, but very slowly.
     """
 
@@ -77,12 +77,12 @@ class Entry:
 
     @property
     def reason(self) -> str:
-        """The same in words."""
-        words = {
+        """The same for people."""
+        sentences = {
             "hub": "its weights are not in the cache and the hub does not answer",
             "hand": f"its weights have to be fetched by hand; then {self.command}",
         }
-        return words.get(self.why, "")
+        return sentences.get(self.why, "")
 
     def option(self, quantize: str | None) -> Option | None:
         """Return the way of a name; None if there is none."""
@@ -132,7 +132,7 @@ def _entry(name: str, device: str, free: int) -> Entry:
     parts = [base_parts.folder(part) for part in config.base_parts.values()]
     folder = folder or published.here(name)
     if folder and all(parts):
-        return Entry(name, options, sum(_size_bytes(place) for place in (folder, *parts)), folder)
+        return Entry(name, options, sum(_size_bytes(path) for path in (folder, *parts)), folder)
     if folder:  # only base parts are missing, which come by themselves
         missing = [part for part in config.base_parts.values() if base_parts.folder(part) is None]
         return Entry(name, options, sum(base_parts.PARTS[part].wheel_bytes for part in missing), source="PyPI")

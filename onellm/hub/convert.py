@@ -53,12 +53,12 @@ def convert(
         out: the folder to make; it must not exist.
         tokenizer: LLaMA's sentencepiece file, or a folder with a tokenizer; by default the folder of the LLM or of
             the checkpoint, or `tokenizer.model` beside it, where there is one.
-        params: what shapes do not tell (see the layout's `read_config`), or a JSON file of it; by default the
+        params: what shapes do not say (see the layout's `read_config`), or a JSON file of it; by default the
             config.json of the checkpoint's folder, or `params.json` beside it, where there is one.
         progress: show a progress bar on standard error.
-        report: is told how far it is, instead.
+        report: called with how far it is, instead.
         llm: a transformers folder of the LLM, for checkpoints that come without it.
-        preset: which model it is, where the checkpoint's keys do not tell.
+        preset: which model it is, where the checkpoint's keys do not say it.
 
     Returns:
         `out`.
@@ -78,9 +78,9 @@ def convert(
     del published
     config, tensors = plan_with(layout, read(), _params(paths, llm, params), preset)
     with _folder(out) as folder:
-        words = _tokenizer(tokenizer, paths, llm, config)
-        if words:
-            processor = OneLLMProcessor.from_config(words, config)
+        read_tokenizer = _tokenizer(tokenizer, paths, llm, config)
+        if read_tokenizer:
+            processor = OneLLMProcessor.from_config(read_tokenizer, config)
             processor.reader = _reader(paths, config)
             processor.save_pretrained(folder)
         else:
@@ -101,7 +101,7 @@ def _read(paths: Sequence[Path], llm: Path | None) -> dict[str, torch.Tensor]:
 
 
 def _params(paths: Sequence[Path], llm: Path | None, given: AnyPath | Mapping | None) -> dict:
-    """Gather what shapes do not tell."""
+    """Gather what shapes do not say."""
     if given is not None and not isinstance(given, Mapping):
         given = tensor_files.read_json(Path(given))
     found: dict = {}
@@ -188,12 +188,12 @@ def _write_shards(
     split = split_torch_state_dict_into_shards(ours, max_shard_size=SHARD_BYTES)
     with bar(
         report, "convert", total=total, unit="B", unit_scale=True, desc="Converting", disable=not progress
-    ) as told:
+    ) as progress_bar:
         for file, names in split.filename_to_tensors.items():
             published = read()  # anew, which gives back the memory of the pages read for the last file
             shard = {name: tensors[name].build(published) for name in names}
             save_file(shard, folder / file, metadata={"format": "pt"})
-            told.update(sum(value.nbytes for value in shard.values()))
+            progress_bar.update(sum(value.nbytes for value in shard.values()))
             del published, shard
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}

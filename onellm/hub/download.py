@@ -37,7 +37,7 @@ class Published:
     revision: str = "main"
 
 
-def place(name: str) -> Path:
+def download_folder(name: str) -> Path:
     """Return where a model's files lie while it is fetched."""
     return cache_folder() / "downloads" / name
 
@@ -68,7 +68,7 @@ def listed_here(name: str, source: Published) -> list[str]:
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(source.repository, "config.json", revision=source.revision)
-    for folder in (place(name), *([Path(found).parent] if isinstance(found, str) else [])):
+    for folder in (download_folder(name), *([Path(found).parent] if isinstance(found, str) else [])):
         try:
             if (folder / "config.json").exists() and all(file.exists() for file in tensor_files.files_of(folder)):
                 files = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
@@ -82,7 +82,7 @@ def cached(name: str, source: Published, file: str) -> Path | None:
     """Find a file that was completely downloaded before, here or by the hub's own tools."""
     from huggingface_hub import try_to_load_from_cache
 
-    path = place(name) / file
+    path = download_folder(name) / file
     if path.exists():  # under its name it lies here only after its check
         return path
     found = try_to_load_from_cache(source.repository, file, revision=source.revision)
@@ -97,7 +97,7 @@ def check_room(name: str, source: Published, files: Iterable[str]) -> None:
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    here = place(name)
+    here = download_folder(name)
     needed = -sum(part.stat().st_size for part in here.glob("*.part"))
     for file in files:
         path = cached(name, source, file)
@@ -120,10 +120,10 @@ def obtain(name: str, source: Published, file: str, report: Report | None) -> Pa
     if path is None:
         return _download(name, source, file, report)
     blob = path.resolve()
-    # the hub's cache names files by their hash, and never looks again
+    # the hub's cache names files by their hash, and does not check again
     _check(blob, blob.name, source, file, report)
     if not source.files:  # then all of them have to lie in one folder
-        here = place(name) / file
+        here = download_folder(name) / file
         if not here.exists():
             here.parent.mkdir(parents=True, exist_ok=True)
             here.symlink_to(blob)
@@ -136,7 +136,7 @@ def _download(name: str, source: Published, file: str, report: Report | None) ->
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
-    here = place(name)
+    here = download_folder(name)
     (here / file).parent.mkdir(parents=True, exist_ok=True)
     url = hf_hub_url(source.repository, file, revision=source.revision)
     metadata = get_hf_file_metadata(url)
@@ -159,11 +159,12 @@ def _check(path: Path, etag: str, source: Published, file: str, report: Report |
         return
     size = path.stat().st_size
     found = hashlib.sha256() if len(etag) == 64 else hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
-    told = bar(report, "check", total=size, unit="B", unit_scale=True, desc=file if report else f"Checking {file}")
-    with path.open("rb") as stream, told:
+    options = {"total": size, "unit": "B", "unit_scale": True, "desc": file if report else f"Checking {file}"}
+    progress_bar = bar(report, "check", **options)
+    with path.open("rb") as stream, progress_bar:
         while block := stream.read(1 << 22):
             found.update(block)
-            told.update(len(block))
+            progress_bar.update(len(block))
     if found.hexdigest() != etag:
         path.unlink()
         raise ModelError(

@@ -122,7 +122,7 @@ def build(
         device_map: as for `load`.
         max_memory: as for `load`.
         random_weights: draw them.
-        progress: is told of every tensor.
+        progress: called for every tensor.
 
     Raises:
         ModelError: the weights cannot be read, are not whole, or do not fit.
@@ -135,7 +135,7 @@ def build(
 
     dtype, offload = quantization.dtype_for(device), tempfile.TemporaryDirectory(prefix="onellm-")
     if mode == "int8" and (random_weights or not config.base_parts):
-        # made from 16 bits layer by layer, so that the model never has to fit in 32; base parts differ in precision
+        # quantised from 16 bits layer by layer: the model never has to fit in 32; pretrained parts differ in precision
         dtype = torch.bfloat16 if random_weights else "auto"
     weights: dict[str, Any] = {"pretrained_model_name_or_path": folder}
     if random_weights:
@@ -168,7 +168,7 @@ def build(
             "use --offload without --quantize, or --model onellm-tiny."
         ) from error
     except (OSError, RuntimeError, SafetensorError) as error:
-        if oom.ran_out(error):  # which `models.load` tells
+        if oom.ran_out(error):  # `load_model` says so
             raise
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise ModelError(f"The weights in {folder} cannot be read ({reason}); copy or convert them again.") from error

@@ -34,14 +34,14 @@ BY_HAND = {
 }
 
 
-def place(name: str) -> Path:
+def model_folder(name: str) -> Path:
     """Return where the converted model lies in the cache, or would lie."""
     return cache_folder() / "models" / name
 
 
 def folder(name: str) -> Path | None:
     """Return the converted model's folder in the cache, or None where there is none."""
-    return place(name) if (place(name) / "config.json").exists() else None
+    return model_folder(name) if (model_folder(name) / "config.json").exists() else None
 
 
 def here(name: str) -> Path | None:
@@ -55,7 +55,7 @@ def here(name: str) -> Path | None:
 
 def command(name: str) -> str:
     """Return the command that makes a model of `BY_HAND` where it is found then; "" for others."""
-    return f"python -m onellm convert {BY_HAND[name]} --out {place(name)}" if name in BY_HAND else ""
+    return f"python -m onellm convert {BY_HAND[name]} --out {model_folder(name)}" if name in BY_HAND else ""
 
 
 def download_bytes(name: str) -> int | None:
@@ -81,7 +81,7 @@ def fetch(name: str, report: Report | None = None) -> Path:
 
     Args:
         name: a name of `PUBLISHED`.
-        report: told how far it is; by default bars are drawn on standard error.
+        report: called with how far it is; by default bars are drawn on standard error.
 
     Raises:
         ModelError: the name is unknown, the hub cannot be reached, the disk is too small, or a file is not the
@@ -89,8 +89,8 @@ def fetch(name: str, report: Report | None = None) -> Path:
     """
     from filelock import FileLock, Timeout
 
-    if made := command(name):
-        raise ModelError(f"{name} is not here, and its weights have to be fetched by hand; then run `{made}`.")
+    if by_hand := command(name):
+        raise ModelError(f"{name} is not here, and its weights have to be fetched by hand; then run `{by_hand}`.")
     if name not in PUBLISHED:
         raise ModelError(f"No model '{name}' is published; choose one of {', '.join(PUBLISHED)}.")
     downloads = cache_folder() / "downloads"
@@ -116,7 +116,7 @@ def fetch(name: str, report: Report | None = None) -> Path:
 
 
 def _wait_for(lock: Any, name: str, report: Report | None) -> None:
-    """Wait for another process, telling so: whoever is told may give up."""
+    """Wait for another process and report it: the report may raise to give up."""
     from filelock import Timeout
 
     while not lock.is_locked:
@@ -148,15 +148,15 @@ def _convert(name: str, report: Report | None, files: list[Path]) -> Path:
     """Make the model's folder, then remove what was downloaded here (what lies in the hub's own cache is not ours)."""
     from onellm.hub.convert import convert
 
-    source, downloads = PUBLISHED[name], download.place(name)
+    source, downloads = PUBLISHED[name], download.download_folder(name)
     if source.files:
         params, tokenizer, checkpoint = files
-        out = convert(checkpoint, place(name), tokenizer, params, report=report)
+        out = convert(checkpoint, model_folder(name), tokenizer, params, report=report)
     elif source.convert:
-        out = convert(downloads, place(name), preset=name, report=report)
+        out = convert(downloads, model_folder(name), preset=name, report=report)
     else:
-        place(name).parent.mkdir(exist_ok=True)
-        return downloads.replace(place(name))
+        model_folder(name).parent.mkdir(exist_ok=True)
+        return downloads.replace(model_folder(name))
     shutil.rmtree(downloads, ignore_errors=True)
     return out
 
@@ -170,9 +170,11 @@ def _as_user_error(name: str, error: Exception) -> ModelError:
         return ModelError(f"The disk of {cache_folder()} is full; make room or set ONELLM_CACHE to another folder.")
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     what = ", ".join(source.files) or "its files"
-    made = f"run `python -m onellm convert --checkpoint {source.files[-1] if source.files else 'FOLDER'} --out DIR`"
-    made = f"{made}{' beside them' if source.files else ''}, and use --model DIR" if source.convert else "use --model"
+    checkpoint = source.files[-1] if source.files else "FOLDER"
+    advice = f"run `python -m onellm convert --checkpoint {checkpoint} --out DIR`"
+    beside = " beside them" if source.files else ""
+    advice = f"{advice}{beside}, and use --model DIR" if source.convert else "use --model"
     return ModelError(
         f"{name} could not be fetched from {constants.ENDPOINT}/{source.repository} ({reason}); connect and try again "
-        f"(a download goes on where it stopped), or get {what} by hand, {made}."
+        f"(a download goes on where it stopped), or get {what} by hand, {advice}."
     )

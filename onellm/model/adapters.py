@@ -1,9 +1,9 @@
 """Adapters whose weight depends on whether there is a file: a mixture of two, weighed by a router.
 
-In the LLM the router looks at a modality token, one for text alone and one for text with files. It stands before the
+In the LLM the router reads a modality token, one for text alone and one for text with files. It stands before the
 prompt and sees itself alone, and nothing sees it; so it need not be in the prompt at all: it runs by itself, a sequence
 of one token, and leaves a weight a layer. (That is exact where positions are relative, as LLaMA's are.) In an encoder
-the router looks at the class token, or at every token for itself.
+the router reads the class token, or at every token for itself.
 Source: LaVIN (Mixture-of-Modality Adaptation, arXiv:2305.15023), section 3.1; sizes of its released code.
 """
 
@@ -18,7 +18,7 @@ from onellm.model.runtime.offload import live
 # where a decoder layer normalises what its attention reads, by the names that transformers' models use
 ATTENTION_NORMS = ("input_layernorm", "self_attn_layer_norm", "ln_1")
 MODALITIES = 2  # text alone, text with files
-LOOKS = ("class", "token")  # what an encoder's routers look at
+LOOKS = ("class", "token")  # what an encoder's routers read
 
 
 class Up(nn.Conv1d):
@@ -80,7 +80,7 @@ def adapt_encoder(blocks: nn.ModuleList, width: int, settings: dict) -> nn.Modul
     Args:
         blocks: of open_clip's transformer; they get hooks.
         width: D.
-        settings: of `RoutedAdapter`, and `looks`: whether a router looks at the "class" token, which comes first, and
+        settings: of `RoutedAdapter`, and `looks`: whether a router reads the "class" token, which comes first, and
             decides for all (the paper's form, and the default), or at every "token" for itself. The latter is what
             LaVIN's released code computes for a single picture; in a batch it takes the first picture's tokens for
             all.
@@ -94,7 +94,7 @@ def adapt_encoder(blocks: nn.ModuleList, width: int, settings: dict) -> nn.Modul
     options = {key: value for key, value in settings.items() if key != "looks"}
     looks = settings.get("looks", LOOKS[0])
     if looks not in LOOKS:
-        raise ModelError(f"A router cannot look at '{looks}'; choose one of {', '.join(LOOKS)}.")
+        raise ModelError(f"A router cannot read '{looks}'; choose one of {', '.join(LOOKS)}.")
     adapters = nn.ModuleList(_build(width, options) for _ in blocks)
     for block, adapter in zip(blocks, adapters, strict=True):
 
@@ -130,7 +130,7 @@ class RoutedAdapters(nn.Module):
         self.weights: list[torch.Tensor] | None = None
         self._table: list[torch.Tensor] | None = None  # of the last prompt: a layer: [2, 1, 2], for text and for files
         self._rows: tuple | None = None  # what `weights` was taken for
-        self._routing: list[torch.Tensor] | None = None  # the table that is being made
+        self._routing: list[torch.Tensor] | None = None  # the table that is being computed
         for index, norm in enumerate(norms):
             norm.register_forward_hook(self._hook(index))
 

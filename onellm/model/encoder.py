@@ -60,7 +60,7 @@ class UniversalEncoder(nn.Module):
         extra_key: whether every attention has a learnt key and value beside the tokens' own.
         output: D of the features, where a linear layer without a bias follows; 0 for none.
         unit: whether every feature is brought to length 1, before frames are joined.
-        frames: what becomes of several frames' features: "mean", or "concat", each with an embedding of its place.
+        frames: how the features of several frames are joined: "mean", or "concat", each with an embedding of its index.
         places: embeddings for "concat", the largest number of frames.
         adapter: routed adapters in every block, see `adapters.RoutedAdapter`; None for none.
     """

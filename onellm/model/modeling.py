@@ -79,7 +79,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     base_model_prefix = "language_model"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    # the LLM names its own
+    # those of this package; the LLM names others
     _no_split_modules = ["ResidualAttentionBlock", "ExpertBlock", "AbstractorLayer", "ResamplerLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -137,7 +137,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Put layers that change nothing yet into the LLM; for `settings` see `OneLLMConfig.adapter`.
 
         Raises:
-            ModelError: the type of adapter is unknown, or the LLM has no place for it.
+            ModelError: the type of adapter is unknown, or the LLM has no layers that it fits.
         """
         self.config.adapter = settings
         options = {key: value for key, value in settings.items() if key not in LORA_SWITCH}
@@ -153,7 +153,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         inject_adapter_in_model(LoraConfig(**options), self.language_model)
         # kept in a list: layers that `runtime.cpu` fuses later on are still switched through it
-        self._adapter_active: bool | torch.Tensor | None = None  # not yet told to the layers
+        self._adapter_active: bool | torch.Tensor | None = None  # not yet set in the layers
         self._tuners = [module for module in self.language_model.modules() if hasattr(module, "lora_A")]
         for tuner in self._tuners:
             for down in tuner.lora_A.values():
@@ -794,7 +794,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @staticmethod
     def _load_pretrained_model(model, state_dict, checkpoint_files, *args: Any, **kwargs: Any):
-        """Load base parts together with the folder's tensors: they are cast, placed and quantised like these."""
+        """Load pretrained parts together with the folder's tensors: they are cast, placed and quantised like these."""
         if model.config.base_parts:
             state_dict = dict(state_dict or {})
             for file in checkpoint_files or []:
@@ -823,13 +823,13 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def load_base_parts(self) -> None:
-        """Copy the weights of the base parts into a model that was not loaded from a folder."""
+        """Copy the weights of the pretrained parts into a model that was not loaded from a folder."""
         values = self.state_dict(keep_vars=True)
         for key, tensor in self.base_tensors().items():
             values[key].copy_(tensor)
 
     def save_pretrained(self, save_directory: Any, *args: Any, state_dict: dict | None = None, **kwargs: Any) -> None:
-        """Save a model folder; base parts are referred to by name, not copied."""
+        """Save a model folder; pretrained parts are referred to by name, not copied."""
         referred = tuple(f"{part}." for part in self.config.base_parts)
         state_dict = {
             key: value

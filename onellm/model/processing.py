@@ -291,7 +291,8 @@ class OneLLMProcessor(ProcessorMixin):
             rows = [self.lay_out(self._prompt(placeholder.split(text), queues)) for text in texts]
             left = sorted(modality for modality, queue in queues.items() if next(queue, None))
             if left:
-                raise OneLLMError(f"There are fewer marks <{left[0]}> than files; write one where each file belongs.")
+                found = f"There are fewer placeholders <{left[0]}> than files"
+                raise OneLLMError(found=found, advice="write one where each file belongs")
             return self._collect(rows)
         for modality, items in files.items():
             if not isinstance(items, list | tuple) or len(items) != len(texts):
@@ -322,7 +323,7 @@ class OneLLMProcessor(ProcessorMixin):
             if index % 2 == 0:
                 yield piece
             elif (part := next(queues.get(piece, iter([])), None)) is None:
-                raise OneLLMError(f"There are more marks <{piece}> than files; give a file for each.")
+                raise OneLLMError(f"There are more placeholders <{piece}> than files; give a file for each.")
             else:
                 question = {"type": "text", "text": " ".join(pieces[::2])}
                 yield self.instruct([part, question])[0]

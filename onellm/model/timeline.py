@@ -31,21 +31,21 @@ def resolve(part: dict, settings: dict, load: Callable[[dict], Sample]) -> dict:
         load: reads the file of a part.
 
     Returns:
-        The part, or a copy with `seconds`; what `sound` is, is then a part of its own.
+        The part, or a copy with `seconds`; its `sound` is then a content part too.
 
     Raises:
         OneLLMError: a file cannot be read, or there is nothing to hear.
     """
     modality, sound = part["type"], part.get("sound")
     _check(part)
-    known = "seconds" in part or "start_s" in part or "tokens" in part  # tokens: the model itself made it
+    known = "seconds" in part or "start_s" in part or "tokens" in part  # tokens: the model generated it
     if known or modality not in TIMED or not (sound or wanted(part, settings)):
         return part
     if "path" not in part:
         if not sound:
             return part
         raise OneLLMError("A video in memory has no sound track; give the sound as 'audio', beside it.")
-    sample = load(without_options(part) | ({"frames": 1} if modality == "video" else {}))  # one tells how long it lasts
+    sample = load(without_options(part) | ({"frames": 1} if modality == "video" else {}))  # one frame will do
     found = part | {"seconds": seconds_of(sample)}
     if not sound:
         return found

@@ -1,6 +1,6 @@
 """Tokenizers: from a modality's tensor to tokens of the encoder's width, one small module a way of cutting.
 
-Every tokenizer has two steps. `extract` is fixed (a frozen stem, or nothing), so training may keep its result;
+Every tokenizer has two steps. `extract` is fixed (a frozen backbone, or nothing), so training may keep its result;
 `forward` is what trains. `count` is the largest number of tokens; tensors of one shape form a batch.
 Source of the published forms: OneLLM (arXiv:2312.03700), section 3.1 and its released code's shapes.
 """
@@ -15,7 +15,7 @@ from onellm.errors import ModelError
 
 
 class Tokenizer(nn.Module):
-    """Common part: the positional embedding of the tokens, the class token's first."""
+    """What all have in common: the positional embedding of the tokens, the class token's first."""
 
     def __init__(self, width: int, count: int):
         super().__init__()
@@ -226,9 +226,9 @@ class BackboneTokens(Tokenizer):
     `tokens` lists them: "mixture" is the sum over classes of probability times the classifier's row, the
     probabilities averaged over the frames; "peak" the same with the largest probability over the frames; "pooled"
     the pooled features, averaged; "nouns" the `NounToken` of these, for `nouns`; while that list is empty (training
-    fills it from its data) the token is left out. With `picture`, a file may have a
-    frame before the `looks` of its map, a picture: the picture's mixture then follows the map's tokens. `weights`
-    (weight -> classes) turns classes down or off that are too general to tell anything.
+    fills it from its data) the token is left out. With `picture`, a file may have a frame before the views of its map
+    (`looks` of them), a picture: the picture's mixture then follows the map's tokens. `weights` (weight -> classes)
+    turns classes down or off that are too general to say anything.
     """
 
     def __init__(
@@ -249,7 +249,7 @@ class BackboneTokens(Tokenizer):
         self.register_buffer("class_weights", torch.ones(stem.classes))
         for weight, classes in (weights or {}).items():
             self.class_weights[classes] = float(weight)
-        self._stem = [stem]  # shared and frozen: the model owns it, not the tokenizer
+        self._stem = [stem]  # in a list: the frozen backbone's parameters are registered in the model alone
         self.names = tokens + ["picture"] * picture
         self.picture, self.looks, self.sharpness = picture, looks, sharpness
         self.nouns = NounToken(width, stem.features, nouns) if "nouns" in tokens else None
@@ -259,7 +259,7 @@ class BackboneTokens(Tokenizer):
 
     @torch.no_grad()
     def extract(self, values: torch.Tensor) -> torch.Tensor:
-        """Run the stem: [B, C, H, W] or [B, T, C, H, W] to [B, T, classes + features]."""
+        """Run the backbone: [B, C, H, W] or [B, T, C, H, W] to [B, T, classes + features]."""
         frames = values if values.dim() == 5 else values.unsqueeze(1)
         probabilities, pooled = self._stem[0](frames.flatten(0, 1))
         return torch.cat([probabilities, pooled], dim=-1).unflatten(0, frames.shape[:2])
@@ -287,14 +287,14 @@ class BackboneTokens(Tokenizer):
         found["peak"] = self.mix(probabilities.amax(dim=1))
         if picture is not None:
             found["picture"] = self.mix(picture)
-        made = {name: self.linears[name](self.norms[name](found[name])) for name in self.norms if name in found}
+        tokens = {name: self.linears[name](self.norms[name](found[name])) for name in self.norms if name in found}
         if self.nouns is not None:
-            made["nouns"] = self.nouns(pooled.mean(dim=1), nouns[:, 0])
-        return torch.stack([made[name] for name in self.names if name in made], dim=1)
+            tokens["nouns"] = self.nouns(pooled.mean(dim=1), nouns[:, 0])
+        return torch.stack([tokens[name] for name in self.names if name in tokens], dim=1)
 
 
 def render_points(points: torch.Tensor, views: int, size: int = 224, grid: int = 112) -> torch.Tensor:
-    """Draw point clouds from several sides, for a stem that knows pictures.
+    """Draw point clouds from several sides, for a backbone that knows pictures.
 
     Every other view is grey, since many clouds have no colour. Points are splatted on a coarse grid, the nearest one
     wins, small holes are filled, and the slope of the surface shades it.
@@ -349,15 +349,15 @@ def render_points(points: torch.Tensor, views: int, size: int = 224, grid: int =
 
 
 class PointViews(BackboneTokens):
-    """Point clouds as a stem of pictures sees them: drawn from several sides."""
+    """Point clouds as a backbone for pictures sees them: drawn from several sides."""
 
     def __init__(self, width: int, stem: nn.Module, tokens: list[str], views: int = 6, nouns: list[str] | None = None):
         super().__init__(width, stem, tokens, nouns=nouns)
         self.views = views
 
     def extract(self, values: torch.Tensor) -> torch.Tensor:
-        """Draw [B, P, 6] points and run the stem: [B, views, classes + features]."""
-        return super().extract(render_points(values.cpu(), self.views).to(values))  # drawing is cheap beside the stem
+        """Draw [B, P, 6] points and run the backbone: [B, views, classes + features]."""
+        return super().extract(render_points(values.cpu(), self.views).to(values))
 
 
 TOKENIZERS = {

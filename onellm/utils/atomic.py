@@ -17,8 +17,8 @@ from onellm.errors import OneLLMError
 
 UNFINISHED = ".part."  # before the name, so that its suffix still says what it is
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# torch and safetensors tell of the disk in words of their own, without the error's number
-FULL_WORDS = ("No space left", "os error 28", "quota exceeded", "File too large", "file write failed", "unexpected pos")
+# torch and safetensors say that the disk is full in their own texts, without the error's number
+FULL_TEXTS = ("No space left", "os error 28", "quota exceeded", "File too large", "file write failed", "unexpected pos")
 
 
 class DiskFullError(OneLLMError):
@@ -38,8 +38,8 @@ class DiskFullError(OneLLMError):
             then: what happens when the person starts again, such as "it goes on from step 4".
         """
         path = Path(path).absolute()
-        place = next(folder for folder in (path, *path.parents) if folder.exists())
-        free = f"{shutil.disk_usage(place).free / 1e6:,.1f} MB are free"
+        existing = next(folder for folder in (path, *path.parents) if folder.exists())
+        free = f"{shutil.disk_usage(existing).free / 1e6:,.1f} MB are free"
         need = f"{needed_bytes / 1e6:,.1f} MB are needed, {free}" if needed_bytes else free
         again = f"free some space and start again{f': {then}' if then else ''}"
         super().__init__(f"The disk with {path} is full: {need}; {again}.")
@@ -48,12 +48,12 @@ class DiskFullError(OneLLMError):
 
 def is_full(error: BaseException) -> bool:
     """Tell whether an error, whichever library's, says that the disk is full."""
-    return getattr(error, "errno", None) in FULL or any(words in str(error) for words in FULL_WORDS)
+    return getattr(error, "errno", None) in FULL or any(text in str(error) for text in FULL_TEXTS)
 
 
 @contextmanager
 def as_user_error(path: Path, needed_bytes: int = 0, then: Callable[[], str] = str) -> Iterator[None]:
-    """Say in words that the disk of a path is full, whoever finds it so in the block; see `DiskFullError`.
+    """Say to people that the disk of a path is full, whatever raises it in the block; see `DiskFullError`.
 
     Args:
         path: what is written.
@@ -110,7 +110,7 @@ def filled(folder: Path, last: str, replaced: str = "", needed_bytes: int = 0) -
 
     Args:
         folder: where to.
-        last: name of the file that tells that the others are there: the first to go and the last to come.
+        last: name of the file that says that the others are there: the first to go and the last to come.
         replaced: pattern of files that do not belong to the new ones.
         needed_bytes: about what all take, where that is known.
 
@@ -185,8 +185,8 @@ def _flush(path: Path) -> None:
 def _sync(path: Path) -> None:
     if os.name == "nt" and path.is_dir():  # Windows opens no folders
         return
-    place = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
-        os.fsync(place)
+        os.fsync(descriptor)
     finally:
-        os.close(place)
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Memory: how it goes back to the system, and what is said and freed where it was not enough."""
+"""Memory: how it goes back to the system, and what is said and freed when it was not enough."""
 
 import contextlib
 import ctypes
@@ -67,11 +67,11 @@ def free() -> None:
 
 
 @contextlib.contextmanager
-def as_user_error(words: Callable[[], str]) -> Iterator[None]:
-    """Turn running out of memory within the block into an error in words, once everything half done is freed.
+def as_user_error(message: Callable[[], str]) -> Iterator[None]:
+    """Turn running out of memory within the block into an error for people, once everything half done is freed.
 
     Args:
-        words: what is said; asked for when there is memory again.
+        message: what is said; called when there is memory again.
 
     Raises:
         ModelError: the memory was not enough.
@@ -84,4 +84,4 @@ def as_user_error(words: Callable[[], str]) -> Iterator[None]:
             raise
         let_go(error)
     free()
-    raise ModelError(words()) from None
+    raise ModelError(message()) from None

@@ -8,7 +8,7 @@ from typing import Any
 
 from onellm.errors import ModelError
 
-TELL_EVERY_S = 0.1
+REPORT_EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,12 @@ class Cancelled(ModelError):
 
 
 class Bar:
-    """Stands where a tqdm is expected, and tells instead of drawing; tqdm itself keeps its lock when told to end.
+    """Stands in for a tqdm and reports instead of drawing.
+
+    No subclass of tqdm: when `report` raises `Cancelled` within its `update`, tqdm keeps its global lock.
 
     Args:
-        report: is told at most ten times a second, and at the beginning, a new detail and the end.
+        report: called at most ten times a second, and at the beginning, a new detail and the end.
         what: the step.
         iterable: passed through, as tqdm does.
         desc: the detail.
@@ -69,14 +71,14 @@ class Bar:
         self.report, self.what, self.detail, self.detail_of = report, what, desc, detail_of
         self.iterable, self.n, self.unit = iterable, initial, {"B": "bytes", "it": "tensors"}.get(unit, unit)
         self.total = len(iterable) if total is None and hasattr(iterable, "__len__") else total or 0
-        self._told_s = 0.0
+        self._reported_s = 0.0
         self.update(0)
 
     def __iter__(self) -> Iterator[Any]:
         """Pass the items on."""
         for item in self.iterable:
             if self.detail_of and self.detail != (detail := self.detail_of(item)):
-                self.detail, self._told_s = detail, 0.0
+                self.detail, self._reported_s = detail, 0.0
                 self.update(0)
             yield item
             self.update()
@@ -84,8 +86,8 @@ class Bar:
     def update(self, n: float = 1) -> None:
         """Count `n` more."""
         self.n += n
-        if self.n == self.total or time.monotonic() - self._told_s > TELL_EVERY_S:
-            self._told_s = time.monotonic()
+        if self.n == self.total or time.monotonic() - self._reported_s > REPORT_EVERY_S:
+            self._reported_s = time.monotonic()
             self.report(Progress(self.what, self.detail, self.n, self.total, self.unit))
 
     def __enter__(self) -> "Bar":
@@ -100,7 +102,7 @@ class Bar:
 
 
 def bar(report: Report | None, what: str, **options: Any) -> Any:
-    """Return a `Bar`, or tqdm on standard error where nobody is told; the options are tqdm's."""
+    """Return a `Bar`, or tqdm on standard error without a report; the options are tqdm's."""
     if report is not None:
         return Bar(report, what, **options)
     from tqdm import tqdm
@@ -110,7 +112,7 @@ def bar(report: Report | None, what: str, **options: Any) -> Any:
 
 @contextmanager
 def reading(report: Report | None, detail_of: Callable[[str], str]) -> Iterator[None]:
-    """Tell of the tensors that transformers reads in the block.
+    """Report the tensors that transformers reads in the block.
 
     Args:
         report: None leaves transformers' own bars.

@@ -75,9 +75,9 @@ def test_a_part_that_is_missing_is_a_download(cache):
 
 def test_what_was_converted_into_the_cache_is_installed(cache, folder):
     cache.joinpath("models").mkdir(parents=True)
-    folder.rename(published.place("onellm-7b"))
+    folder.rename(published.model_folder("onellm-7b"))
     seven = listed()["onellm-7b"]
-    assert seven.installed and seven.folder == published.place("onellm-7b")
+    assert seven.installed and seven.folder == published.model_folder("onellm-7b")
 
 
 @pytest.mark.parametrize("name", published.BY_HAND)
@@ -87,12 +87,12 @@ def test_a_model_that_nobody_offers_is_made_by_hand(cache, folder, name):
     program, module, shell, *arguments = entry.command.split()
     assert (program, module, shell) == ("python", "-m", "onellm")
     options = parser_for("convert").parse_args(arguments)
-    assert options.command == "convert" and options.out == published.place(name)
+    assert options.command == "convert" and options.out == published.model_folder(name)
     with pytest.raises(ModelError, match=f"{name} is not here, .* by hand; then run `{re.escape(entry.command)}`"):
         registry.folder_of(name)
-    published.place(name).parent.mkdir(parents=True)
-    folder.rename(published.place(name))
-    assert listed()[name].folder == published.place(name)
+    published.model_folder(name).parent.mkdir(parents=True)
+    folder.rename(published.model_folder(name))
+    assert listed()[name].folder == published.model_folder(name)
 
 
 def test_every_model_comes_from_somewhere():

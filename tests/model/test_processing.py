@@ -116,8 +116,8 @@ def test_an_answer_can_be_continued(processor):
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda p: p(text="<image> w3", images=[]), "more marks <image> than files"),
-        (lambda p: p(text="<image> w3", images=["a.png", "b.png"]), "fewer marks <image> than files"),
+        (lambda p: p(text="<image> w3", images=[]), "more placeholders <image> than files"),
+        (lambda p: p(text="<image> w3", images=["a.png", "b.png"]), "fewer placeholders <image> than files"),
         (lambda p: p(text=["w3", "w4"], images=["a.png"]), "2 texts came with another number of image entries"),
         (lambda p: p.apply_chat_template(message({"type": "smell", "path": "x"})), "'smell' is no kind.*image"),
         (lambda p: p.apply_chat_template(message({"type": "image", "url": "http://x"})), "holds url; expected 'path'"),

@@ -1,4 +1,4 @@
-"""The visual abstractor: queries that look at themselves and the features, layer by layer.
+"""The visual abstractor: queries that attend to the features and to themselves, layer by layer.
 
 Source: mPLUG-Owl (arXiv:2304.14178), section 3.1; the layer's inner order follows its released weights.
 """

@@ -48,7 +48,7 @@ class Projector(nn.Module):
         Args:
             features: [B, N, D].
             modality: the modality.
-            instruction: what was asked; only a projector that reads it looks at it.
+            instruction: what was asked; only some projectors read it.
 
         Returns:
             [B, M, D_llm], before the vocabulary anchor and without tags.

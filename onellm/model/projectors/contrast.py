@@ -85,7 +85,7 @@ class Contrast(nn.Module):
         same: torch.Tensor,
     ) -> torch.Tensor:
         """Tell pairs from others: every file with a text, and every text with a file, that are hard to tell from it."""
-        rows = (~same).any(dim=1).nonzero()[:, 0]  # a batch of one text has nothing to tell apart
+        rows = (~same).any(dim=1).nonzero()[:, 0]  # a batch of one text has nothing to compare
         odds = [way.masked_fill(same, -torch.inf)[rows].softmax(dim=1) for way in (likeness, likeness.T)]
         text, media = (torch.multinomial(found, 1)[:, 0] for found in odds) if len(rows) else (rows, rows)
         every = torch.arange(len(features), device=rows.device)

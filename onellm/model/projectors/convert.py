@@ -31,7 +31,7 @@ def merge(layers: nn.Module, converter: nn.Linear) -> nn.Module:
         weight, bias = converter.weight * last.weight, last.bias
     else:
         raise ModelError(
-            f"The projector ends in {type(last).__name__}, with which no word converter can be merged; expected a "
+            f"The projector ends in {type(last).__name__}, with which no converter can be merged; expected a "
             "linear layer or a layer norm: move a model with such a projector."
         )
     merged = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)

@@ -1,4 +1,4 @@
-"""The querying transformer: learnt queries that look at the features, and may read the question beside them.
+"""The querying transformer: learnt queries that attend to the features, and may read the question beside them.
 
 Sources: BLIP-2 (arXiv:2301.12597), section 3.1; InstructBLIP (arXiv:2305.06500), section 2.3, whose queries read the
 question; ChatBridge (arXiv:2305.16103), whose modalities have queries of their own. The network is transformers' own.
@@ -30,7 +30,7 @@ class QFormer(Projector):
         layers: its blocks.
         heads: of its attentions.
         intermediate: hidden width of its feed-forward layers.
-        cross_every: blocks of which one looks at the features.
+        cross_every: blocks of which one attends to the features.
         queries_of: "shared" by all modalities, or one set a "kind".
         vocabulary: size of the vocabulary that it reads a question with; 0 where it reads none.
         places: longest question, in tokens.

@@ -1,4 +1,4 @@
-"""The perceiver resampler: latents that look at the features and at themselves, layer by layer.
+"""The perceiver resampler: latents that attend to the features and to themselves, layer by layer.
 
 Source: Flamingo (arXiv:2204.14198), section 3.1.1; the layer's inner order follows IDEFICS, its open reproduction.
 """

@@ -77,7 +77,7 @@ class Router(nn.Module):
 
         Args:
             queries: [B, M, D], not yet mixed with the features.
-            features: [B, N, D]; only the router "input_aware" looks at them (at their mean).
+            features: [B, N, D]; only the router "input_aware" reads them (their mean).
 
         Returns:
             [B, M, K] weights that sum to 1 over the experts.

@@ -1,4 +1,4 @@
-"""A key-value cache that grows in place."""
+"""A KV cache that grows in place."""
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer

@@ -1,4 +1,4 @@
-"""Quantisation, and how much memory a model will take, told from its configuration before anything is loaded.
+"""Quantisation, and how much memory a model will take, estimated from its configuration before anything is loaded.
 
 `none` is bfloat16 (float16 on older GPUs) on a GPU and float32 on a CPU. `8bit` and `4bit` are bitsandbytes': the
 linear layers of the LLM and of the experts are quantised; encoder, projections, head and adapters stay as they are.
