@@ -50,7 +50,7 @@ def load(
         max_memory=max_memory,
         random_weights=random_weights,
         plain=plain,
-        progress=on_progress,
+        on_progress=on_progress,
     )
     return Chat(
         loaded.model,

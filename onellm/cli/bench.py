@@ -25,9 +25,9 @@ from onellm.chat.load import load
 from onellm.hub.registry import add_options as add_model_options
 from onellm.model.runtime.kv_cache import GrowingCache
 from onellm.model.runtime.quantization import cache_bytes, dtype_for
+from onellm.utils.paths import EXAMPLES
 
 QUESTION = "What is in the picture?"
-PICTURES = Path(__file__).parents[2] / "examples" / "image"
 CONTEXTS = (32, 512)
 NEW_TOKENS = 32
 PAIRS = 7  # of a bare and a streamed answer
@@ -208,7 +208,7 @@ def measure(
 
     if chat.processor is not None:
         figures.append(Figure("stream / bare step", stream_share(chat), "of the bare speed"))
-        picture = min(PICTURES.glob("*.*g"))
+        picture = min((EXAMPLES / "image").glob("*.*g"))
 
         def first() -> None:
             answer = chat.new().stream(QUESTION, image=picture)

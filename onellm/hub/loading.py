@@ -49,7 +49,7 @@ def load_model(
     max_memory: dict | None = None,
     random_weights: bool = False,
     plain: bool = False,
-    progress: Report | None = None,
+    on_progress: Report | None = None,
 ) -> LoadedModel:
     """Load a model and its processor; for the arguments and errors see `chat.load.load`."""
     if name is None:
@@ -66,7 +66,7 @@ def load_model(
     if device_map is None:
         quantization.check_fits(label, config, mode, device)
     if folder is None and not random_weights:
-        folder = published.fetch(name, progress)
+        folder = published.fetch(name, on_progress)
         config = registry.read_folder_config(folder / "config.json")
     if device == "cpu" and mode in ("8bit", "4bit"):
         print(f"--quantize {mode} is very slow on a CPU; int8 is faster there.", file=sys.stderr, flush=True)
@@ -74,15 +74,15 @@ def load_model(
     instead = f", or use {lighter}" if lighter else ""
     with oom.as_user_error(lambda: f"The memory ran out while {label} was loaded; close other programs{instead}."):
         for part in {} if random_weights else config.base_parts.values():
-            base_parts.fetch(part, progress)
-        model = build(config, folder, mode, device, device_map, max_memory, random_weights, progress)
+            base_parts.fetch(part, on_progress)
+        model = build(config, folder, mode, device, device_map, max_memory, random_weights, on_progress)
         if device == "cpu" and own and mode in ("none", "int8"):
             import torch
 
             if torch.backends.mkldnn.is_available():
                 from onellm.model.runtime.cpu import optimise
 
-                model = optimise(model, mode == "int8", progress)
+                model = optimise(model, mode == "int8", on_progress)
         processor = load_processor(config, folder, random_weights)
     notes = [note for note, holds in ((mode, mode != "none"), ("random weights", random_weights)) if holds]
     label += f" ({', '.join(notes)})" if notes else ""
@@ -110,7 +110,7 @@ def build(
     device_map: str | dict | None,
     max_memory: dict | None,
     random_weights: bool,
-    progress: Report | None,
+    on_progress: Report | None,
 ) -> Any:
     """Build a model and give it its weights.
 
@@ -122,7 +122,7 @@ def build(
         device_map: as for `load`.
         max_memory: as for `load`.
         random_weights: draw them.
-        progress: called for every tensor.
+        on_progress: called for every tensor.
 
     Raises:
         ModelError: the weights cannot be read, are not whole, or do not fit.
@@ -146,7 +146,7 @@ def build(
     if folder is not None and not random_weights:
         _refuse_pickles(folder)
     try:
-        with reading(progress, functools.partial(_source, _shards(folder), config.base_parts)):
+        with reading(on_progress, functools.partial(_source, _shards(folder), config.base_parts)):
             model, found = model_class(config).from_pretrained(
                 **weights,
                 config=config,

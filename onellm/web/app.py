@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES
 from onellm.utils.limits import LIMITS
+from onellm.utils.paths import EXAMPLES
 
 if TYPE_CHECKING:
     from onellm.serving.engine import Engine
@@ -54,9 +55,9 @@ class WebApp:
 
         from onellm.web.security import uploads
         from onellm.web.security.guard import Guard
-        from onellm.web.views import examples, theme
+        from onellm.web.views import theme
 
-        guard = Middleware(Guard, root_path=self.root_path, for_all=[examples.FOLDER])
+        guard = Middleware(Guard, root_path=self.root_path, for_all=[EXAMPLES])
         self.page.launch(
             server_name=host,
             server_port=port,
@@ -72,7 +73,7 @@ class WebApp:
             enable_monitoring=False,
             max_threads=40 + LIMITS.queue,  # those who wait hold threads; 40 are Gradio's default
             max_file_size=max(modality.limit_bytes for modality in MODALITIES.values()),
-            allowed_paths=[str(examples.FOLDER)],
+            allowed_paths=[str(EXAMPLES)],
             theme=theme.theme(),
             css=theme.CSS,
             head=theme.HEAD,

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onellm.modalities import MODALITIES
+from onellm.utils.paths import EXAMPLES
 from onellm.web.session import Attachment
 from onellm.web.views.markup import render
-
-FOLDER = Path(__file__).resolve().parents[3] / "examples"
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Example:
     files: tuple[Attachment, ...]
 
 
-def read(folder: Path = FOLDER) -> list[Example]:
+def read(folder: Path = EXAMPLES) -> list[Example]:
     """Read the examples whose files are there.
 
     Args:
