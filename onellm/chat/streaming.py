@@ -195,7 +195,8 @@ class Search:
         if found is not None:
             self._tail = ""
             return text[: found[0]], found[1], text[found[0] + len(found[1]) :]
-        begun = (n for string in self.strings for n in range(1, len(string)) if text.endswith(string[:n]))
+        lengths = ((string, min(len(string) - 1, len(text))) for string in self.strings)
+        begun = (n for string, most in lengths for n in range(1, most + 1) if text.endswith(string[:n]))
         kept = max(begun, default=0)
         self._tail = text[len(text) - kept :]
         return text[: len(text) - kept], None, ""

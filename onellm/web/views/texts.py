@@ -9,6 +9,8 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
+from onellm.modalities import MODALITIES
+
 FOLDER = Path(__file__).parent.parent / "texts"
 LANGUAGES = {"en": "English", "zh": "中文"}  # as each calls itself
 DEFAULT = "en"
@@ -16,8 +18,10 @@ DEFAULT = "en"
 
 @lru_cache
 def texts(language: str) -> dict[str, str]:
-    """Return a language's texts: key -> text with `{value}` placeholders."""
-    return json.loads((FOLDER / f"{language}.json").read_text(encoding="utf-8"))
+    """Return a language's texts: key -> text with `{value}` placeholders; a modality without one says its own."""
+    titles = {f"kind.{name}": modality.title for name, modality in MODALITIES.items()}
+    expected = {f"kind.{name}.expects": modality.expects for name, modality in MODALITIES.items()}
+    return titles | expected | json.loads((FOLDER / f"{language}.json").read_text(encoding="utf-8"))
 
 
 def say(language: str, key: str, **values: object) -> str:
