@@ -46,7 +46,7 @@ class Entry:
     """A model.
 
     Attributes:
-        name: a name of `models.MODELS` or a folder.
+        name: a name of `registry.MODELS` or a folder.
         options: the ways to keep its weights.
         size_bytes: on the disk where it is installed, else of what has to be fetched; 0 where nobody knows.
         folder: where its weights are; None if they are not here.
@@ -100,7 +100,7 @@ def entries(folders: Sequence[str] = (), free_bytes: int | None = None) -> list[
     """List the models with what is known without a network.
 
     Args:
-        folders: model folders to be listed behind `models.MODELS`.
+        folders: model folders to be listed behind `registry.MODELS`.
         free_bytes: memory that a model may use; by default what is free now.
     """
     device = registry.device_here()

@@ -1,4 +1,4 @@
-"""Frozen pretrained stems: what is seen goes through EfficientNet-Lite2, what is heard through YAMNet.
+"""Frozen pretrained backbones: what is seen goes through EfficientNet-Lite2, what is heard through YAMNet.
 
 Both are classifiers. `BackboneTokens` reads two things of them: the class probabilities and the pooled features.
 """

@@ -42,7 +42,7 @@ class OneLLMConfig(PreTrainedConfig):
         adapter: what is added to the LLM; None for nothing. `type` is "lora" (the default; PEFT's `r`, `lora_alpha`,
             `target_modules`) or "routed" (`adapters.RoutedAdapters`). LoRA is active `on` "files" (the default: where a
             prompt holds one), "always", or "outputs" (in their tokens alone).
-        outputs: modality -> how something other than text comes out, see `outputs`; {} for text alone.
+        outputs: modality -> how something other than text comes out, see `output_heads`; {} for text alone.
         base_parts: module name -> name in `base_parts.PARTS`; these frozen pretrained parts are referred to, not saved;
             None leaves one out.
         media_position: where a prompt has its files: "inline", "start" (behind its first token) or "front" (before it).

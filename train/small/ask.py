@@ -26,7 +26,7 @@ def ask_all(
         chat: a loaded model.
         questions: the files (items, or content parts) and the text of each.
         new_tokens: longest answer.
-        words: the soft tokens of a modality and an item's id, see `words.soft_tokens`; without them the files are
+        words: the soft tokens of a modality and an item's id, see `soft_tokens.soft_tokens`; without them the files are
             loaded.
         batch: questions that are answered together.
 

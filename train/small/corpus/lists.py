@@ -24,7 +24,7 @@ from onellm.utils import atomic
 
 
 def write_items(path: Path, items: Iterable[dict]) -> int:
-    """Write items as JSON lines; see `disk.whole`.
+    """Write items as JSON lines; see `atomic.whole`.
 
     Args:
         path: the ``.jsonl`` file.
