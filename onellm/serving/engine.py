@@ -18,6 +18,7 @@ from onellm.hub.registry import MODELS
 from onellm.serving.queue import RequestQueue
 from onellm.utils import oom
 from onellm.utils.limits import LIMITS
+from onellm.utils.paths import cache_folder
 from onellm.utils.progress import Cancelled, Progress
 
 if TYPE_CHECKING:
@@ -175,7 +176,9 @@ class Engine:
 
     def for_visitors(self, text: str) -> str:
         """Return a text in which models' folders are called by their names: where they lie is not for visitors."""
-        names = {str(entry.folder): _label(entry.name) for entry in self.entries if entry.folder}
+        cache = "$ONELLM_CACHE" if "ONELLM_CACHE" in os.environ else "~/.cache/onellm"
+        names = {str(cache_folder()): cache}
+        names |= {str(entry.folder): _label(entry.name) for entry in self.entries if entry.folder}
         for folder in self._folders:
             names |= {str(path): _label(folder) for path in (folder, Path(folder), Path(folder).resolve())}
         for path in sorted(filter(os.path.isabs, names), key=len, reverse=True):
