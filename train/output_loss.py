@@ -1,4 +1,4 @@
-"""What a model is to write, and what is to come of it, where an answer holds something other than text.
+"""Output tokens and targets of answers that hold generated media beside text.
 
 Source: NExT-GPT (arXiv:2309.05519), section 5.1: the caption's embedding by the generator's own text encoder, and
 optionally the generator's denoising error; weighed by the signal-to-noise ratio as in arXiv:2303.09556, section 3.3.
@@ -29,7 +29,7 @@ class Target:
 
     Attributes:
         modality: of the output.
-        condition: [Q, D], what the generator's text encoder says of the caption.
+        condition: [Q, D], the caption's embedding by the generator's text encoder.
         latents: of what the file shows; None without denoising.
     """
 
@@ -39,7 +39,7 @@ class Target:
 
 
 @dataclass
-class Answered:
+class CompletedMessages:
     """Messages whose outputs have tokens, and the targets of those that a generator is to make, in order."""
 
     messages: list[dict]
@@ -73,9 +73,9 @@ class Answers:
         """Return the generator of a modality."""
         return self.generators.pipeline(modality, self.settings[modality].get("generator"))
 
-    def complete(self, messages: list[dict]) -> Answered:
+    def complete(self, messages: list[dict]) -> CompletedMessages:
         """Give the files in answers their tokens and targets."""
-        done = Answered([])
+        done = CompletedMessages([])
         for message in messages:
             content = message["content"]
             if message["role"] == "assistant" and not isinstance(content, str):
@@ -91,7 +91,7 @@ class Answers:
             for target in targets
         )
 
-    def _part(self, part: dict, done: Answered) -> dict:
+    def _part(self, part: dict, done: CompletedMessages) -> dict:
         if "tokens" in part:
             return part
         modality = part["type"]
@@ -171,7 +171,7 @@ def _pixels(frames: np.ndarray, side: int) -> torch.Tensor:
 
 
 def denoising_loss(pipeline: Any, latents: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-    """Compute how well a frozen generator tells noise from what it shows, under conditions [B, Q, D].
+    """Compute a frozen generator's denoising error under conditions [B, Q, D].
 
     Args:
         pipeline: with `unet` and `scheduler`.

@@ -136,7 +136,7 @@ class Samples(_Checked):
     """Answers generated while training, for people to look at.
 
     Attributes:
-        every: optimiser steps between two looks.
+        every: optimiser steps between two evaluations.
         ask: {"kind": file, "question": text} each; a modality's default question if there is none.
         tokens: longest answer.
     """

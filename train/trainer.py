@@ -165,7 +165,7 @@ def _run(recipe: Recipe, runs: Path, out: Path, resume: bool) -> Path:
         return Mixture(recipe, streams, collator, batches, micro_batch, group, recipe.workers)
 
     total = recipe.steps * accumulated * arguments.world_size
-    looks = recipe.evaluation_batches * arguments.world_size
+    held_out_batches = recipe.evaluation_batches * arguments.world_size
     trainer = StageTrainer(
         recipe,
         Watch(recipe, processor, out, model.config.is_encoder_decoder),
@@ -174,7 +174,7 @@ def _run(recipe: Recipe, runs: Path, out: Path, resume: bool) -> Path:
         args=arguments,
         train_dataset=mixture(recipe.data, total, collator, recipe.seed),
         eval_dataset={
-            source.label: mixture([source], looks, held_out, recipe.seed + EVALUATION_SEED)
+            source.label: mixture([source], held_out_batches, held_out, recipe.seed + EVALUATION_SEED)
             for source in recipe.evaluation
         }
         or None,
@@ -209,10 +209,10 @@ def _collator(recipe: Recipe, processor, model, augment: bool, answers: Answers 
             raise RecipeError("The objective 'anchor' needs a model with an anchor, such as the preset onellm-tiny.")
         token_ids = model.projector.anchor.token_ids.tolist()
         targets = Targets(processor.tokenizer, model.config.projector["queries"], token_ids=token_ids)
-    apart = model.config.is_encoder_decoder
-    if recipe.objective == "prefix" and not apart:
+    is_encoder_decoder = model.config.is_encoder_decoder
+    if recipe.objective == "prefix" and not is_encoder_decoder:
         raise RecipeError("The objective 'prefix' needs an encoder-decoder LLM, such as FlanT5; use 'caption'.")
-    return Collator(processor, recipe.objective, recipe.max_tokens, targets, augment, apart, answers)
+    return Collator(processor, recipe.objective, recipe.max_tokens, targets, augment, is_encoder_decoder, answers)
 
 
 def split_batch(recipe: Recipe, processes: int) -> tuple[int, int]:

@@ -44,14 +44,14 @@ class Examples(Protocol):
     modalities: tuple[str, ...]
     blocks: list[int]
 
-    def read(self, block: int, place: int) -> Example:
+    def read(self, block: int, index: int) -> Example:
         """Read one example.
 
         Raises:
             OneLLMError: the example is bad; its name is in the text.
         """
 
-    def length(self, block: int, place: int) -> int:
+    def length(self, block: int, index: int) -> int:
         """Return the characters of its text without decoding any file; 0 if it is bad."""
 
 
@@ -69,11 +69,11 @@ class FileExamples(ABC):
         get_temp_dir()  # loading processes share it then, and what they leave goes with this process
 
     @abstractmethod
-    def key(self, block: int, place: int) -> str:
+    def key(self, block: int, index: int) -> str:
         """Name an example for people."""
 
     @abstractmethod
-    def build(self, block: int, place: int) -> list[dict]:
+    def build(self, block: int, index: int) -> list[dict]:
         """Build an example's messages without opening its files."""
 
     def resolve(self, part: dict) -> dict:
@@ -81,11 +81,11 @@ class FileExamples(ABC):
         MODALITIES[part["type"]].check(part["path"])
         return part
 
-    def read(self, block: int, place: int) -> Example:
+    def read(self, block: int, index: int) -> Example:
         """Read one example, see `Examples`."""
-        key = self.key(block, place)
+        key = self.key(block, index)
         try:
-            messages = self.build(block, place)
+            messages = self.build(block, index)
             check_messages(messages, self.modalities)
             for message in messages:
                 message["content"] = [
@@ -95,10 +95,10 @@ class FileExamples(ABC):
             raise DataError(f"{key}: {error}") from error
         return Example(key, messages)
 
-    def length(self, block: int, place: int) -> int:
+    def length(self, block: int, index: int) -> int:
         """Count the characters of an example's text, see `Examples`."""
         try:
-            return text_length(self.build(block, place))
+            return text_length(self.build(block, index))
         except OneLLMError:
             return 0
 
@@ -154,8 +154,8 @@ def check_messages(messages: list[dict], modalities: tuple[str, ...]) -> None:
         )
 
 
-class Places:
-    """All examples of a source by number: number -> (block, place).
+class Positions:
+    """All examples of a source by number: number -> (block, index).
 
     Args:
         blocks: of the source.

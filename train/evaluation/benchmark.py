@@ -168,5 +168,5 @@ def spread(questions: list[Question], limit: int | None) -> list[Question]:
         groups.setdefault(question.group, []).append(question)
     count = max(1, round(limit * len(groups) / len(questions)))
     names = list(groups)
-    chosen = [names[int(place)] for place in np.linspace(0, len(names) - 1, count)]
+    chosen = [names[int(index)] for index in np.linspace(0, len(names) - 1, count)]
     return [question for name in chosen for question in groups[name]]

@@ -66,7 +66,7 @@ def draw_pairs(first: list[Item], second: list[Item], agree: bool, count: int, c
 def score(shown: str, answers: list[str], pairs: list[tuple[Item, Item]]) -> Row:
     """Count which thing of each pair its answer names."""
     named = [tuple(is_right(answer, item) for item in pair) for answer, pair in zip(answers, pairs, strict=True)]
-    chances = [chance_of(answers, [[pair[place]] for pair in pairs]) for place in (0, 1)]
+    chances = [chance_of(answers, [[pair[index]] for pair in pairs]) for index in (0, 1)]
     shares = [named.count(verdict) / len(named) for verdict in ((True, False), (False, True), (True, True))]
     return Row(shown, len(answers), *shares, *chances)
 
@@ -93,14 +93,14 @@ def measure_bias(
     for a, b in modalities:
         choose = random.Random(seed)
         items = [without_pictures(read_items(modality, split)) for modality in (a, b)]
-        apart, alike = (draw_pairs(*items, agree, count, choose) for agree in (False, True))
+        differing, alike = (draw_pairs(*items, agree, count, choose) for agree in (False, True))
         shown = [
-            (f"{a} alone", apart, lambda one, other: [one], QUESTION),
-            (f"{b} alone", apart, lambda one, other: [other], QUESTION),
-            (f"{a}, {b}", apart, lambda one, other: [one, other], QUESTION),
-            (f"{b}, {a}", apart, lambda one, other: [other, one], QUESTION),
-            (f"{a}, {b}, asked about the {WORDS[a][0]}", apart, lambda one, other: [one, other], WORDS[a][2]),
-            (f"{a}, {b}, asked about the {WORDS[b][0]}", apart, lambda one, other: [one, other], WORDS[b][2]),
+            (f"{a} alone", differing, lambda one, other: [one], QUESTION),
+            (f"{b} alone", differing, lambda one, other: [other], QUESTION),
+            (f"{a}, {b}", differing, lambda one, other: [one, other], QUESTION),
+            (f"{b}, {a}", differing, lambda one, other: [other, one], QUESTION),
+            (f"{a}, {b}, asked about the {WORDS[a][0]}", differing, lambda one, other: [one, other], WORDS[a][2]),
+            (f"{a}, {b}, asked about the {WORDS[b][0]}", differing, lambda one, other: [one, other], WORDS[b][2]),
             (f"{a}, {b} of the same thing", alike, lambda one, other: [one, other], QUESTION),
         ]
         for name, pairs, files, question in shown:

@@ -81,7 +81,7 @@ class ItemSource:
         samples = [disturb(self.kind, features, self.raw, generator) for features, _ in pairs]
         if self.nouns:
             found = [int(features.view(-1, features.shape[-1])[0, self.raw :].argmax()) for features, _ in pairs]
-            return samples, [self.nouns[place] for place in found]
+            return samples, [self.nouns[index] for index in found]
         return samples, [text for _, text in pairs]
 
     def _blend(self, index: int, generator: torch.Generator) -> tuple[torch.Tensor, str]:
@@ -98,8 +98,8 @@ class ItemSource:
 
 def thin(items: list[Item]) -> list[Item]:
     """Keep the picture beside every third map only: the stem takes its time."""
-    for place, item in enumerate(items):
-        if place % 3:
+    for index, item in enumerate(items):
+        if index % 3:
             item.picture = None
     return items
 
@@ -144,7 +144,7 @@ class Targets:
             found = {token for text in texts or [] for token in self._tokens(text)}
             token_ids = self._tokens(self.FILLER) + sorted(found - set(self._tokens(self.FILLER)))
         self.token_ids = token_ids
-        self.places = {token: place for place, token in enumerate(token_ids)}
+        self.index_of = {token: index for index, token in enumerate(token_ids)}
 
     def _tokens(self, text: str) -> list[int]:
         text = text if text == self.FILLER else f" {text}"
@@ -152,5 +152,5 @@ class Targets:
 
     def encode(self, text: str) -> torch.Tensor:
         """Encode a name; the filler is word 0."""
-        words = [self.places[token] for token in self._tokens(text)]
+        words = [self.index_of[token] for token in self._tokens(text)]
         return torch.tensor(words + [0] * (self.queries - len(words)))

@@ -77,7 +77,7 @@ def pick(items: list[Item], limit: int) -> list[Item]:
     """Take at most `limit` items, evenly spread."""
     if len(items) <= limit:
         return items
-    return [items[int(place)] for place in np.linspace(0, len(items) - 1, limit)]
+    return [items[int(index)] for index in np.linspace(0, len(items) - 1, limit)]
 
 
 def map_alone(model, modality: str, features: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -115,9 +115,9 @@ def probe_accuracy(model, processor, items: list[Item], split: str) -> float | N
         return None
     kept = map_alone(model, modality, extract_features(model, processor, train, source))
     found = map_alone(model, modality, extract_features(model, processor, items, split))
-    place = pick(list(range(len(train))), 3000)
+    indices = pick(list(range(len(train))), 3000)
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
-    probe.fit(pooled([kept[i] for i in place]), [train[i].noun for i in place])
+    probe.fit(pooled([kept[i] for i in indices]), [train[i].noun for i in indices])
     guesses = probe.predict(pooled(found))
     return float(np.mean([is_right(guess, item) for guess, item in zip(guesses, items, strict=True)]))
 

@@ -31,8 +31,8 @@ def read_words(model, processor, modality: str, features: list[torch.Tensor]) ->
         batch = torch.stack([features[index] for index in indices])
         words = model.projector.soft_tokens(model.encode(modality, batch), modality)
         best = model.projector.anchor.logits(words, vocabulary).argmax(dim=-1)
-        for index, places in zip(indices, best, strict=True):
-            texts[index] = processor.tokenizer.decode(token_ids[places]).replace(".", "").strip()
+        for index, positions in zip(indices, best, strict=True):
+            texts[index] = processor.tokenizer.decode(token_ids[positions]).replace(".", "").strip()
     return texts
 
 

@@ -159,10 +159,10 @@ def measure_timelines(
             str(film(folder / f"{number}.mp4", load_sample(video).array, samples[sound.id]))
             for number, (video, sound) in enumerate(films)
         ]
-        apart = [[{"type": "video", "path": p}, {"type": "audio", "path": p, "track": True}] for p in paths]
+        separate = [[{"type": "video", "path": p}, {"type": "audio", "path": p, "track": True}] for p in paths]
         joint = [[{"type": "video", "path": path, "sound": True}] for path in paths]
-        things = [[[pair[place]] for pair in films] for place in (0, 1)]
-        for name, parts in (("as two files, one after the other", apart), ("second by second, in turns", joint)):
+        things = [[[pair[index]] for pair in films] for index in (0, 1)]
+        for name, parts in (("as two files, one after the other", separate), ("second by second, in turns", joint)):
             yield from zip(titles[2:], measure(chat, name, parts, things, BOTH), strict=True)
 
 
