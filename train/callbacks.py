@@ -1,4 +1,4 @@
-"""Watching a run: losses a source, the routers' weights a modality, speed, memory, bad examples, answers to look at."""
+"""Watching a run: losses a source, the routers' weights a modality, speed, memory, bad examples, sample answers."""
 
 import json
 import logging
@@ -122,7 +122,7 @@ class Watch(TrainerCallback):
             self._write_answers(state.global_step, answers)
 
     def _write_answers(self, step: int, answers: list[str]) -> None:
-        """Write a page with the files, the questions and the answers; the next log line has the words."""
+        """Write a page with the files, the questions and the answers; the next log line has the texts."""
         from train.data.inspect import look
         from train.data.report import render
 
@@ -156,7 +156,7 @@ def forget_skipped(out: Path, done: int) -> None:
 
 
 def question_of(processor, asked: dict) -> list[dict]:
-    """Make chat messages of {kind: file, ..., "question": text}."""
+    """Make chat messages of {modality: file, ..., "question": text}."""
     parts = [{"type": modality, "path": file} for modality, file in asked.items() if modality in processor.modalities]
     return [{"role": "user", "content": [*parts, {"type": "text", "text": asked.get("question", "What is this?")}]}]
 
@@ -168,7 +168,7 @@ def answer(model: nn.Module, processor, asked: dict, tokens: int, is_encoder_dec
     Args:
         model: as it is trained, with all its wrapping.
         processor: its processor.
-        asked: {kind: file, ..., "question": text}.
+        asked: {modality: file, ..., "question": text}.
         tokens: longest answer.
         is_encoder_decoder: as for `Watch`.
     """

@@ -60,7 +60,7 @@ class Answers:
         self.processor, self.generators, self.denoise = processor, generators, denoise
         self.settings = model.config.outputs
         self.spans = {span.modality: span for span in model.config.spans}
-        self.codes = {
+        self.vq_models = {
             modality: copy.deepcopy(model.outputs[modality])
             for modality, span in self.spans.items()
             if span.codebook_size
@@ -101,8 +101,8 @@ class Answers:
         if settings["type"] == "text":
             text = f"{settings['start']}{part['prompt']}{settings['end']}"
             tokens = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        elif modality in self.codes:
-            tokens = self.spans[modality].tokens_of(encode_picture(self.codes[modality], part["path"]))
+        elif modality in self.vq_models:
+            tokens = self.spans[modality].tokens_of(encode_picture(self.vq_models[modality], part["path"]))
         else:
             tokens = self.spans[modality].tokens_of()
             latents = encode_latents(self.pipeline(modality), modality, part["path"]) if self.denoise else None
@@ -136,10 +136,10 @@ def answers_of(recipe: Recipe, model: Any, processor: Any, device: str) -> Answe
 
 
 @torch.no_grad()
-def encode_picture(codes: Any, path: str) -> list[int]:
-    """Return the codes of a picture file."""
-    picture = _pixels(load("image", path).array[None], codes.size)
-    return codes.encode(picture.to(codes.codebook))[0].tolist()
+def encode_picture(vq_model: Any, path: str) -> list[int]:
+    """Return the VQ tokens of a picture file."""
+    picture = _pixels(load("image", path).array[None], vq_model.size)
+    return vq_model.encode(picture.to(vq_model.codebook))[0].tolist()
 
 
 @torch.no_grad()

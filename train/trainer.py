@@ -40,7 +40,7 @@ class StageTrainer(CheckpointingTrainer):
     Args:
         recipe: what is trained.
         watch: notes what the log has beside the loss.
-        done: steps that an earlier start has finished; TensorBoard forgets what it was told of later ones.
+        done: steps that an earlier start has finished; TensorBoard forgets later ones.
         **kwargs: the Trainer's own.
     """
 
@@ -54,7 +54,7 @@ class StageTrainer(CheckpointingTrainer):
             self.add_callback(TensorBoardCallback(SummaryWriter(watch.out / "logs", purge_step=done + 1)))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Let the parts that have a learning rate of their own learn at it."""
+        """Let the modules that have a learning rate of their own learn at it."""
         optimizer = super().create_optimizer(model)
         names = {value: name for name, value in (self.model if model is None else model).named_parameters()}
         for group in list(optimizer.param_groups):
@@ -272,7 +272,7 @@ def training_arguments(recipe: Recipe, out: Path) -> TrainingArguments:
         dataloader_persistent_workers=recipe.workers > 0,
         dataloader_pin_memory=cuda,
         use_cpu=not cuda,
-        ddp_find_unused_parameters=True,  # a batch of one modality leaves the other modalities' parts out
+        ddp_find_unused_parameters=True,  # a batch of one modality leaves the other modalities' modules out
         # the order must not be shuffled away from the numbered batches
         train_sampling_strategy="sequential",
     )

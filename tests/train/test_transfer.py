@@ -81,8 +81,8 @@ def test_words_that_two_vocabularies_write_in_their_own_ways_are_found():
     assert not {"\n\n", "cat", "<s>"} & set(pairs)
 
 
-def test_a_projector_that_ends_in_something_else_is_told():
-    with pytest.raises(ModelError, match="ends in GELU, with which no word converter can be merged; expected a linear"):
+def test_a_projector_that_ends_in_something_else_is_refused():
+    with pytest.raises(ModelError, match="ends in GELU, with which no converter can be merged; expected a linear"):
         merge(nn.Sequential(nn.Linear(4, 8), nn.GELU()), nn.Linear(8, 6))
 
 

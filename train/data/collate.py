@@ -21,14 +21,14 @@ class Row:
     Attributes:
         key: of the example.
         modalities: its files' modalities.
-        files: kind and tensor of each file.
+        files: modality and tensor of each file.
         extracted: the tensors are what the modality's tokenizer extracts already.
         ids: tokens.
         labels: as many, `IGNORED` where there is no loss; for an encoder-decoder LLM the answer's tokens alone.
         anchor_labels: [M] indices in the anchor's vocabulary, for that objective.
         instructions: for a projector that reads text, the question about each file in its tokens; for the objective
             "contrast" the answer.
-        made: what is to come of the outputs that a generator makes, `answers.Target`.
+        generated: targets of the outputs that a generator makes, `train.output_loss.Target`.
     """
 
     key: str
@@ -39,7 +39,7 @@ class Row:
     labels: list[int] | None = None
     anchor_labels: torch.Tensor | None = None
     instructions: list[torch.Tensor] = field(default_factory=list)
-    made: list = field(default_factory=list)
+    generated: list = field(default_factory=list)
 
 
 def encode_conversation(
@@ -125,7 +125,7 @@ def _text(message: dict) -> str:
 
 
 def _tokens(message: dict) -> bool:
-    """Whether a message holds something other than text that the model is to make."""
+    """Whether a message holds output tokens, of something other than text."""
     return any("tokens" in part for part in parts_of(message))
 
 
@@ -136,7 +136,7 @@ class Collator:
         processor: a OneLLMProcessor.
         objective: of the recipe.
         limit: longest row, in tokens.
-        targets: the anchor's words, for the objective "anchor".
+        targets: encodes names in the anchor's vocabulary, for the objective "anchor".
         augment: vary pictures and spectrograms.
         is_encoder_decoder: as for `encode_conversation`.
         answers: completes answers that hold something other than text; None where the model only writes text.
@@ -162,8 +162,8 @@ class Collator:
         Raises:
             OneLLMError: a file or the conversation cannot be used.
         """
-        ids = labels = words = None
-        made: list = []
+        ids = labels = anchor_labels = None
+        generated: list = []
         if self.objective in ("anchor", "contrast"):
             parts = [part for message in example.messages for part in parts_of(message)]
             files = [part for part in parts if part["type"] != "text"]
@@ -171,7 +171,7 @@ class Collator:
                 raise OneLLMError(f"It has {len(files)} files; the objective '{self.objective}' takes one an example.")
             text = _text(example.messages[-1])
             if self.objective == "anchor":
-                words = self.targets.encode(text)
+                anchor_labels = self.targets.encode(text)
             else:
                 files = [{**files[0], "instruction": text}]
         else:
@@ -180,17 +180,17 @@ class Collator:
                 messages, objective = cut_caption(messages), "caption"
             if self.answers is not None:
                 answered = self.answers.complete(messages)
-                messages, made = answered.messages, answered.targets
+                messages, generated = answered.messages, answered.targets
             ids, labels, files = encode_conversation(
                 self.processor, messages, objective, self.limit, self.is_encoder_decoder
             )
-            if made and not self.answers.are_whole(ids, made):
+            if generated and not self.answers.are_whole(ids, generated):
                 raise OneLLMError(f"Its first {self.limit} tokens do not hold all it is to make; raise 'max_tokens'.")
         extracted = any("features" in part for part in files)
         tensors = [(part["type"], part["features"] if extracted else self.to_tensor(part)) for part in files]
         asked = [self.processor.instruction(part) for part in files] if self.processor.reader else []
         modalities = tuple(modality for modality, _ in tensors)
-        return Row(example.key, modalities, tensors, extracted, ids, labels, words, asked, made)
+        return Row(example.key, modalities, tensors, extracted, ids, labels, anchor_labels, asked, generated)
 
     def to_tensor(self, part: dict) -> torch.Tensor:
         """Load a file part as the app does, varied if that is wanted."""
@@ -230,7 +230,7 @@ class Collator:
         labels = pad_sequence(labels, batch_first=True, padding_value=IGNORED, padding_side=side)
         for name in ("condition", "latents"):
             found: dict[str, list[torch.Tensor]] = {}
-            for target in [target for row in rows for target in row.made]:
+            for target in [target for row in rows for target in row.generated]:
                 if getattr(target, name) is not None:
                     found.setdefault(target.modality, []).append(getattr(target, name))
             if found:

@@ -15,7 +15,7 @@ BLOCK = 1000  # rows of a table that lie together
 
 
 class DataError(OneLLMError):
-    """Training data that cannot be used, in words."""
+    """Training data that cannot be used; its text is for people."""
 
 
 @dataclass
@@ -25,8 +25,8 @@ class Example:
     Attributes:
         key: names it for people: "captions.tsv, row 12".
         messages: chat messages that end with an assistant's turn; content is a list of parts. A file part is
-            {"type": kind, "path": file, ...options of the modality's `load`}, where `path` may be any `os.PathLike`, or
-            {"type": kind, kind: data in memory, ...options of `from_memory`}.
+            {"type": modality, "path": any `os.PathLike`, ...options of the modality's `load`}, or
+            {"type": modality, modality: data in memory, ...options of `from_memory`}.
     """
 
     key: str
@@ -56,7 +56,7 @@ class Examples(Protocol):
 
 
 class FileExamples(ABC):
-    """What all sources on disk share: words for bad examples, and one check of good ones.
+    """What all sources on disk share: the errors of bad examples, and one check of good ones.
 
     Args:
         name: of the source, for people.
@@ -148,9 +148,8 @@ def check_messages(messages: list[dict], modalities: tuple[str, ...]) -> None:
     found = {part["type"] for part in files_of(messages)}
     if found != set(modalities):
         raise DataError(
-            f"it holds {_list(found)}; expected {_list(modalities)}, as its source says; give other kinds in a source "
-            "of "
-            "their own."
+            f"it holds {_list(found)}; expected {_list(modalities)}, as its source says; give other kinds in a "
+            "source of their own."
         )
 
 

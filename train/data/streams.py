@@ -1,4 +1,4 @@
-"""The sources of a recipe as streams: files on disk, and what the small corpus makes up."""
+"""The sources of a recipe as streams: files on disk, and what the small corpus generates."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -63,7 +63,7 @@ def all_streams(
         files: what `file_streams` opened.
         objective: of the recipe.
         seed: of the recipe.
-        model: whose frozen stems extract features.
+        model: whose frozen backbones extract features.
         processor: its processor.
 
     Raises:

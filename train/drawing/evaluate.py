@@ -161,7 +161,7 @@ def _talk(chat: Chat, found: Figures, choose: random.Random) -> None:
 
 
 def write_sheet(found: Figures, path: Path) -> None:
-    """Write one picture of all that was drawn, each with what it was asked for."""
+    """Write one picture of all that was drawn, each with its request."""
     from PIL import ImageDraw, ImageFont
 
     columns, width, height = 10, 112, 140
@@ -194,7 +194,7 @@ def evaluate(model: str, quantize: str | None, out: Path, json: Path | None) -> 
     for group, row in figures.asked.items():
         lines.append(f"{group:34} {row['n']:4} {row['begun']:6} {row['right']:6}")
     lines += [
-        f"real drawings through the codes: {figures.by_hand:.2f} right",
+        f"real drawings through the VQ model: {figures.by_hand:.2f} right",
         f"never together: colour right {figures.agreement.get('colour')}, shape right {figures.agreement.get('shape')}",
         f"pictures after {figures.texts} texts that ask for none: {figures.false_starts} (of taught forms: "
         f"{figures.false_starts_about}); answered word for word as "

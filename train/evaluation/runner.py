@@ -33,7 +33,7 @@ class Settings:
     """How answers are made.
 
     Attributes:
-        decode: "greedy" takes the likeliest words; "paper" draws at temperature 0.1 from the likeliest 75 %.
+        decode: "greedy" takes the likeliest tokens; "paper" draws at temperature 0.1 from the likeliest 75 %.
         new_tokens: longest answer.
         seed: of the draws; with "paper" they also depend on the batch.
         weights: which weights answer, so that answers of others are not taken for theirs.
@@ -65,9 +65,9 @@ class ModelAnswerer:
 
     def load(self, question: Question) -> list[dict]:
         """Return a question's content parts, each with its tensor."""
-        made = [part["make"]() if "make" in part else part for part in question.files]
+        parts = [part["make"]() if "make" in part else part for part in question.files]
         to_tensor = self.chat.processor.to_tensor
-        return [{"type": part["type"], "tensor": to_tensor(part)} for part in made if part is not None]
+        return [{"type": part["type"], "tensor": to_tensor(part)} for part in parts if part is not None]
 
     def answer(self, batch: list[tuple[Question, list[dict]]], number: int) -> list[str]:
         """Generate answers up to a stop string."""

@@ -17,7 +17,7 @@ def ask_all(
     chat: onellm.Chat,
     questions: list[tuple[list[Item | dict], str]],
     new_tokens: int = NEW_TOKENS,
-    words: dict[tuple[str, str], torch.Tensor] | None = None,
+    media_embeds: dict[tuple[str, str], torch.Tensor] | None = None,
     batch: int = BATCH,
 ) -> list[str]:
     """Answer questions about files.
@@ -26,8 +26,7 @@ def ask_all(
         chat: a loaded model.
         questions: the files (items, or content parts) and the text of each.
         new_tokens: longest answer.
-        words: the soft tokens of a modality and an item's id, see `words.soft_tokens`; without them the files are
-            loaded.
+        media_embeds: modality and an item's id -> its soft tokens; without them the files are loaded.
         batch: questions that are answered together.
 
     Returns:
@@ -37,8 +36,8 @@ def ask_all(
     def to_tensor(part: dict):
         if "item" not in part:
             return chat.processor.to_tensor(part)
-        if words is not None:
-            return words[part["type"], part["item"].id]
+        if media_embeds is not None:
+            return media_embeds[part["type"], part["item"].id]
         settings = chat.processor.modalities[part["type"]].get("input", {})
         return MODALITIES[part["type"]].to_tensor(load_sample(part["item"]), **settings)
 
@@ -51,7 +50,7 @@ def ask_all(
         inputs = chat.processor.apply_chat_template(conversations, to_tensor=to_tensor)
         new = chat.model.generate(
             **inputs,
-            media_are_embeds=words is not None,
+            media_are_embeds=media_embeds is not None,
             max_new_tokens=new_tokens,
             do_sample=False,
             eos_token_id=tokenizer.eos_token_id,

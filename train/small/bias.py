@@ -17,16 +17,16 @@ QUESTION = "What is this?"
 
 @dataclass
 class Row:
-    """What the answers about pairs of files, one of either kind, followed.
+    """What the answers about pairs of files, one of either modality, followed.
 
     Attributes:
         shown: which files were shown, in order, and what was asked beyond "What is this?".
         n: answers.
-        first: share that names the thing of the first kind's file alone.
-        second: share that names that of the second kind's file alone.
+        first: share that names the thing of the first modality's file alone.
+        second: share that names that of the second modality's file alone.
         both: share that names both.
-        chance_first: share that would name the first kind's thing of another pair.
-        chance_second: share that would name the second kind's thing of another pair.
+        chance_first: share that would name the first modality's thing of another pair.
+        chance_second: share that would name the second modality's thing of another pair.
     """
 
     shown: str

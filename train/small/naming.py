@@ -30,7 +30,7 @@ class Result:
         chance: accuracy of always naming the commonest noun among the test items.
         probe: accuracy of a linear probe (logistic regression on nouns) on the same frozen features, trained on the
             training split, or on the dev split for modalities that train on class names alone.
-        stem: accuracy of the frozen stem's own likeliest class name, or None without such a stem.
+        stem: accuracy of the frozen backbone's likeliest class name; None where it has no classifier.
         answers: every item with its question, answer and verdict.
     """
 
@@ -122,8 +122,8 @@ def probe_accuracy(model, processor, items: list[Item], split: str) -> float | N
     return float(np.mean([is_right(guess, item) for guess, item in zip(guesses, items, strict=True)]))
 
 
-def stem_accuracy(model, processor, items: list[Item], split: str) -> float | None:
-    """Count the right top-1 class names of the modality's own frozen stem."""
+def backbone_accuracy(model, processor, items: list[Item], split: str) -> float | None:
+    """Count the right top-1 class names of the modality's frozen backbone."""
     classes = classes_of(model, items[0].kind)
     if classes is None:
         return None
@@ -169,7 +169,7 @@ def evaluate(
                 accuracy=float(np.mean(verdicts)),
                 chance=max(map(nouns.count, nouns)) / len(nouns),
                 probe=probe_accuracy(model, processor, items, split),
-                stem=stem_accuracy(model, processor, items, split),
+                stem=backbone_accuracy(model, processor, items, split),
                 answers=[
                     {"id": i.id, "expected": i.accept, "answer": a, "right": bool(v)}
                     for i, a, v in zip(items, answers, verdicts, strict=True)
@@ -187,7 +187,7 @@ def table(results: list[Result]) -> str:
     def figure(value: float | None) -> str:
         return "–" if value is None else f"{value:.2f}"
 
-    rows = ["| kind | n | accuracy | chance | linear probe | stem's top-1 |", "|---|---|---|---|---|---|"]
+    rows = ["| kind | n | accuracy | chance | linear probe | backbone's top-1 |", "|---|---|---|---|---|---|"]
     for r in results:
         rows.append(
             f"| {r.modality} | {r.n} | {figure(r.accuracy)} | {figure(r.chance)} | {figure(r.probe)} | "

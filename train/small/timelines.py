@@ -63,13 +63,13 @@ def placed(sounds: list[tuple[float, np.ndarray]], seed: int) -> np.ndarray:
         sounds: when each begins, in seconds, and its samples.
         seed: of the hum.
     """
-    made = np.random.default_rng(seed).normal(0, HUM, int(LONG_S * RATE_HZ)).astype(np.float32)
+    sound = np.random.default_rng(seed).normal(0, HUM, int(LONG_S * RATE_HZ)).astype(np.float32)
     for start_s, samples in sounds:
         samples = samples[: int(LONGEST_S * RATE_HZ)]
         level = max(float(np.sqrt(np.mean(np.square(samples)))), 1e-5)
         start = int(start_s * RATE_HZ)
-        made[start : start + len(samples)] += np.clip(samples * 0.05 / level, -1, 1)
-    return made
+        sound[start : start + len(samples)] += np.clip(samples * 0.05 / level, -1, 1)
+    return sound
 
 
 def film(path: Path, frames: np.ndarray, samples: np.ndarray) -> Path:

@@ -102,8 +102,8 @@ def open_table(path: str, names: tuple[str, ...] = (), known: set[str] = frozens
         raise DataError(f"{path}: it is no table by its name; expected {', '.join(SUFFIXES)}; convert it.")
     name = path.rsplit("/", 1)[-1] if is_address(path) else file.name
     status = file.stat()
-    marks = [VERSION, str(file.resolve()), status.st_size, status.st_mtime_ns, names, sorted(known)]
-    fingerprint = hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:24]
+    origin = [VERSION, str(file.resolve()), status.st_size, status.st_mtime_ns, names, sorted(known)]
+    fingerprint = hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:24]
     try:
         import datasets
 
