@@ -22,7 +22,7 @@ from onellm.utils import atomic
 from train.evaluation.benchmark import Benchmark, BenchmarkError, Question
 from train.evaluation.metrics import Answer, Scores
 from train.evaluation.report import describe
-from train.small.ask import until_stop
+from train.small.ask import answer_batch
 
 LOADERS = 4  # threads that read files while the model answers
 NAMED = 20  # skipped questions that a result names
@@ -73,26 +73,16 @@ class ModelAnswerer:
         """Generate answers up to a stop string."""
         from transformers import set_seed
 
-        model, processor = self.chat.model, self.chat.processor
         conversations = [
             [{"role": "user", "content": [*parts, {"type": "text", "text": question.text}]}]
             for question, parts in batch
         ]
-        inputs = processor.apply_chat_template(conversations, to_tensor=lambda part: part["tensor"])
         sampling: dict[str, Any] = {"do_sample": False}
         if self.settings.decode == "paper":
             set_seed(self.settings.seed * 1_000_003 + number)
             sampling = {"do_sample": True, "temperature": 0.1, "top_p": 0.75}
-        tokenizer = processor.tokenizer
-        tokens = model.generate(
-            **inputs,
-            **sampling,
-            max_new_tokens=self.settings.new_tokens,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            tokenizer=tokenizer,  # for stop strings
-        )[:, inputs["input_ids"].shape[1] :]
-        return [until_stop(model, text) for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+        sampling["max_new_tokens"] = self.settings.new_tokens
+        return answer_batch(self.chat, conversations, lambda part: part["tensor"], **sampling)
 
 
 @dataclass
