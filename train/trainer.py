@@ -27,7 +27,7 @@ from train.small.features import Targets
 
 logger = logging.getLogger(__name__)
 SCHEDULES = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}
-EVALUATION_SEED = 1_000_003  # held-out batches are the same at every look, and another draw than training's
+EVALUATION_SEED = 1_000_003  # held-out batches are the same at every evaluation, and another draw than training's
 OWN_LOOPS = {"codes": "train.drawing.vq", "draw": "train.drawing.train"}  # objective -> module
 
 

@@ -69,7 +69,7 @@ def chance_of(answers: list[str], wanted: list[list[Item]]) -> float:
 
 
 def without_pictures(items: list[Item]) -> list[Item]:
-    """Return items without the pictures that may lie beside maps, and tell what these show."""
+    """Return items without the pictures that may lie beside maps."""
     return [replace(item, picture=None) for item in items]
 
 

@@ -70,7 +70,7 @@ def soft_tokens(chat: onellm.Chat, items: list[Item], split: str) -> dict[tuple[
         split: names what is kept, see `extract_features`.
 
     Returns:
-        Kind and id -> [length, D_llm].
+        Modality and id -> [length, D_llm].
     """
     modality = items[0].kind
     features = map_alone(chat.model, modality, extract_features(chat.model, chat.processor, items, split))
