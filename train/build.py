@@ -39,7 +39,7 @@ ANCHOR_SCALE = 30.0
 
 
 def build_model(recipe: Recipe, runs: Path) -> tuple[OneLLMForConditionalGeneration, OneLLMProcessor]:
-    """Build the recipe's model, ready to train: on the CPU, frozen but for the recipe's parts, which are in float32.
+    """Build the recipe's model, ready to train: on the CPU, frozen but for the recipe's modules, which are in float32.
 
     Args:
         recipe: says what it starts from.
@@ -129,7 +129,7 @@ def load(recipe: Recipe, folder: Path, dtype: torch.dtype, quantize: str = "none
         dtype: of the weights.
         quantize: "8bit" or "4bit" for the frozen linear layers of LLM and experts.
     """
-    torch.manual_seed(recipe.seed)  # of what the stage adds: an adapter, rows
+    torch.manual_seed(recipe.seed)  # of what the stage adds: an adapter, added tokens
     config = OneLLMConfig.from_pretrained(folder)
     changes = recipe.config if recipe.preset is None else {}
     own = config.adapter

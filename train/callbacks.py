@@ -1,4 +1,4 @@
-"""Watching a run: losses a source, the routers' weights a modality, speed, memory, bad examples, answers to look at."""
+"""Watching a run: losses a source, the routers' weights a modality, speed, memory, bad examples, sample answers."""
 
 import json
 import logging
@@ -30,11 +30,11 @@ class Watch(TrainerCallback):
         recipe: what is trained.
         processor: of the model.
         out: the stage's folder.
-        apart: labels are the answer's tokens alone, see `data.collate.encode_conversation`.
+        is_encoder_decoder: labels are the answer's tokens alone, see `data.collate.encode_conversation`.
     """
 
-    def __init__(self, recipe: Recipe, processor, out: Path, apart: bool = False):
-        self.recipe, self.processor, self.out, self.apart = recipe, processor, out, apart
+    def __init__(self, recipe: Recipe, processor, out: Path, is_encoder_decoder: bool = False):
+        self.recipe, self.processor, self.out, self.is_encoder_decoder = recipe, processor, out, is_encoder_decoder
         self.losses: dict[str, list[torch.Tensor]] = defaultdict(list)
         self.routers: dict[str, list[torch.Tensor]] = defaultdict(list)
         self.examples, self.since, self.skipped = 0, time.perf_counter(), Counter()
@@ -52,7 +52,7 @@ class Watch(TrainerCallback):
         """
         loss = loss.detach()
         if items is not None and "labels" in inputs:
-            labels = inputs["labels"] if self.apart else inputs["labels"][:, 1:]
+            labels = inputs["labels"] if self.is_encoder_decoder else inputs["labels"][:, 1:]
             loss = loss * items / labels.ne(-100).sum()
         self.losses[source].append(loss)
         self.examples += examples
@@ -115,12 +115,14 @@ class Watch(TrainerCallback):
         samples = self.recipe.samples
         if samples is None or not samples.ask or state.global_step % samples.every:
             return
-        answers = [answer(model, self.processor, asked, samples.tokens, self.apart) for asked in samples.ask]
+        answers = [
+            answer(model, self.processor, asked, samples.tokens, self.is_encoder_decoder) for asked in samples.ask
+        ]
         if state.is_world_process_zero:
             self._write_answers(state.global_step, answers)
 
     def _write_answers(self, step: int, answers: list[str]) -> None:
-        """Write a page with the files, the questions and the answers; the next log line has the words."""
+        """Write a page with the files, the questions and the answers; the next log line has the texts."""
         from train.data.inspect import look
         from train.data.report import render
 
@@ -154,34 +156,34 @@ def forget_skipped(out: Path, done: int) -> None:
 
 
 def question_of(processor, asked: dict) -> list[dict]:
-    """Make chat messages of {kind: file, ..., "question": text}."""
+    """Make chat messages of {modality: file, ..., "question": text}."""
     parts = [{"type": modality, "path": file} for modality, file in asked.items() if modality in processor.modalities]
     return [{"role": "user", "content": [*parts, {"type": "text", "text": asked.get("question", "What is this?")}]}]
 
 
 @torch.no_grad()
-def answer(model: nn.Module, processor, asked: dict, tokens: int, apart: bool = False) -> str:
+def answer(model: nn.Module, processor, asked: dict, tokens: int, is_encoder_decoder: bool = False) -> str:
     """Answer greedily by whole forward passes, which run as in training however the model is spread.
 
     Args:
         model: as it is trained, with all its wrapping.
         processor: its processor.
-        asked: {kind: file, ..., "question": text}.
+        asked: {modality: file, ..., "question": text}.
         tokens: longest answer.
-        apart: as for `Watch`.
+        is_encoder_decoder: as for `Watch`.
     """
     inputs = processor.apply_chat_template(question_of(processor, asked))
     device = next(model.parameters()).device
     ids = inputs["input_ids"].to(device)
     media = {modality: [value.to(device) for value in values] for modality, values in inputs["media"].items()}
     written, training = ids, model.training
-    if apart:
+    if is_encoder_decoder:
         first = getattr(model, "module", model).config.text_config.decoder_start_token_id
         written = ids.new_tensor([[first]])
     start = written.shape[1]
     model.eval()
     for _ in range(tokens):  # every process takes as many steps
-        given = {"input_ids": ids, "decoder_input_ids": written} if apart else {"input_ids": written}
+        given = {"input_ids": ids, "decoder_input_ids": written} if is_encoder_decoder else {"input_ids": written}
         mask = torch.ones_like(given["input_ids"])
         options = {"instructions": inputs.get("instructions"), "logits_to_keep": 1, "use_cache": False}
         logits = model(**given, attention_mask=mask, media=media, **options).logits

@@ -1,4 +1,4 @@
-"""The parts of a model by name: what a recipe may train, where a new model's pretrained parts come from."""
+"""The modules of a model by name: what a recipe may train, where a new model's pretrained parts come from."""
 
 import fnmatch
 from pathlib import Path
@@ -46,7 +46,7 @@ SOLVED = ["tokenizers.*.nouns.classifier.*"]
 
 
 def freeze(model: nn.Module, trained: list[str]) -> int:
-    """Let the named parts train and nothing else; a frozen stem never does, nor the LLM below an adapter's name.
+    """Let the named modules train and nothing else; a frozen backbone never does, nor the LLM below an adapter's name.
 
     Args:
         model: a OneLLM.
@@ -206,7 +206,7 @@ def load_qformer(model: nn.Module, source: str) -> None:
     """Start a querying transformer that reads text as a BERT; what looks at the features stays random.
 
     Args:
-        model: a OneLLM with such a projector; its vocabulary has one word more, which begins a text to be written.
+        model: a OneLLM with such a projector; its vocabulary has one token more, which begins a generated text.
         source: a folder, or a name on the hub.
 
     Raises:
@@ -221,9 +221,9 @@ def load_qformer(model: nn.Module, source: str) -> None:
             f"The BERT '{source}' cannot be loaded ({_first_line(error)}); give a model folder with safetensors."
         ) from error
     wanted = model.projector.qformer.state_dict(keep_vars=True)
-    words = bert["embeddings.word_embeddings.weight"]
-    more = wanted["embeddings.word_embeddings.weight"][len(words) :].to(words)
-    found = {"embeddings.word_embeddings.weight": torch.cat([words, more])}
+    pretrained = bert["embeddings.word_embeddings.weight"]
+    more = wanted["embeddings.word_embeddings.weight"][len(pretrained) :].to(pretrained)
+    found = {"embeddings.word_embeddings.weight": torch.cat([pretrained, more])}
     for name in wanted.keys() - found:
         theirs = name.replace("_query.", ".").replace("attention.attention.", "attention.self.")
         theirs = theirs.replace("embeddings.layernorm.", "embeddings.LayerNorm.")

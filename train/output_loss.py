@@ -1,4 +1,4 @@
-"""What a model is to write, and what is to come of it, where an answer holds something other than text.
+"""Output tokens and targets of answers that hold generated media beside text.
 
 Source: NExT-GPT (arXiv:2309.05519), section 5.1: the caption's embedding by the generator's own text encoder, and
 optionally the generator's denoising error; weighed by the signal-to-noise ratio as in arXiv:2303.09556, section 3.3.
@@ -29,7 +29,7 @@ class Target:
 
     Attributes:
         modality: of the output.
-        condition: [Q, D], what the generator's text encoder says of the caption.
+        condition: [Q, D], the caption's embedding by the generator's text encoder.
         latents: of what the file shows; None without denoising.
     """
 
@@ -39,7 +39,7 @@ class Target:
 
 
 @dataclass
-class Answered:
+class CompletedMessages:
     """Messages whose outputs have tokens, and the targets of those that a generator is to make, in order."""
 
     messages: list[dict]
@@ -60,7 +60,7 @@ class Answers:
         self.processor, self.generators, self.denoise = processor, generators, denoise
         self.settings = model.config.outputs
         self.spans = {span.modality: span for span in model.config.spans}
-        self.codes = {
+        self.vq_models = {
             modality: copy.deepcopy(model.outputs[modality])
             for modality, span in self.spans.items()
             if span.codebook_size
@@ -73,9 +73,9 @@ class Answers:
         """Return the generator of a modality."""
         return self.generators.pipeline(modality, self.settings[modality].get("generator"))
 
-    def complete(self, messages: list[dict]) -> Answered:
+    def complete(self, messages: list[dict]) -> CompletedMessages:
         """Give the files in answers their tokens and targets."""
-        done = Answered([])
+        done = CompletedMessages([])
         for message in messages:
             content = message["content"]
             if message["role"] == "assistant" and not isinstance(content, str):
@@ -91,7 +91,7 @@ class Answers:
             for target in targets
         )
 
-    def _part(self, part: dict, done: Answered) -> dict:
+    def _part(self, part: dict, done: CompletedMessages) -> dict:
         if "tokens" in part:
             return part
         modality = part["type"]
@@ -101,8 +101,8 @@ class Answers:
         if settings["type"] == "text":
             text = f"{settings['start']}{part['prompt']}{settings['end']}"
             tokens = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        elif modality in self.codes:
-            tokens = self.spans[modality].tokens_of(encode_picture(self.codes[modality], part["path"]))
+        elif modality in self.vq_models:
+            tokens = self.spans[modality].tokens_of(encode_picture(self.vq_models[modality], part["path"]))
         else:
             tokens = self.spans[modality].tokens_of()
             latents = encode_latents(self.pipeline(modality), modality, part["path"]) if self.denoise else None
@@ -136,10 +136,10 @@ def answers_of(recipe: Recipe, model: Any, processor: Any, device: str) -> Answe
 
 
 @torch.no_grad()
-def encode_picture(codes: Any, path: str) -> list[int]:
-    """Return the codes of a picture file."""
-    picture = _pixels(load("image", path).array[None], codes.size)
-    return codes.encode(picture.to(codes.codebook))[0].tolist()
+def encode_picture(vq_model: Any, path: str) -> list[int]:
+    """Return the VQ tokens of a picture file."""
+    picture = _pixels(load("image", path).array[None], vq_model.size)
+    return vq_model.encode(picture.to(vq_model.codebook))[0].tolist()
 
 
 @torch.no_grad()
@@ -171,7 +171,7 @@ def _pixels(frames: np.ndarray, side: int) -> torch.Tensor:
 
 
 def denoising_loss(pipeline: Any, latents: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-    """Compute how well a frozen generator tells noise from what it shows, under conditions [B, Q, D].
+    """Compute a frozen generator's denoising error under conditions [B, Q, D].
 
     Args:
         pipeline: with `unet` and `scheduler`.

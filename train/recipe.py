@@ -136,7 +136,7 @@ class Samples(_Checked):
     """Answers generated while training, for people to look at.
 
     Attributes:
-        every: optimiser steps between two looks.
+        every: optimiser steps between two evaluations.
         ask: {"kind": file, "question": text} each; a modality's default question if there is none.
         tokens: longest answer.
     """
@@ -151,28 +151,28 @@ class Recipe(_Checked):
 
     Attributes:
         name: of the stage; its checkpoints and result go to `<runs>/<name>`.
-        objective: "anchor" (soft tokens against the words of the name, without the LLM), "contrast" (a Q-Former that
+        objective: "anchor" (soft tokens against the tokens of the name, without the LLM), "contrast" (a Q-Former that
             reads captions against files, without the LLM), "caption" (the caption through the LLM, right behind the
             file, as in alignment), "prefix" (the same, cut at random: the encoder of an encoder-decoder LLM reads its
-            first part), "chat" (the answers of a conversation), "codes" (picture codes of the small corpus's
-            drawings, see `train.drawing.vq`) or "draw" (an LLM that writes these, see `train.drawing.train`).
-        train: names of the parts that train, keys of `train.modules.PARTS`.
+            first part), "chat" (the answers of a conversation), "codes" (a VQ model of the small corpus's
+            drawings, see `train.drawing.vq`) or "draw" (an LLM that generates its tokens, see `train.drawing.train`).
+        train: names of the modules that train, keys of `train.modules.PARTS`.
         data: the mix; one batch is of one source.
         steps: optimiser steps.
         batch: samples an optimiser step, over all processes.
         learning_rate: peak; warm-up over `warmup` steps, then `schedule` down to `min_learning_rate`.
-        learning_rates: of parts that learn at another rate than the rest: `{projector: 2.0e-5}`.
+        learning_rates: of modules that learn at another rate than the rest: `{projector: 2.0e-5}`.
         preset: a new model of this preset (or of its JSON file), or
         init: the model to go on from: an earlier stage's name, a model folder or a model's name.
         parts: where pretrained parts of a new model come from: `language_model` (a folder or a name on the hub),
             `encoder` ("ViT-L-14-quickgelu/openai": architecture and tag or file of open_clip; or a model as for
             `init`, whose tokenizers come along), `qformer` (a model as for `init`: its projector but for the last
             layer, which is made for the LLM; or a BERT for one that reads text: "google-bert/bert-base-uncased", or
-            "minilm-l6", which a Python registry has) and `codes` (the name of the stage that trained picture codes, or
+            "minilm-l6", which a Python registry has) and `codes` (the name of the stage that trained the VQ model, or
             its folder).
         config: changes to the preset or to the folder's config, such as `{projector: {experts: 5}}`.
-        generators: modality -> the diffusers pipeline, a folder or a name on the hub, whose text encoder says what the
-            outputs of the type "representation" are to be.
+        generators: modality -> the diffusers pipeline, a folder or a name on the hub, whose text encoder
+            gives the targets of the outputs of the type "representation".
         denoise: let that pipeline's denoising error count too.
         from_image: modalities whose queries, projections and tags start as copies of the image's (the paper's stage II
             and III).

@@ -27,7 +27,7 @@ from train.small.features import Targets
 
 logger = logging.getLogger(__name__)
 SCHEDULES = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}
-EVALUATION_SEED = 1_000_003  # held-out batches are the same at every look, and another draw than training's
+EVALUATION_SEED = 1_000_003  # held-out batches are the same at every evaluation, and another draw than training's
 OWN_LOOPS = {"codes": "train.drawing.vq", "draw": "train.drawing.train"}  # objective -> module
 
 
@@ -40,7 +40,7 @@ class StageTrainer(CheckpointingTrainer):
     Args:
         recipe: what is trained.
         watch: notes what the log has beside the loss.
-        done: steps that an earlier start has finished; TensorBoard forgets what it was told of later ones.
+        done: steps that an earlier start has finished; TensorBoard forgets later ones.
         **kwargs: the Trainer's own.
     """
 
@@ -54,7 +54,7 @@ class StageTrainer(CheckpointingTrainer):
             self.add_callback(TensorBoardCallback(SummaryWriter(watch.out / "logs", purge_step=done + 1)))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Let the parts that have a learning rate of their own learn at it."""
+        """Let the modules that have a learning rate of their own learn at it."""
         optimizer = super().create_optimizer(model)
         names = {value: name for name, value in (self.model if model is None else model).named_parameters()}
         for group in list(optimizer.param_groups):
@@ -165,7 +165,7 @@ def _run(recipe: Recipe, runs: Path, out: Path, resume: bool) -> Path:
         return Mixture(recipe, streams, collator, batches, micro_batch, group, recipe.workers)
 
     total = recipe.steps * accumulated * arguments.world_size
-    looks = recipe.evaluation_batches * arguments.world_size
+    held_out_batches = recipe.evaluation_batches * arguments.world_size
     trainer = StageTrainer(
         recipe,
         Watch(recipe, processor, out, model.config.is_encoder_decoder),
@@ -174,7 +174,7 @@ def _run(recipe: Recipe, runs: Path, out: Path, resume: bool) -> Path:
         args=arguments,
         train_dataset=mixture(recipe.data, total, collator, recipe.seed),
         eval_dataset={
-            source.label: mixture([source], looks, held_out, recipe.seed + EVALUATION_SEED)
+            source.label: mixture([source], held_out_batches, held_out, recipe.seed + EVALUATION_SEED)
             for source in recipe.evaluation
         }
         or None,
@@ -209,10 +209,10 @@ def _collator(recipe: Recipe, processor, model, augment: bool, answers: Answers 
             raise RecipeError("The objective 'anchor' needs a model with an anchor, such as the preset onellm-tiny.")
         token_ids = model.projector.anchor.token_ids.tolist()
         targets = Targets(processor.tokenizer, model.config.projector["queries"], token_ids=token_ids)
-    apart = model.config.is_encoder_decoder
-    if recipe.objective == "prefix" and not apart:
+    is_encoder_decoder = model.config.is_encoder_decoder
+    if recipe.objective == "prefix" and not is_encoder_decoder:
         raise RecipeError("The objective 'prefix' needs an encoder-decoder LLM, such as FlanT5; use 'caption'.")
-    return Collator(processor, recipe.objective, recipe.max_tokens, targets, augment, apart, answers)
+    return Collator(processor, recipe.objective, recipe.max_tokens, targets, augment, is_encoder_decoder, answers)
 
 
 def split_batch(recipe: Recipe, processes: int) -> tuple[int, int]:
@@ -272,7 +272,7 @@ def training_arguments(recipe: Recipe, out: Path) -> TrainingArguments:
         dataloader_persistent_workers=recipe.workers > 0,
         dataloader_pin_memory=cuda,
         use_cpu=not cuda,
-        ddp_find_unused_parameters=True,  # a batch of one modality leaves the other modalities' parts out
+        ddp_find_unused_parameters=True,  # a batch of one modality leaves the other modalities' modules out
         # the order must not be shuffled away from the numbered batches
         train_sampling_strategy="sequential",
     )

@@ -8,6 +8,11 @@ from toy_recipe import scans, settings, toy  # noqa: F401
 
 
 @pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ONELLM_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
 def corpus(tmp_path, monkeypatch):
     """Build a corpus of two kinds of brain scan, w3 and w4."""
     folder = tmp_path / "corpus"

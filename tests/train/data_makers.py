@@ -28,6 +28,15 @@ def png(path, level=0, size=(40, 30)):
     return path
 
 
+def captioned_pictures(folder, rows, broken):
+    """Write rows (caption, tab, file) as a table, and a picture for each, one of them broken; return the table."""
+    for index in range(len(rows)):
+        png(folder / f"{index}.png", 20 * index)
+    (folder / f"{broken}.png").write_bytes(b"broken")
+    (folder / "a.tsv").write_text("\n".join(rows))
+    return folder / "a.tsv"
+
+
 def png_bytes(level=0):
     file = io.BytesIO()
     Image.new("RGB", (40, 30), (level, 100, 50)).save(file, "PNG")
@@ -61,9 +70,9 @@ def everything(examples):
     """Read all examples: messages of the good ones by number, reasons of the bad ones."""
     good, bad, number = {}, {}, 0
     for block, count in enumerate(examples.blocks):
-        for place in range(count):
+        for index in range(count):
             try:
-                good[number] = examples.read(block, place)
+                good[number] = examples.read(block, index)
             except OneLLMError as error:
                 bad[number] = str(error)
                 assert "\n" not in bad[number] and bad[number].endswith(".") and "expected" in bad[number]

@@ -53,9 +53,9 @@ def fork(order, rank, port, output):
     try:
         for stream in (1, 2):
             os.dup2(output, stream)
-        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": PROCESSES, "LOCAL_WORLD_SIZE": PROCESSES}
-        places |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in places.items()})
+        variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": PROCESSES, "LOCAL_WORLD_SIZE": PROCESSES}
+        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in variables.items()})
         tqdm.set_lock(threading.RLock())  # its own is shared, and whoever is killed holding it never lets go
         if order["fsdp"]:
             shard(order["fsdp"])

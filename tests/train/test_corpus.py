@@ -18,18 +18,18 @@ from train.small.corpus.build import KINDS, build
 
 def make_rcc(files: dict[str, bytes], packed: bool) -> bytes:
     """Build a bundle of version 2 that holds one folder, "sounds", with the given files."""
-    names, places = b"", {}
+    names, offsets = b"", {}
     for name in ("sounds", *files):
-        places[name] = len(names)
+        offsets[name] = len(names)
         names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
     data, starts = b"", []
     for content in files.values():
         starts.append(len(data))
         stored = struct.pack(">I", len(content)) + zlib.compress(content) if packed else content
         data += struct.pack(">I", len(stored)) + stored
-    tree = struct.pack(">IHIIQ", 0, 2, 1, 1, 0) + struct.pack(">IHIIQ", places["sounds"], 2, len(files), 2, 0)
+    tree = struct.pack(">IHIIQ", 0, 2, 1, 1, 0) + struct.pack(">IHIIQ", offsets["sounds"], 2, len(files), 2, 0)
     for name, start in zip(files, starts, strict=True):
-        tree += struct.pack(">IHHHIQ", places[name], 1 if packed else 0, 0, 0, start, 0)
+        tree += struct.pack(">IHHHIQ", offsets[name], 1 if packed else 0, 0, 0, start, 0)
     header = 20
     offsets = (header, header + len(tree), header + len(tree) + len(data))
     return b"qres" + struct.pack(">4I", 2, *offsets) + tree + data + names

@@ -4,29 +4,21 @@ import json
 
 import numpy as np
 import pytest
-from data_makers import files, opened, png, source, talk, tar, texts, wav
+from data_makers import captioned_pictures, files, opened, png, source, talk, tar, texts, wav
 
 from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES, load
 from train.data.convert import convert, summary
 from train.data.formats.shard_writer import ShardWriter
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("ONELLM_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
 def captions(tmp_path):
-    rows = []
-    for index in range(12):
-        png(tmp_path / "files" / f"{index}.png", 20 * index)
-        rows.append(f"caption {index}\t{index}.png")
+    rows = [f"caption {index}\t{index}.png" for index in range(12)]
     rows[5] = "caption 5\tmissing.png"
-    (tmp_path / "files" / "7.png").write_bytes(b"broken")
-    (tmp_path / "files" / "a.tsv").write_text("\n".join(rows))
-    return source(path=tmp_path / "files" / "a.tsv")
+    return source(path=captioned_pictures(tmp_path / "files", rows, broken=7))
 
 
 def contents(folder):
@@ -44,7 +36,7 @@ def test_what_goes_in_comes_out(tmp_path, captions):
     assert "10 examples (image)" in report and "a.tsv, row 6: missing.png" in report and "a.tsv, row 8: 7.png" in report
     examples = opened(source="webdataset", path=out)
     assert sum(examples.blocks) == 10
-    found = [examples.read(block, place) for block, count in enumerate(examples.blocks) for place in range(count)]
+    found = [examples.read(block, index) for block, count in enumerate(examples.blocks) for index in range(count)]
     assert [texts(example)[0] for example in found] == [f"caption {n}" for n in range(12) if n not in (5, 7)]
     assert load("image", files(found[-1])[0]["path"]).array[0, 0, 0] == 220
 

@@ -10,10 +10,7 @@ from onellm.modalities import MODALITIES, load
 from onellm.modalities.in_memory import from_memory
 from train.data.formats.motion_windows import load_window
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("ONELLM_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def recording(folder, name="v", rate_hz=200.0, seconds=20.0, turned=True):

@@ -6,32 +6,24 @@ import re
 import numpy as np
 import pytest
 import yaml
-from data_makers import png, refused, source, talk, tar
+from data_makers import captioned_pictures, refused, source, talk, tar
 
 from onellm.errors import OneLLMError
 from train.__main__ import main
 from train.data import commands, throughput
 from train.data.inspect import inspect_source
 from train.data.report import render
-from train.data.throughput import Order, Speed, measure, table
+from train.data.throughput import Speed, measure, table
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("ONELLM_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
 def pictures(tmp_path):
     """Write twelve captioned pictures, two of them bad."""
-    rows = []
-    for index in range(12):
-        png(tmp_path / "files" / f"{index}.png", 20 * index)
-        rows.append(f"w{index} w3\t{index}.png")
+    rows = [f"w{index} w3\t{index}.png" for index in range(12)]
     rows[4] = " \t4.png"
-    (tmp_path / "files" / "9.png").write_bytes(b"broken")
-    (tmp_path / "files" / "a.tsv").write_text("\n".join(rows))
-    return tmp_path / "files" / "a.tsv"
+    return captioned_pictures(tmp_path / "files", rows, broken=9)
 
 
 def test_labelled_tokens_and_places_are_told_apart(pictures, processor):
@@ -105,16 +97,6 @@ def test_speed_counts_what_arrives(pictures, processor, workers, monkeypatch):
 def test_workers_for_a_wanted_rate():
     text = table([Speed("a", ("image",), 2, samples=100, bad=1, seconds=2.0)], wanted=130)
     assert "| a | image | 2 | 50.0 | 25.0 | 1 of 100 | 6 |" in text
-
-
-def test_the_bench_reads_every_example_once_a_round():
-    from itertools import islice
-
-    from train.data.example import Places
-
-    places = Places([3, 4, 2], limit=8)
-    rounds = list(islice(Order(places), 16))
-    assert sorted(rounds[:8]) == sorted(rounds[8:]) == list(range(8))
 
 
 def run(*arguments):

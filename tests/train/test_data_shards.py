@@ -11,10 +11,7 @@ from data_makers import everything, files, opened, png, png_bytes, refused, tar,
 from onellm.modalities import load
 from train.data.formats import fetch, shards
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("ONELLM_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def pairs(start, count):
@@ -76,8 +73,8 @@ def test_the_kind_chooses_the_member(tmp_path):
 
 def test_a_truncated_tar_keeps_what_comes_before_the_break(tmp_path):
     whole = tar(tmp_path / "whole.tar", pairs(0, 4)).read_bytes()
-    place = whole.index(b"caption 2")
-    (tmp_path / "a.tar").write_bytes(whole[: place + 3])
+    position = whole.index(b"caption 2")
+    (tmp_path / "a.tar").write_bytes(whole[: position + 3])
     good, bad = everything(opened(source="webdataset", path=tmp_path / "a.tar"))
     assert list(good) == [0, 1]
     assert len(bad) == 2 and "broken after 3 samples" in bad[3], bad
@@ -127,7 +124,7 @@ def test_few_shards_stay_open_and_all_are_right(tmp_path, monkeypatch):
     for index in range(4):
         tar(tmp_path / f"{index}.tar", pairs(10 * index, 2))
     examples = opened(source="webdataset", path=tmp_path)
-    order = [(block, place) for place in range(2) for block in (3, 0, 2, 1)]
+    order = [(block, index) for index in range(2) for block in (3, 0, 2, 1)]
     assert [texts(examples.read(*where)) for where in order] == [[f"caption {10 * b + p}"] for b, p in order]
     assert len(examples._shards) == 2
     copy = pickle.loads(pickle.dumps(examples))

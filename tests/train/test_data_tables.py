@@ -9,10 +9,7 @@ from data_makers import everything, files, opened, png, png_bytes, refused, talk
 
 from onellm.modalities import load
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("ONELLM_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
@@ -28,7 +25,7 @@ def test_captions_with_and_without_a_header(pictures):
     (pictures / "c.csv").write_text('file,caption,size\n0.png,"a cat, sitting",3\n')
     examples = opened(path=pictures / "a.tsv")
     assert examples.blocks == [2] and examples.modalities == ("image",)
-    assert [texts(examples.read(0, place)) for place in range(2)] == [['a "quoted" cat'], ['a "wild" cat']]
+    assert [texts(examples.read(0, index)) for index in range(2)] == [['a "quoted" cat'], ['a "wild" cat']]
     assert load("image", files(examples.read(0, 1))[0]["path"]).array[0, 0, 0] == 50
     assert texts(opened(path=pictures / "b.tsv").read(0, 1)) == ["a dog"]
     example = opened(path=pictures / "c.csv", prompt="What is it?").read(0, 0)

@@ -30,7 +30,7 @@ def test_the_old_kinds_are_those_of_the_first_stages():
 def test_what_belongs_to_one_kind_trains_and_all_others_stay_bit_identical(settings, tmp_path):
     recipe = build(Recipe, settings | {"train": ["fmri"], "steps": 4})
     folder = run(recipe, tmp_path / "runs")
-    before, after = (load_file(place / "model.safetensors") for place in (tmp_path / "runs/toy/start", folder))
+    before, after = (load_file(path / "model.safetensors") for path in (tmp_path / "runs/toy/start", folder))
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(".fmri" in name for name in moved)
     assert {"tokenizers.fmri.linear.weight", "projector.queries.fmri"} <= moved

@@ -15,8 +15,8 @@ from train.evaluation.metrics import Answer
 def answers(*pairs, **values):
     """Make answers of (said, accepted answers)."""
     return [
-        Answer(Question(id=str(place), files=[], text="?", answers=list(accepted), **values), said)
-        for place, (said, accepted) in enumerate(pairs)
+        Answer(Question(id=str(index), files=[], text="?", answers=list(accepted), **values), said)
+        for index, (said, accepted) in enumerate(pairs)
     ]
 
 
@@ -69,8 +69,8 @@ def test_exact_majority_and_containment():
 
 def test_means_come_with_categories_and_a_bootstrap_error():
     each = answers(*[("a", ["a"])] * 50, *[("b", ["a"])] * 50)
-    for place, answer in enumerate(each):
-        answer.question.category = "even" if place % 2 == 0 else "odd"
+    for index, answer in enumerate(each):
+        answer.question.category = "even" if index % 2 == 0 else "odd"
     scores = metrics.per_question(accuracy=metrics.exact)(each)
     assert scores.values == {"accuracy": 50}
     assert scores.groups == {"even": 50, "odd": 50}
@@ -208,9 +208,9 @@ def wordnet(tmp_path, monkeypatch):
         for name in (f"index.{part}", f"data.{part}", f"{part}.exc"):
             (tmp_path / name).write_text("")
     head = "  1 made for a test\n"
-    place = f"{len(head):08d}"
-    (tmp_path / "data.noun").write_text(f"{head}{place} 05 n 02 dog 0 hound 0 000 | an animal  \n")
-    (tmp_path / "index.noun").write_text(f"{head}dog n 1 0 1 0 {place}  \nhound n 1 0 1 0 {place}  \n")
+    offset = f"{len(head):08d}"
+    (tmp_path / "data.noun").write_text(f"{head}{offset} 05 n 02 dog 0 hound 0 000 | an animal  \n")
+    (tmp_path / "index.noun").write_text(f"{head}dog n 1 0 1 0 {offset}  \nhound n 1 0 1 0 {offset}  \n")
     monkeypatch.setenv("WNSEARCHDIR", str(tmp_path))
 
 

@@ -10,7 +10,7 @@ import torch
 from onellm.errors import OneLLMError
 from train.data.collate import Collator, cut_caption, encode_conversation
 from train.data.example import Example, caption_messages
-from train.data.mixture import WINDOW, FileStream, Mixture, Place
+from train.data.mixture import WINDOW, BatchPosition, FileStream, Mixture
 from train.recipe import Recipe, RecipeError, Source
 
 
@@ -22,22 +22,22 @@ class Numbers:
     def __init__(self, blocks, bad=()):
         self.blocks, self.bad = blocks, set(bad)
 
-    def number(self, block, place):
-        return sum(self.blocks[:block]) + place
+    def number(self, block, index):
+        return sum(self.blocks[:block]) + index
 
-    def read(self, block, place):
-        number = self.number(block, place)
+    def read(self, block, index):
+        number = self.number(block, index)
         if number in self.bad:
             raise OneLLMError(f"number {number}: bad")
-        return Example(str(number), caption_messages([], " ".join(["w3"] * self.length(block, place)), "w4"))
+        return Example(str(number), caption_messages([], " ".join(["w3"] * self.length(block, index)), "w4"))
 
-    def length(self, block, place):
-        return 1 + self.number(block, place) * 7 % 30
+    def length(self, block, index):
+        return 1 + self.number(block, index) * 7 % 30
 
 
 def keys(stream, reader, readers, turns, count=4):
     return [
-        [example.key for example in islice(stream.examples(Place(turn, reader, readers, turn), count), count)]
+        [example.key for example in islice(stream.examples(BatchPosition(turn, reader, readers, turn), count), count)]
         for turn in range(turns)
     ]
 
@@ -49,19 +49,19 @@ def test_an_epoch_of_all_readers_is_every_example_once(blocks, readers):
     seen = []
     for reader in range(readers):
         share = sum(stop - start for _, start, stop in stream._share(reader, readers))
-        seen += [stream._at(reader, readers, position) for position in range(share)]
+        seen += [stream.at(reader, readers, position) for position in range(share)]
     assert sorted(stream.source.number(*where) for where in seen) == list(range(sum(blocks)))
 
 
 def test_the_order_is_shuffled_and_another_one_each_epoch():
     stream = FileStream(Numbers([16, 16]), seed=0)
-    first = [stream._at(0, 1, position) for position in range(32)]
-    second = [stream._at(0, 1, position) for position in range(32, 64)]
+    first = [stream.at(0, 1, position) for position in range(32)]
+    second = [stream.at(0, 1, position) for position in range(32, 64)]
     assert sorted(first) == sorted(second)
     assert first != sorted(first)
     assert first != second
-    assert first == [FileStream(Numbers([16, 16]), seed=0)._at(0, 1, position) for position in range(32)]
-    assert first != [FileStream(Numbers([16, 16]), seed=1)._at(0, 1, position) for position in range(32)]
+    assert first == [FileStream(Numbers([16, 16]), seed=0).at(0, 1, position) for position in range(32)]
+    assert first != [FileStream(Numbers([16, 16]), seed=1).at(0, 1, position) for position in range(32)]
 
 
 def test_a_window_is_read_whole_and_batches_are_alike_in_length():
@@ -74,10 +74,11 @@ def test_a_window_is_read_whole_and_batches_are_alike_in_length():
     assert lengths != sorted(lengths)  # short and long batches in turns
 
 
-def test_a_limit_takes_the_first_examples():
+def test_a_limit_takes_the_first_examples_once_an_epoch():
     stream = FileStream(Numbers([10, 10, 10]), seed=0, limit=13)
     assert stream.size == 13
-    assert {stream.source.number(*stream._at(0, 1, position)) for position in range(13)} == set(range(13))
+    numbers = [stream.source.number(*stream.at(0, 1, position)) for position in range(26)]
+    assert sorted(numbers[:13]) == sorted(numbers[13:]) == list(range(13))
 
 
 def test_an_empty_source_is_refused():
@@ -195,7 +196,7 @@ def test_a_caption_cut_at_random_has_both_parts(processor):
         assert file == part and " ".join(words) == "w7 w8 w9" and answer["content"][0]["text"]
         seen.add(len(before) and len(words[0].split()))
     assert seen == {0, 1, 2}
-    collator = Collator(processor, "prefix", 60, apart=True)
+    collator = Collator(processor, "prefix", 60, is_encoder_decoder=True)
     row = collator.encode(Example("x", caption_messages([part], "w7")))
     assert row.labels == [7, processor.tokenizer.eos_token_id]
 

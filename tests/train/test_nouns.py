@@ -25,7 +25,7 @@ def files(signal: float, count: int = 240, objects: int = 60):
 
 def share_right(found: torch.Tensor, nouns: list[str]) -> float:
     order = sorted(set(nouns))
-    guesses = [order[place] for place in found.argmax(dim=1).tolist()]
+    guesses = [order[index] for index in found.argmax(dim=1).tolist()]
     return sum(guess == noun for guess, noun in zip(guesses, nouns, strict=True)) / len(nouns)
 
 
@@ -57,8 +57,8 @@ def test_files_without_a_noun_are_judged_but_not_learned_from():
 def test_the_linear_layer_is_the_analysis():
     """Against the definition: log prior, and distance under the shared covariance."""
     inputs, nouns, _ = files(signal=1.0)
-    places = torch.tensor([["bed", "chair", "table"].index(noun) for noun in nouns])
-    analysis = Discriminant(inputs, places, 3)
+    indices = torch.tensor([["bed", "chair", "table"].index(noun) for noun in nouns])
+    analysis = Discriminant(inputs, indices, 3)
     weight, bias = analysis.linear(0.3)
     whitened = ((inputs.double() - analysis.middle) / analysis.spread)[:5]
     within = analysis.vectors @ torch.diag(analysis.values) @ analysis.vectors.T

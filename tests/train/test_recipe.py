@@ -57,7 +57,7 @@ def write(tmp_path, **changes):
             "data.0.weight: found 0; expected a number above 0",
         ),
         (
-            {"data": [{"kind": "image", "source": "captions", "path": f"{place}/a.tsv"} for place in "xy"]},
+            {"data": [{"kind": "image", "source": "captions", "path": f"{folder}/a.tsv"} for folder in "xy"]},
             "two sources are called 'image a.tsv'; give each a 'name'",
         ),
         ({"data": []}, "data: found []; expected at least 1 in the list"),

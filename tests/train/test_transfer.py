@@ -20,7 +20,7 @@ OLD, NEXT = 32, 40
 
 
 def word_level(words, decoder=None):
-    backend = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token=words[0]))
+    backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token=words[0]))
     if decoder is not None:
         backend.decoder = decoder
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token=words[0], bos_token="<s>", eos_token="</s>")
@@ -81,8 +81,8 @@ def test_words_that_two_vocabularies_write_in_their_own_ways_are_found():
     assert not {"\n\n", "cat", "<s>"} & set(pairs)
 
 
-def test_a_projector_that_ends_in_something_else_is_told():
-    with pytest.raises(ModelError, match="ends in GELU, with which no word converter can be merged; expected a linear"):
+def test_a_projector_that_ends_in_something_else_is_refused():
+    with pytest.raises(ModelError, match="ends in GELU, with which no converter can be merged; expected a linear"):
         merge(nn.Sequential(nn.Linear(4, 8), nn.GELU()), nn.Linear(8, 6))
 
 
@@ -152,7 +152,7 @@ def test_what_cannot_be_moved_is_told(old_model, next_llm, tmp_path, capsys):
     with pytest.raises(ModelError, match="is no LLM that can be loaded.*choose one of smollm2-135m-instruct, gemma-3"):
         transfer(old, str(tmp_path / "empty"), tmp_path / "moved")
     vocabulary = json.loads((next_llm / "tokenizer.json").read_text())
-    words = {word.replace("w", "v"): place for word, place in vocabulary["model"]["vocab"].items()}
+    words = {word.replace("w", "v"): index for word, index in vocabulary["model"]["vocab"].items()}
     vocabulary["model"]["vocab"] = words
     (next_llm / "tokenizer.json").write_text(json.dumps(vocabulary))
     with pytest.raises(ModelError, match="share 0 words, but a converter between them needs more than 32"):

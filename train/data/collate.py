@@ -21,14 +21,14 @@ class Row:
     Attributes:
         key: of the example.
         modalities: its files' modalities.
-        files: kind and tensor of each file.
+        files: modality and tensor of each file.
         extracted: the tensors are what the modality's tokenizer extracts already.
         ids: tokens.
         labels: as many, `IGNORED` where there is no loss; for an encoder-decoder LLM the answer's tokens alone.
-        anchor_labels: [M] places in the anchor's vocabulary, for that objective.
+        anchor_labels: [M] indices in the anchor's vocabulary, for that objective.
         instructions: for a projector that reads text, the question about each file in its tokens; for the objective
             "contrast" the answer.
-        made: what is to come of the outputs that a generator makes, `answers.Target`.
+        generated: targets of the outputs that a generator makes, `train.output_loss.Target`.
     """
 
     key: str
@@ -39,11 +39,11 @@ class Row:
     labels: list[int] | None = None
     anchor_labels: torch.Tensor | None = None
     instructions: list[torch.Tensor] = field(default_factory=list)
-    made: list = field(default_factory=list)
+    generated: list = field(default_factory=list)
 
 
 def encode_conversation(
-    processor, messages: list[dict], objective: str = "chat", limit: int | None = None, apart: bool = False
+    processor, messages: list[dict], objective: str = "chat", limit: int | None = None, is_encoder_decoder: bool = False
 ) -> tuple[list[int], list[int], list[dict]]:
     """Encode a conversation with labels on its answers alone.
 
@@ -53,8 +53,8 @@ def encode_conversation(
         objective: "chat" follows the chat template; "caption" sets the first answer right behind the files, as
             alignment does.
         limit: longest row, in tokens; what is behind is cut.
-        apart: the LLM reads the question with one half and answers with the other: the last answer alone is learnt,
-            and the labels are its tokens.
+        is_encoder_decoder: the encoder reads the question and the decoder answers: the last answer alone is learnt, and
+            the labels are its tokens.
 
     Returns:
         Token ids, labels, and the file parts in their order.
@@ -65,8 +65,8 @@ def encode_conversation(
     if not any(_text(message) or _tokens(message) for message in messages if message["role"] == "assistant"):
         raise OneLLMError("There is no answer in it, or an empty one; give every example a caption or an answer.")
     if objective == "caption":
-        ids, labels, files = _caption(processor, messages, apart)
-    elif apart:
+        ids, labels, files = _caption(processor, messages, is_encoder_decoder)
+    elif is_encoder_decoder:
         ids, files = processor.encode(messages[:-1], add_generation_prompt=True)
         answer = _answer(processor, messages[-1])
         ids, labels = ids + answer, [IGNORED] * len(ids) + answer
@@ -79,7 +79,7 @@ def encode_conversation(
                 stop = len(processor.encode(messages[: turn + 1], add_generation_prompt=False)[0])
                 labels[start:stop] = ids[start:stop]
     ids, labels = ids[:limit], labels[:limit]
-    if apart:
+    if is_encoder_decoder:
         ids = ids[: labels.count(IGNORED)]
         labels = labels[len(ids) :]
     placeholders = {settings["token_id"] for settings in processor.modalities.values()}
@@ -89,12 +89,12 @@ def encode_conversation(
     return ids, labels, files
 
 
-def _caption(processor, messages: list[dict], apart: bool) -> tuple[list[int], list[int], list[dict]]:
+def _caption(processor, messages: list[dict], is_encoder_decoder: bool) -> tuple[list[int], list[int], list[dict]]:
     """Lay out files, a question if there is one, and the caption, without the chat template."""
     tokenizer = processor.tokenizer
     asked = (processor.instruct(parts_of(message)) for message in messages if message["role"] == "user")
     content = [part for parts in asked for part in parts]
-    pieces = [*content, tokenizer.eos_token] if apart else [tokenizer.bos_token or "", *content]
+    pieces = [*content, tokenizer.eos_token] if is_encoder_decoder else [tokenizer.bos_token or "", *content]
     start, files = processor.lay_out(pieces)
     answer = _answer(processor, next(message for message in messages if message["role"] == "assistant"))
     return start + answer, [IGNORED] * len(start) + answer, files
@@ -107,9 +107,9 @@ def cut_caption(messages: list[dict]) -> list[dict]:
     """
     *before, last = messages
     words = _text(last).split(" ")
-    place = int(torch.randint(len(words), (1,)))
-    asked, answer = ({"type": "text", "text": " ".join(part)} for part in (words[:place], words[place:]))
-    first = {**before[0], "content": [*parts_of(before[0]), *([asked] if place else [])]}
+    position = int(torch.randint(len(words), (1,)))
+    asked, answer = ({"type": "text", "text": " ".join(part)} for part in (words[:position], words[position:]))
+    first = {**before[0], "content": [*parts_of(before[0]), *([asked] if position else [])]}
     return [first, *before[1:], {**last, "content": [answer]}]
 
 
@@ -125,7 +125,7 @@ def _text(message: dict) -> str:
 
 
 def _tokens(message: dict) -> bool:
-    """Whether a message holds something other than text that the model is to make."""
+    """Whether a message holds output tokens, of something other than text."""
     return any("tokens" in part for part in parts_of(message))
 
 
@@ -136,9 +136,9 @@ class Collator:
         processor: a OneLLMProcessor.
         objective: of the recipe.
         limit: longest row, in tokens.
-        targets: the anchor's words, for the objective "anchor".
+        targets: encodes names in the anchor's vocabulary, for the objective "anchor".
         augment: vary pictures and spectrograms.
-        apart: as for `encode_conversation`.
+        is_encoder_decoder: as for `encode_conversation`.
         answers: completes answers that hold something other than text; None where the model only writes text.
     """
 
@@ -149,11 +149,12 @@ class Collator:
         limit: int,
         targets=None,
         augment: bool = False,
-        apart: bool = False,
+        is_encoder_decoder: bool = False,
         answers=None,
     ):
         self.processor, self.objective, self.limit = processor, objective, limit
-        self.targets, self.augment, self.apart, self.answers = targets, augment, apart, answers
+        self.targets, self.augment, self.answers = targets, augment, answers
+        self.is_encoder_decoder = is_encoder_decoder
 
     def encode(self, example: Example) -> Row:
         """Encode one example and load its files.
@@ -161,8 +162,8 @@ class Collator:
         Raises:
             OneLLMError: a file or the conversation cannot be used.
         """
-        ids = labels = words = None
-        made: list = []
+        ids = labels = anchor_labels = None
+        generated: list = []
         if self.objective in ("anchor", "contrast"):
             parts = [part for message in example.messages for part in parts_of(message)]
             files = [part for part in parts if part["type"] != "text"]
@@ -170,7 +171,7 @@ class Collator:
                 raise OneLLMError(f"It has {len(files)} files; the objective '{self.objective}' takes one an example.")
             text = _text(example.messages[-1])
             if self.objective == "anchor":
-                words = self.targets.encode(text)
+                anchor_labels = self.targets.encode(text)
             else:
                 files = [{**files[0], "instruction": text}]
         else:
@@ -179,15 +180,17 @@ class Collator:
                 messages, objective = cut_caption(messages), "caption"
             if self.answers is not None:
                 answered = self.answers.complete(messages)
-                messages, made = answered.messages, answered.targets
-            ids, labels, files = encode_conversation(self.processor, messages, objective, self.limit, self.apart)
-            if made and not self.answers.are_whole(ids, made):
+                messages, generated = answered.messages, answered.targets
+            ids, labels, files = encode_conversation(
+                self.processor, messages, objective, self.limit, self.is_encoder_decoder
+            )
+            if generated and not self.answers.are_whole(ids, generated):
                 raise OneLLMError(f"Its first {self.limit} tokens do not hold all it is to make; raise 'max_tokens'.")
         extracted = any("features" in part for part in files)
         tensors = [(part["type"], part["features"] if extracted else self.to_tensor(part)) for part in files]
         asked = [self.processor.instruction(part) for part in files] if self.processor.reader else []
         modalities = tuple(modality for modality, _ in tensors)
-        return Row(example.key, modalities, tensors, extracted, ids, labels, words, asked, made)
+        return Row(example.key, modalities, tensors, extracted, ids, labels, anchor_labels, asked, generated)
 
     def to_tensor(self, part: dict) -> torch.Tensor:
         """Load a file part as the app does, varied if that is wanted."""
@@ -205,7 +208,7 @@ class Collator:
             `media` (modality -> tensors), `extracted`, `keys`, `instructions` (modality -> token ids) for a projector
             that reads the question, `condition` and `latents` (modality -> tensors) where there are any, and either
             `input_ids`, `attention_mask` and `labels` [B, L], padded on the left (the labels of answers that stand
-            apart on the right), or `anchor_labels` [B, M], or `texts` (token ids).
+            encoder-decoder models on the right), or `anchor_labels` [B, M], or `texts` (token ids).
         """
         media: dict[str, list[torch.Tensor]] = {}
         asked: dict[str, list[torch.Tensor]] = {}
@@ -223,11 +226,11 @@ class Collator:
             batch["instructions"] = asked
         padded = self.processor.pad([row.ids for row in rows])
         labels = [torch.tensor(row.labels) for row in rows]
-        side = "right" if self.apart else "left"
+        side = "right" if self.is_encoder_decoder else "left"
         labels = pad_sequence(labels, batch_first=True, padding_value=IGNORED, padding_side=side)
         for name in ("condition", "latents"):
             found: dict[str, list[torch.Tensor]] = {}
-            for target in [target for row in rows for target in row.made]:
+            for target in [target for row in rows for target in row.generated]:
                 if getattr(target, name) is not None:
                     found.setdefault(target.modality, []).append(getattr(target, name))
             if found:

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from onellm.errors import OneLLMError
-from train.data.example import DataError, Examples, Places
+from train.data.example import DataError, Examples, Positions
 from train.data.formats.shard_writer import LEFT_OUT, Packed, ShardWriter, pack
 from train.data.formats.sources import open_examples
 from train.recipe import Source
@@ -20,15 +20,15 @@ class PackedExamples(Dataset):
     """Examples by number, packed for a shard, or the reason why they cannot be."""
 
     def __init__(self, examples: Examples, count: int):
-        self.examples, self.places = examples, Places(examples.blocks, count)
+        self.examples, self.positions = examples, Positions(examples.blocks, count)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.positions)
 
     def __getitem__(self, number: int) -> tuple[int, Packed | str]:
         """Pack one example."""
         try:
-            example = self.examples.read(*self.places[number])
+            example = self.examples.read(*self.positions[number])
         except OneLLMError as error:
             return number, str(error)
         try:

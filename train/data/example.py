@@ -15,7 +15,7 @@ BLOCK = 1000  # rows of a table that lie together
 
 
 class DataError(OneLLMError):
-    """Training data that cannot be used, in words."""
+    """Training data that cannot be used; its text is for people."""
 
 
 @dataclass
@@ -25,8 +25,8 @@ class Example:
     Attributes:
         key: names it for people: "captions.tsv, row 12".
         messages: chat messages that end with an assistant's turn; content is a list of parts. A file part is
-            {"type": kind, "path": file, ...options of the modality's `load`}, where `path` may be any `os.PathLike`, or
-            {"type": kind, kind: data in memory, ...options of `from_memory`}.
+            {"type": modality, "path": any `os.PathLike`, ...options of the modality's `load`}, or
+            {"type": modality, modality: data in memory, ...options of `from_memory`}.
     """
 
     key: str
@@ -44,19 +44,19 @@ class Examples(Protocol):
     modalities: tuple[str, ...]
     blocks: list[int]
 
-    def read(self, block: int, place: int) -> Example:
+    def read(self, block: int, index: int) -> Example:
         """Read one example.
 
         Raises:
             OneLLMError: the example is bad; its name is in the text.
         """
 
-    def length(self, block: int, place: int) -> int:
+    def length(self, block: int, index: int) -> int:
         """Return the characters of its text without decoding any file; 0 if it is bad."""
 
 
 class FileExamples(ABC):
-    """What all sources on disk share: words for bad examples, and one check of good ones.
+    """What all sources on disk share: the errors of bad examples, and one check of good ones.
 
     Args:
         name: of the source, for people.
@@ -69,11 +69,11 @@ class FileExamples(ABC):
         get_temp_dir()  # loading processes share it then, and what they leave goes with this process
 
     @abstractmethod
-    def key(self, block: int, place: int) -> str:
+    def key(self, block: int, index: int) -> str:
         """Name an example for people."""
 
     @abstractmethod
-    def build(self, block: int, place: int) -> list[dict]:
+    def build(self, block: int, index: int) -> list[dict]:
         """Build an example's messages without opening its files."""
 
     def resolve(self, part: dict) -> dict:
@@ -81,11 +81,11 @@ class FileExamples(ABC):
         MODALITIES[part["type"]].check(part["path"])
         return part
 
-    def read(self, block: int, place: int) -> Example:
+    def read(self, block: int, index: int) -> Example:
         """Read one example, see `Examples`."""
-        key = self.key(block, place)
+        key = self.key(block, index)
         try:
-            messages = self.build(block, place)
+            messages = self.build(block, index)
             check_messages(messages, self.modalities)
             for message in messages:
                 message["content"] = [
@@ -95,10 +95,10 @@ class FileExamples(ABC):
             raise DataError(f"{key}: {error}") from error
         return Example(key, messages)
 
-    def length(self, block: int, place: int) -> int:
+    def length(self, block: int, index: int) -> int:
         """Count the characters of an example's text, see `Examples`."""
         try:
-            return text_length(self.build(block, place))
+            return text_length(self.build(block, index))
         except OneLLMError:
             return 0
 
@@ -148,14 +148,13 @@ def check_messages(messages: list[dict], modalities: tuple[str, ...]) -> None:
     found = {part["type"] for part in files_of(messages)}
     if found != set(modalities):
         raise DataError(
-            f"it holds {_list(found)}; expected {_list(modalities)}, as its source says; give other kinds in a source "
-            "of "
-            "their own."
+            f"it holds {_list(found)}; expected {_list(modalities)}, as its source says; give other kinds in a "
+            "source of their own."
         )
 
 
-class Places:
-    """All examples of a source by number: number -> (block, place).
+class Positions:
+    """All examples of a source by number: number -> (block, index).
 
     Args:
         blocks: of the source.

@@ -7,7 +7,7 @@ from statistics import median
 from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES, Preview
 from train.data.collate import IGNORED, encode_conversation
-from train.data.example import DataError, Example, Places
+from train.data.example import DataError, Example, Positions
 from train.data.formats.sources import open_examples
 from train.recipe import Source
 
@@ -17,7 +17,7 @@ BARS = 24  # of a histogram
 
 @dataclass
 class Run:
-    """Neighbouring tokens of one sort: `text` of each, "trained" (labelled), "plain", or the kind of a file's place."""
+    """Neighbouring tokens of one sort: `text` of each, "trained" (labelled), "plain", or a file's modality."""
 
     sort: str
     texts: list[str]
@@ -115,16 +115,16 @@ def inspect_source(
                 f"The source {source.label} is of kind {modality}, which this model lacks; it knows "
                 f"{', '.join(processor.modalities)}; choose another --model."
             )
-    places = Places(examples.blocks, source.limit)
-    lengths = [examples.length(*places[number]) for number in places.spread(MEASURED)]
-    report = SourceReport(source.label, source.source, examples.modalities, len(places), lengths)
+    positions = Positions(examples.blocks, source.limit)
+    lengths = [examples.length(*positions[number]) for number in positions.spread(MEASURED)]
+    report = SourceReport(source.label, source.source, examples.modalities, len(positions), lengths)
     shown: list[Shown] = []
-    wanted, lacking = set(places.spread(count)), 0
-    for number in sorted(wanted | set(places.spread(check))):
+    wanted, lacking = set(positions.spread(count)), 0
+    for number in sorted(wanted | set(positions.spread(check))):
         report.checked += 1
         full = number in wanted or lacking > 0
         try:
-            found = look(examples.read(*places[number]), processor, objective, full)
+            found = look(examples.read(*positions[number]), processor, objective, full)
         except OneLLMError as error:
             report.bad.append(str(error))
             lacking += number in wanted  # the next good one takes its place

@@ -26,7 +26,7 @@ SPARES = 4  # examples at hand for each that turns out bad
 
 
 @dataclass(frozen=True)
-class Place:
+class BatchPosition:
     """Where a batch stands.
 
     Attributes:
@@ -43,11 +43,11 @@ class Place:
 
 
 class Stream(Protocol):
-    """A source that gives batches by their place."""
+    """A source that gives batches by their position."""
 
     size: int | None  # examples, where they can be counted
 
-    def examples(self, place: Place, count: int) -> Iterator[Example | OneLLMError]:
+    def examples(self, position: BatchPosition, count: int) -> Iterator[Example | OneLLMError]:
         """Yield the `count` examples of a batch and then spare ones; an error stands for one that cannot be read."""
 
 
@@ -99,13 +99,13 @@ class FileStream:
         return runs, np.cumsum([stop - start for _, start, stop in runs])
 
     def _group(self, reader: int, readers: int, epoch: int, group: int) -> np.ndarray:
-        """Return the (block, place) rows of a group of runs, shuffled."""
+        """Return the (block, index) rows of a group of runs, shuffled."""
         runs = self._keep(self._epoch, reader, readers, epoch)[0][group * self.MIXED : (group + 1) * self.MIXED]
         rows = [np.stack([np.full(stop - start, block), np.arange(start, stop)], axis=1) for block, start, stop in runs]
         return np.random.default_rng((self.seed, reader, epoch, group)).permutation(np.concatenate(rows))
 
-    def _at(self, reader: int, readers: int, position: int) -> tuple[int, int]:
-        """Return the (block, place) at a position of a reader's endless order."""
+    def at(self, reader: int, readers: int, position: int) -> tuple[int, int]:
+        """Return the (block, index) at a position of a reader's endless order."""
         total = int(self._keep(self._epoch, reader, readers, 0)[1][-1])
         epoch, position = divmod(position, total)
         ends = self._keep(self._epoch, reader, readers, epoch)[1]
@@ -114,20 +114,20 @@ class FileStream:
         return tuple(self._keep(self._group, reader, readers, epoch, group)[position - before].tolist())
 
     def _window(self, reader: int, readers: int, window: int, count: int) -> list[list[tuple[int, int]]]:
-        """Return `WINDOW` batches of `count` (block, place), the examples of each about as long as each other."""
+        """Return `WINDOW` batches of `count` (block, index), the examples of each about as long as each other."""
         first = window * WINDOW * count
-        found = [self._at(reader, readers, position) for position in range(first, first + WINDOW * count)]
+        found = [self.at(reader, readers, position) for position in range(first, first + WINDOW * count)]
         lengths = np.array([self.source.length(*where) for where in found])
         chance = np.random.default_rng((self.seed, reader, window, 1))
         # a little noise, so that equally long examples do not always meet
         order = np.argsort(lengths * (1 + 0.1 * chance.random(len(lengths))), kind="stable").reshape(WINDOW, count)
         return [[found[index] for index in batch] for batch in order[chance.permutation(WINDOW)]]
 
-    def examples(self, place: Place, count: int) -> Iterator[Example | OneLLMError]:
+    def examples(self, position: BatchPosition, count: int) -> Iterator[Example | OneLLMError]:
         """Yield the examples of a batch, then spare ones."""
-        window, inside = divmod(place.turn, WINDOW)
-        batches = self._keep(self._window, place.reader, place.readers, window, count)
-        chance = np.random.default_rng((self.seed, place.number, 2))
+        window, inside = divmod(position.turn, WINDOW)
+        batches = self._keep(self._window, position.reader, position.readers, window, count)
+        chance = np.random.default_rng((self.seed, position.number, 2))
         spare = [batches[a][b] for a, b in chance.integers((0, 0), (WINDOW, count), (SPARES * count, 2))]
         for where in batches[inside] + spare:
             try:
@@ -180,8 +180,8 @@ class Mixture(Dataset):
         keys = self.choices.astype(np.int64) * self.cycle + np.arange(len(self.choices)) % self.cycle
         turns = np.zeros(len(keys), np.int32)
         for key in np.unique(keys):
-            places = np.flatnonzero(keys == key)
-            turns[places] = np.arange(len(places))
+            positions = np.flatnonzero(keys == key)
+            turns[positions] = np.arange(len(positions))
         return turns
 
     def __len__(self) -> int:
@@ -192,11 +192,11 @@ class Mixture(Dataset):
         group, lane = divmod(number, self.homogeneous)
         source = int(self.choices[group])
         reader = group % self.cycle * self.homogeneous + lane
-        place = Place(number, reader, self.homogeneous * self.cycle, int(self.turns[group]))
+        position = BatchPosition(number, reader, self.homogeneous * self.cycle, int(self.turns[group]))
         rows, skipped = [], []
         with torch.random.fork_rng(devices=[]):  # what is varied at random depends on the number alone as well
             torch.manual_seed(self.seed * 1_000_003 + number)
-            self._fill(rows, skipped, self.streams[source].examples(place, self.micro_batch))
+            self._fill(rows, skipped, self.streams[source].examples(position, self.micro_batch))
         if not rows:
             raise RecipeError(
                 f"None of {len(skipped)} examples of {self.names[source]} can be used; the first: {skipped[0]}"

@@ -31,7 +31,7 @@ def render(reports: list["SourceReport"], shown: list["Shown"], title: str, mode
     from jinja2 import Environment, select_autoescape
 
     plots: list[dict] = []
-    looks = {id(file): _look(file.preview, plots) for one in shown for file in one.files}
+    previews = {id(file): _preview(file.preview, plots) for one in shown for file in one.files}
     environment = Environment(autoescape=select_autoescape(default=True, default_for_string=True), trim_blocks=True)
     environment.filters["count"] = lambda value: f"{value:,}"
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -41,7 +41,7 @@ def render(reports: list["SourceReport"], shown: list["Shown"], title: str, mode
         title=title,
         model=model,
         objective=objective,
-        look=lambda file: looks[id(file)],
+        look=lambda file: previews[id(file)],
         icon=lambda modality: MODALITIES[modality].icon,
         token=_token,
         plots=json.dumps(plots).replace("</", "<\\/"),
@@ -49,7 +49,7 @@ def render(reports: list["SourceReport"], shown: list["Shown"], title: str, mode
     )
 
 
-def _look(preview: Preview, plots: list[dict]) -> str:
+def _preview(preview: Preview, plots: list[dict]) -> str:
     """Return a preview as HTML; a plot's figure goes to the list, to be drawn when it comes into view."""
     if preview.kind == "plot":
         plots.append(json.loads(preview.content.to_json()))

@@ -1,4 +1,4 @@
-"""The sources of a recipe as streams: files on disk, and what the small corpus makes up."""
+"""The sources of a recipe as streams: files on disk, and what the small corpus generates."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -8,13 +8,13 @@ import torch
 from onellm.errors import OneLLMError
 from train.data.example import Example, caption_messages
 from train.data.formats.sources import open_examples
-from train.data.mixture import FileStream, Place, Stream
+from train.data.mixture import BatchPosition, FileStream, Stream
 from train.recipe import SYNTHETIC, RecipeError, Source
 from train.small.features import ClassSource, ItemSource
 from train.small.questions import Conversations
 
 
-class MadeStream:
+class SyntheticStream:
     """Endless examples of the small corpus, drawn by the number of the batch."""
 
     size = None
@@ -22,11 +22,11 @@ class MadeStream:
     def __init__(self, seed: int, draw: Callable[[int, torch.Generator], list[list[dict]]]):
         self.seed, self.draw = seed, draw
 
-    def examples(self, place: Place, count: int) -> Iterator[Example]:
+    def examples(self, position: BatchPosition, count: int) -> Iterator[Example]:
         """Yield the examples of a batch; none can be bad, so none are spare."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + place.number)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + position.number)
         for index, messages in enumerate(self.draw(count, generator)):
-            yield Example(f"batch {place.number}, {index}", messages)
+            yield Example(f"batch {position.number}, {index}", messages)
 
 
 def draw_names(source: ClassSource | ItemSource, count: int, generator: torch.Generator) -> list[list[dict]]:
@@ -63,7 +63,7 @@ def all_streams(
         files: what `file_streams` opened.
         objective: of the recipe.
         seed: of the recipe.
-        model: whose frozen stems extract features.
+        model: whose frozen backbones extract features.
         processor: its processor.
 
     Raises:
@@ -80,17 +80,18 @@ def all_streams(
     streams: list[tuple[str, float, Stream]] = [
         (source.label, source.weight, files[source.label]) for source in sources if source.source not in SYNTHETIC
     ]
-    made = [
+    synthetic = [
         (source, ClassSource(model, source) if source.source == "classes" else ItemSource(model, processor, source))
         for source in sources
         if source.source in SYNTHETIC
     ]
     if objective != "chat":
         return streams + [
-            (source.label, source.weight, MadeStream(seed, partial(draw_names, drawn))) for source, drawn in made
+            (source.label, source.weight, SyntheticStream(seed, partial(draw_names, drawn)))
+            for source, drawn in synthetic
         ]
-    if made:
-        weights = [source.weight for source, _ in made]
-        talks = MadeStream(seed, Conversations([drawn for _, drawn in made], weights).draw)
+    if synthetic:
+        weights = [source.weight for source, _ in synthetic]
+        talks = SyntheticStream(seed, Conversations([drawn for _, drawn in synthetic], weights).draw)
         streams.append(("conversations", sum(weights), talks))
     return streams

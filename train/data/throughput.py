@@ -3,17 +3,17 @@
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from onellm.errors import OneLLMError
-from train.data.example import DataError, Examples, Places, files_of
+from train.data.example import DataError, Examples, files_of
 from train.data.formats.sources import open_examples
+from train.data.mixture import FileStream
 from train.recipe import Source
-
-NEIGHBOURS = 8  # blocks whose examples are mixed, as training mixes them
 
 
 @dataclass
@@ -48,35 +48,18 @@ class Speed:
 
 
 class LoadedExamples(Dataset):
-    """The tensors of an example's files, by number; None for a bad one."""
+    """The tensors of an example's files, by (block, index); None for a bad one."""
 
-    def __init__(self, examples: Examples, places: Places, processor):
-        self.examples, self.places, self.processor = examples, places, processor
+    def __init__(self, examples: Examples, processor):
+        self.examples, self.processor = examples, processor
 
-    def __getitem__(self, number: int) -> list[torch.Tensor] | None:
+    def __getitem__(self, where: tuple[int, int]) -> list[torch.Tensor] | None:
         """Load one example as training does."""
         try:
-            example = self.examples.read(*self.places[number])
+            example = self.examples.read(*where)
             return [self.processor.to_tensor(part) for part in files_of(example.messages)]
         except OneLLMError:
             return None
-
-
-class Order:
-    """Endless numbers of examples in training's manner: blocks in random order, a few of them mixed."""
-
-    def __init__(self, places: Places, seed: int = 0):
-        self.places, self.seed = places, seed
-
-    def __iter__(self):
-        chance = np.random.default_rng(self.seed)
-        starts = [0, *self.places.ends[:-1]]
-        while True:
-            blocks = chance.permutation(len(starts))
-            for first in range(0, len(blocks), NEIGHBOURS):
-                chosen = blocks[first : first + NEIGHBOURS]
-                numbers = np.concatenate([np.arange(starts[block], self.places.ends[block]) for block in chosen])
-                yield from chance.permutation(numbers[numbers < len(self.places)]).tolist()
 
 
 def measure(source: Source, processor, workers: int, seconds: float) -> Speed:
@@ -95,9 +78,8 @@ def measure(source: Source, processor, workers: int, seconds: float) -> Speed:
     missing = [modality for modality in examples.modalities if modality not in processor.modalities]
     if missing:
         raise DataError(f"The source {source.label} is of kind {missing[0]}, which this model lacks; choose another.")
-    places = Places(examples.blocks, source.limit)
-    loaded = LoadedExamples(examples, places, processor)
-    loader = iter(DataLoader(loaded, None, sampler=Order(places), num_workers=workers))
+    order = map(partial(FileStream(examples, 0, source.limit).at, 0, 1), count())
+    loader = iter(DataLoader(LoadedExamples(examples, processor), None, sampler=order, num_workers=workers))
     for _ in range(max(1, 2 * workers)):
         next(loader)
     start, samples, bad = time.perf_counter(), 0, 0

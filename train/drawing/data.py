@@ -1,4 +1,4 @@
-"""What people say who want something drawn, and what others say, for a model that draws with codes."""
+"""What people say who want something drawn, and what others say, for a model that draws."""
 
 import random
 

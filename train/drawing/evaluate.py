@@ -2,7 +2,7 @@
 
 A picture counts as right if, among all drawings of the corpus, the one most like it in the features of the frozen
 EfficientNet-Lite2 is the one that was asked for. "by hand" is the same for the real drawings after a way through the
-codes, which is the most that can be had.
+VQ model, which is the most that can be had.
 """
 
 import random
@@ -36,7 +36,7 @@ class Figures:
 
     Attributes:
         drawings: n, how many pictures the nearest is sought among; chance is 1 / n.
-        by_hand: real drawings through the codes whose nearest is themselves.
+        by_hand: real drawings through the VQ model whose nearest is themselves.
         asked: group of requests -> how many, how many began a picture, and whose nearest is the one asked for.
         agreement: of colours and shapes never seen together: picture's colour right, shape right, by its nearest.
         false_starts: texts after which a picture began although nothing was to be drawn.
@@ -63,23 +63,23 @@ class Judge:
     def __init__(self):
         from safetensors.torch import load_file
 
-        self.stem = EfficientNetLite2().eval()
-        self.stem.load_state_dict(load_file(base_parts.fetch("efficientnet-lite2") / "model.safetensors"))
+        self.backbone = EfficientNetLite2().eval()
+        self.backbone.load_state_dict(load_file(base_parts.fetch("efficientnet-lite2") / "model.safetensors"))
         self.lines = read_lines("drawings")
         self.pictures = torch.stack([read_picture(corpus_folder() / line["file"]) for line in self.lines])
-        self.features = self.look(self.pictures)
+        self.features = self.embed(self.pictures)
 
     @torch.no_grad()
-    def look(self, pictures: torch.Tensor) -> torch.Tensor:
+    def embed(self, pictures: torch.Tensor) -> torch.Tensor:
         """Return unit features [B, F] of pictures [B, 3, H, W] in 0..1."""
         large = F.interpolate(pictures, (SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1)
         large = (large * 255 - 127) / 128
-        return F.normalize(torch.cat([self.stem(group)[1] for group in large.split(BATCH)]), dim=-1)
+        return F.normalize(torch.cat([self.backbone(group)[1] for group in large.split(BATCH)]), dim=-1)
 
     def nearest(self, pictures: torch.Tensor) -> list[str]:
         """Return the name of the drawing most like each picture; "#" and the label of one that has none."""
-        places = (self.look(pictures) @ self.features.T).argmax(dim=-1).tolist()
-        return [self.lines[place]["name"] or f"#{self.lines[place]['label']}" for place in places]
+        indices = (self.embed(pictures) @ self.features.T).argmax(dim=-1).tolist()
+        return [self.lines[index]["name"] or f"#{self.lines[index]['label']}" for index in indices]
 
 
 def measure_drawing(chat: Chat, out: Path, seed: int = 0) -> Figures:
@@ -101,8 +101,8 @@ def measure_drawing(chat: Chat, out: Path, seed: int = 0) -> Figures:
     files = named("train")
     real = torch.stack([read_picture(corpus_folder() / file) for file in files.values()])
     with torch.no_grad():
-        codes = chat.model.outputs["image"]
-        copies = codes.decode(codes.encode(real))
+        vq = chat.model.outputs["image"]
+        copies = vq.decode(vq.encode(real))
     found.by_hand = _share(judge.nearest(copies), taught)
     groups = {
         "taught, in known words": [(name, choose.choice(ASKED)) for name in taught],
@@ -119,12 +119,12 @@ def measure_drawing(chat: Chat, out: Path, seed: int = 0) -> Figures:
             "n": len(asked),
             "begun": len(pairs),
             "right": sum(map(str.__eq__, like, names)),
-            "like": dict(zip([f"{name} #{place}" for place, name in enumerate(names)], like, strict=True)),
+            "like": dict(zip([f"{name} #{index}" for index, name in enumerate(names)], like, strict=True)),
         }
         if names and set(names) <= set(held_out):
-            words = [(one.split(), other.split()) for one, other in zip(like, names, strict=True)]
-            found.agreement["colour"] = sum(one[0] == other[0] for one, other in words)
-            found.agreement["shape"] = sum(one[-1] == other[-1] for one, other in words)
+            pairs = [(one.split(), other.split()) for one, other in zip(like, names, strict=True)]
+            found.agreement["colour"] = sum(one[0] == other[0] for one, other in pairs)
+            found.agreement["shape"] = sum(one[-1] == other[-1] for one, other in pairs)
     _talk(chat, found, choose)
     return found
 
@@ -161,15 +161,15 @@ def _talk(chat: Chat, found: Figures, choose: random.Random) -> None:
 
 
 def write_sheet(found: Figures, path: Path) -> None:
-    """Write one picture of all that was drawn, each with what it was asked for."""
+    """Write one picture of all that was drawn, each with its request."""
     from PIL import ImageDraw, ImageFont
 
     columns, width, height = 10, 112, 140
     rows = -(-len(found.seen) // columns)
     sheet = Image.new("RGB", (columns * width, rows * height), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    for place, (request, file) in enumerate(found.seen.items()):
-        left, top = place % columns * width, place // columns * height
+    for index, (request, file) in enumerate(found.seen.items()):
+        left, top = index % columns * width, index // columns * height
         with Image.open(file) as picture:
             sheet.paste(picture.resize((96, 96), Image.Resampling.BICUBIC), (left + 8, top + 4))
         words = textwrap.wrap(request.partition(" #")[0], 19)[:2]
@@ -194,7 +194,7 @@ def evaluate(model: str, quantize: str | None, out: Path, json: Path | None) -> 
     for group, row in figures.asked.items():
         lines.append(f"{group:34} {row['n']:4} {row['begun']:6} {row['right']:6}")
     lines += [
-        f"real drawings through the codes: {figures.by_hand:.2f} right",
+        f"real drawings through the VQ model: {figures.by_hand:.2f} right",
         f"never together: colour right {figures.agreement.get('colour')}, shape right {figures.agreement.get('shape')}",
         f"pictures after {figures.texts} texts that ask for none: {figures.false_starts} (of taught forms: "
         f"{figures.false_starts_about}); answered word for word as "

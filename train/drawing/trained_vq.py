@@ -1,4 +1,4 @@
-"""The picture codes that a stage saved: reading them, and putting them into a model."""
+"""The VQ model that a stage saved: reading it, and putting it into a model."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from train.recipe import RecipeError
 
 
 def load_codes(folder: Path) -> VQModel:
-    """Load the codes that `run` saved.
+    """Load the VQ model that `run` saved.
 
     Raises:
         RecipeError: there are none.
@@ -24,7 +24,7 @@ def load_codes(folder: Path) -> VQModel:
 
 
 def load_codes_into(model: OneLLMForConditionalGeneration, runs: Path, source: str) -> None:
-    """Copy picture codes that a stage trained into a model.
+    """Copy a VQ model that a stage trained into a model.
 
     Raises:
         RecipeError: there are none, or they are of another size.

@@ -1,4 +1,4 @@
-"""Train picture codes: an encoder, a codebook and a decoder that give pictures back; see `onellm/model/vq.py`.
+"""Train the VQ model: an encoder, a codebook and a decoder that give pictures back; see `onellm/model/vq.py`.
 
 The codebook follows the vectors that fall on its codes, as a running mean; a code that nothing falls on is moved to a
 vector of the batch. What the encoder learns passes the codebook straight through.
@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,8 +101,23 @@ def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, warmup: i
         group["lr"] = peak * min(1.0, (step + 1) / max(1, warmup)) * down
 
 
+def load_checkpoint(path: Path, optimizer: torch.optim.Optimizer) -> tuple[int, list, dict]:
+    """Return the steps done, the log and all else that a checkpoint holds; (0, [], {}) where there is none yet."""
+    if not path.exists():
+        return 0, [], {}
+    state = torch.load(path, weights_only=True)
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["losses"], state
+
+
+def save_checkpoint(path: Path, optimizer: torch.optim.Optimizer, step: int, losses: list, **tensors: Any) -> None:
+    """Write a checkpoint after `step` steps, with the named tensors or state dicts."""
+    with atomic.whole(path) as part:
+        torch.save({"optimizer": optimizer.state_dict(), "step": step, "losses": losses, **tensors}, part)
+
+
 def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
-    """Train picture codes on the corpus's drawings; goes on from its newest checkpoint.
+    """Train the VQ model on the corpus's drawings; goes on from its newest checkpoint.
 
     Args:
         recipe: how; the sizes are those of its preset's output.
@@ -125,13 +141,10 @@ def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
     optimizer = torch.optim.AdamW(
         trained, recipe.learning_rate, betas=tuple(recipe.betas), weight_decay=recipe.weight_decay
     )
-    done, losses = 0, []
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+    done, losses, state = load_checkpoint(checkpoint, optimizer)
+    if state:
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
         codebook.counts, codebook.sums = state["counts"], state["sums"]
-        done, losses = state["step"], state["losses"]
     begun_s, mean = time.perf_counter(), []
     for step in range(done, recipe.steps):
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
@@ -152,18 +165,8 @@ def run(recipe: Recipe, runs: Path, resume: bool = True) -> Path:
             losses.append(line)
             mean = []
         if (step + 1) % recipe.save_every == 0 and step + 1 < recipe.steps:
-            with atomic.whole(checkpoint) as part:
-                torch.save(
-                    {
-                        "model": model.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "counts": codebook.counts,
-                        "sums": codebook.sums,
-                        "step": step + 1,
-                        "losses": losses,
-                    },
-                    part,
-                )
+            tensors = {"model": model.state_dict(), "counts": codebook.counts, "sums": codebook.sums}
+            save_checkpoint(checkpoint, optimizer, step + 1, losses, **tensors)
     atomic.write_json(out / "losses.json", losses)
     with atomic.whole(out / "codes.safetensors") as part:
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, part)

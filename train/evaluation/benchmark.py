@@ -27,8 +27,8 @@ class Question:
 
     Attributes:
         id: the official id, as text.
-        files: content parts in the order the model gets them: `{"type": kind, "path": file, ...}`, or
-            `{"type": kind, "make": function}`, whose function returns the part when its turn comes, or None where
+        files: content parts in the order the model gets them: `{"type": modality, "path": file, ...}`, or
+            `{"type": modality, "make": function}`, whose function returns the part when its turn comes, or None where
             there is nothing (a video without sound).
         text: the whole prompt.
         answers: accepted answers or reference captions; empty where only a server knows them.
@@ -82,8 +82,8 @@ class Benchmark:
         splits: name -> split; the first is the default.
         metric: answers -> scores.
         paper: metric -> OneLLM-7B's number; the first metric is the headline. In percent but for MME.
-        best: the best number of another model, and its name; where the paper tells, the best zero-shot one.
-        tuned: the best number of a model trained on this data set, and its name, where the paper tells.
+        best: the best number of another model, and its name; where the paper has one, the best zero-shot one.
+        tuned: the best number of a model trained on this data set, and its name, where the paper has one.
         submit: answers -> name -> content of the files that the official server or judge takes.
         url: where the files come from.
     """
@@ -168,5 +168,5 @@ def spread(questions: list[Question], limit: int | None) -> list[Question]:
         groups.setdefault(question.group, []).append(question)
     count = max(1, round(limit * len(groups) / len(questions)))
     names = list(groups)
-    chosen = [names[int(place)] for place in np.linspace(0, len(names) - 1, count)]
+    chosen = [names[int(index)] for index in np.linspace(0, len(names) - 1, count)]
     return [question for name in chosen for question in groups[name]]

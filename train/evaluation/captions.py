@@ -53,8 +53,8 @@ def score_captions(answers: Sequence[Answer], extra: Sequence[str] = ()) -> Scor
     from pycocoevalcap.rouge.rouge import Rouge
 
     scores = Scores()
-    predicted = {str(place): [answer.text] for place, answer in enumerate(answers)}
-    references = {str(place): answer.question.answers for place, answer in enumerate(answers)}
+    predicted = {str(index): [answer.text] for index, answer in enumerate(answers)}
+    references = {str(index): answer.question.answers for index, answer in enumerate(answers)}
     if shutil.which("java"):
         predicted, references = java_tokens(predicted), java_tokens(references)
     else:

@@ -115,10 +115,10 @@ def kinect_depth(path: Path) -> dict:
     return {"type": "depth", "depth": depth_m}
 
 
-def nyu_depth(path: Path, place: int) -> dict:
-    """Return map `place` of nyu_depth_v2_labeled.mat, whose `depths` are [1449, W, H] in metres as HDF5 sees them."""
+def nyu_depth(path: Path, index: int) -> dict:
+    """Return map `index` of nyu_depth_v2_labeled.mat, whose `depths` are [1449, W, H] in metres as HDF5 sees them."""
     with open_hdf5(path) as file:
-        depth_m = np.asarray(file["depths"][place], np.float32).T
+        depth_m = np.asarray(file["depths"][index], np.float32).T
     return {"type": "depth", "depth": np.where(depth_m > 0, depth_m, np.nan)}
 
 

@@ -100,8 +100,8 @@ def _apostrophes() -> dict[str, str]:
     for word in CONTRACTIONS:
         pieces = word.split("'")
         for kept in range(2 ** (len(pieces) - 1) - 1):
-            marks = ["'" if kept >> place & 1 else "" for place in range(len(pieces) - 1)] + [""]
-            table["".join(piece + mark for piece, mark in zip(pieces, marks, strict=True))] = word
+            apostrophes = ["'" if kept >> index & 1 else "" for index in range(len(pieces) - 1)] + [""]
+            table["".join(piece + mark for piece, mark in zip(pieces, apostrophes, strict=True))] = word
     return table
 
 
@@ -145,13 +145,13 @@ def vqa_accuracy(text: str, answers: Sequence[str], normalise_all: bool = False)
     Returns:
         0 to 1.
     """
-    said = normalise(text)
+    given = normalise(text)
     people = [answer.replace("\n", " ").replace("\t", " ").strip() for answer in answers]
     if normalise_all:
         people = [normalise(answer) for answer in people]
     elif len(set(people)) > 1:
         people = [strip_punctuation(answer) for answer in people]
-    equal = [answer == said for answer in people]
+    equal = [answer == given for answer in people]
     return float(np.mean([min(1.0, (sum(equal) - own) / 3) for own in equal]))
 
 
@@ -175,12 +175,12 @@ def contains(answer: Answer) -> float:
 
     An empty answer, which every text contains, is wrong.
     """
-    said = answer.text.strip().lower()
-    return float(bool(said) and any(said in e.lower() or e.strip().lower() in said for e in answer.question.answers))
+    given = answer.text.strip().lower()
+    return float(bool(given) and any(given in e.lower() or e.strip().lower() in given for e in answer.question.answers))
 
 
 def majority(answer: Answer) -> float:
-    """Judge by what most annotators said; on a tie the one named first counts."""
+    """Judge by what most annotators answered; on a tie the one named first counts."""
     votes = Counter(map(normalise, answer.question.answers))
     return float(normalise(answer.text) == votes.most_common(1)[0][0])
 
@@ -206,10 +206,10 @@ def chosen_letter(text: str, options: Sequence[str]) -> str | None:
     found = found or re.search(rf"(?i:(?:answer|option|choice)(?:\s+is)?\s*:?\s*)([{letters}])\b", text)
     if found:
         return found[1]
-    said = normalise(text)
-    same = [place for place, option in enumerate(options) if normalise(option) == said]
-    if not same and said:
-        same = [p for p, option in enumerate(options) if re.search(rf"\b{re.escape(normalise(option))}\b", said)]
+    given = normalise(text)
+    same = [index for index, option in enumerate(options) if normalise(option) == given]
+    if not same and given:
+        same = [p for p, option in enumerate(options) if re.search(rf"\b{re.escape(normalise(option))}\b", given)]
     return letters[same[0]] if len(same) == 1 else None
 
 
@@ -284,11 +284,11 @@ def scene_class(answer: Answer) -> float:
     def plain(name: str) -> str:
         return re.sub(r"[\s_-]+", " ", name.lower()).strip()
 
-    said = plain(answer.text)
+    given = plain(answer.text)
     named = [plain(name) for name in answer.question.info["classes"]]
     found = []
     for name in sorted(named, key=len, reverse=True):
-        if re.search(rf"\b{re.escape(name)}\b", said):
+        if re.search(rf"\b{re.escape(name)}\b", given):
             found.append(name)
-            said = re.sub(rf"\b{re.escape(name)}\b", " ", said)
+            given = re.sub(rf"\b{re.escape(name)}\b", " ", given)
     return float(found == [plain(answer.question.answers[0])])

@@ -22,7 +22,7 @@ def short_or_unanswerable(question: str) -> str:
 def letter(question: str, options: Sequence[str], context: str = "") -> str:
     """Ask for the letter of one of several options, one a line."""
     lines = [context.strip(), question.strip()]
-    lines += [f"{LETTERS[place]}. {option}" for place, option in enumerate(options)]
+    lines += [f"{LETTERS[index]}. {option}" for index, option in enumerate(options)]
     return "\n".join([line for line in lines if line] + [LETTER])
 
 

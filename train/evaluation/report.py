@@ -63,8 +63,8 @@ def rows(result: dict) -> list[str]:
     names = dict.fromkeys(result["paper"])
     names |= {name: None for name in result["metrics"] if name.startswith("METEOR (")}
     lines = []
-    for place, name in enumerate(names):
-        best, tuned = (result["best"], result["tuned"]) if place == 0 else (None, None)
+    for index, name in enumerate(names):
+        best, tuned = (result["best"], result["tuned"]) if index == 0 else (None, None)
         cells = [result["title"], result["split"], f"{result['n']:,}", name, measured(result, name)]
         cells += [figure(result["paper"].get(name)), named(best), named(tuned)]
         lines.append(f"| {' | '.join(cells)} |")

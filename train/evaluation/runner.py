@@ -22,7 +22,7 @@ from onellm.utils import atomic
 from train.evaluation.benchmark import Benchmark, BenchmarkError, Question
 from train.evaluation.metrics import Answer, Scores
 from train.evaluation.report import describe
-from train.small.ask import until_stop
+from train.small.ask import answer_batch
 
 LOADERS = 4  # threads that read files while the model answers
 NAMED = 20  # skipped questions that a result names
@@ -33,7 +33,7 @@ class Settings:
     """How answers are made.
 
     Attributes:
-        decode: "greedy" takes the likeliest words; "paper" draws at temperature 0.1 from the likeliest 75 %.
+        decode: "greedy" takes the likeliest tokens; "paper" draws at temperature 0.1 from the likeliest 75 %.
         new_tokens: longest answer.
         seed: of the draws; with "paper" they also depend on the batch.
         weights: which weights answer, so that answers of others are not taken for theirs.
@@ -65,34 +65,24 @@ class ModelAnswerer:
 
     def load(self, question: Question) -> list[dict]:
         """Return a question's content parts, each with its tensor."""
-        made = [part["make"]() if "make" in part else part for part in question.files]
+        parts = [part["make"]() if "make" in part else part for part in question.files]
         to_tensor = self.chat.processor.to_tensor
-        return [{"type": part["type"], "tensor": to_tensor(part)} for part in made if part is not None]
+        return [{"type": part["type"], "tensor": to_tensor(part)} for part in parts if part is not None]
 
     def answer(self, batch: list[tuple[Question, list[dict]]], number: int) -> list[str]:
         """Generate answers up to a stop string."""
         from transformers import set_seed
 
-        model, processor = self.chat.model, self.chat.processor
         conversations = [
             [{"role": "user", "content": [*parts, {"type": "text", "text": question.text}]}]
             for question, parts in batch
         ]
-        inputs = processor.apply_chat_template(conversations, to_tensor=lambda part: part["tensor"])
         sampling: dict[str, Any] = {"do_sample": False}
         if self.settings.decode == "paper":
             set_seed(self.settings.seed * 1_000_003 + number)
             sampling = {"do_sample": True, "temperature": 0.1, "top_p": 0.75}
-        tokenizer = processor.tokenizer
-        tokens = model.generate(
-            **inputs,
-            **sampling,
-            max_new_tokens=self.settings.new_tokens,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            tokenizer=tokenizer,  # for stop strings
-        )[:, inputs["input_ids"].shape[1] :]
-        return [until_stop(model, text) for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+        sampling["max_new_tokens"] = self.settings.new_tokens
+        return answer_batch(self.chat, conversations, lambda part: part["tensor"], **sampling)
 
 
 @dataclass

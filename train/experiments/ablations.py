@@ -95,8 +95,8 @@ def ablate(out: Path, scale: float, seeds: list[int], runs: Path, variants: list
         for variant in variants or VARIANTS:
             done = results.setdefault(variant, {})
             if str(seed) not in done:
-                place = runs / f"{slug(variant)}-{seed}"
-                done[str(seed)] = measure(variant, scale, seed, place)
+                output = runs / f"{slug(variant)}-{seed}"
+                done[str(seed)] = measure(variant, scale, seed, output)
                 logger.info("%s, seed %d: %s", variant, seed, done[str(seed)])
                 atomic.write_json(out, kept)
     return table(results)

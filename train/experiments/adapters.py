@@ -145,14 +145,14 @@ def measure(chat: onellm.Chat, original: Original, modalities: list[str], split:
         [layers, 2, 2], text alone and with files, each change's.
     """
     items = {modality: pick(read_items(modality, split), limit) for modality in modalities}
-    words: dict = {}
+    media_embeds: dict = {}
     for found in items.values():
-        words |= soft_tokens(chat, found, split)
+        media_embeds |= soft_tokens(chat, found, split)
     accuracy = {}
     for modality, found in items.items():
-        answers = ask_all(chat, [([item], WORDS[modality][2]) for item in found], words=words)
+        answers = ask_all(chat, [([item], WORDS[modality][2]) for item in found], media_embeds=media_embeds)
         accuracy[modality] = mean(is_right(answer, item) for answer, item in zip(answers, found, strict=True))
-    yes_no, asked = ask_whether(chat, items, random.Random(0), words=words)
+    yes_no, asked = ask_whether(chat, items, random.Random(0), media_embeds=media_embeds)
     adapter = chat.model.config.adapter
     result = {
         "parameters": adapter_parameters(chat.model.config),

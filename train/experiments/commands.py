@@ -84,9 +84,9 @@ def _transfer(options: argparse.Namespace) -> str:
 
 
 def _steps(options: argparse.Namespace) -> str:
-    from train.experiments.transfer_steps import LOOKS, compare
+    from train.experiments.transfer_steps import EVALUATIONS, compare
 
-    return compare(options.out, options.seeds, options.runs, options.variants, options.looks or LOOKS)
+    return compare(options.out, options.seeds, options.runs, options.variants, options.looks or EVALUATIONS)
 
 
 def _forget(options: argparse.Namespace) -> str:

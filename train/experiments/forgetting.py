@@ -89,8 +89,8 @@ def forget(
     kept = read(out, scale=scale)
     results = kept["found"]
     for seed in seeds:
-        place = runs / f"seed-{seed}"
-        base = [finished(recipe, place) for recipe in stages(seed, scale)][-1]
+        output = runs / f"seed-{seed}"
+        base = [finished(recipe, output) for recipe in stages(seed, scale)][-1]
         for modality in modalities:
             for variant in (BEFORE, *VARIANTS):
                 done = results.setdefault(split, {}).setdefault(modality, {}).setdefault(variant, {})
@@ -99,7 +99,7 @@ def forget(
                 if variant == BEFORE:
                     done[str(seed)] = accuracy(base, OLD, split)
                 else:
-                    folder = finished(addition(modality, variant, seed, scale), place)
+                    folder = finished(addition(modality, variant, seed, scale), output)
                     done[str(seed)] = accuracy(folder, (*OLD, modality), split)
                 logger.info("%s, %s, seed %d: %s", modality, variant, seed, done[str(seed)])
                 atomic.write_json(out, kept)

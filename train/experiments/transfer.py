@@ -191,9 +191,9 @@ def transfer(source: str, target: str, out: Path, start: str = "converted", seed
     torch.manual_seed(seed)
     found = None
     if start != "new":
-        places = torch.tensor(list(pairs.values()), dtype=torch.long).reshape(-1, 2)
-        ours = model.get_input_embeddings()(places[:, 0]).detach().float()
-        theirs = llm.get_input_embeddings()(places[:, 1]).detach().float()
+        indices = torch.tensor(list(pairs.values()), dtype=torch.long).reshape(-1, 2)
+        ours = model.get_input_embeddings()(indices[:, 0]).detach().float()
+        theirs = llm.get_input_embeddings()(indices[:, 1]).detach().float()
         converter = nn.Linear(ours.shape[1], theirs.shape[1])
         if start == "converted":
             converter, found = fit(ours, theirs, list(pairs), seed)
@@ -245,8 +245,8 @@ def moved_config(config: OneLLMConfig, text_config: Any, source: str, target: st
     values["base_parts"].pop("language_model", None)
     if target in base_parts.LLMS:
         values["base_parts"]["language_model"] = target
-    for place, settings in enumerate(values["modalities"].values()):
-        settings["token_id"] = text_config.vocab_size + place
+    for index, settings in enumerate(values["modalities"].values()):
+        settings["token_id"] = text_config.vocab_size + index
     values["description"] = f"{Path(source).name} moved to the LLM {Path(target).name}: {config.description}"
     return OneLLMConfig(**values)
 

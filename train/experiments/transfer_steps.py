@@ -26,7 +26,7 @@ from train.trainer import run
 logger = logging.getLogger(__name__)
 STAGES = ("transfer-tiny-1-warmup", "transfer-tiny-2-tune")
 SOURCE, TARGET = "onellm-tiny", "gemma-3-270m"
-LOOKS = (0, 25, 50, 100, 200)  # after so many steps
+EVALUATIONS = (0, 25, 50, 100, 200)  # after so many steps
 LIMIT = 200  # files a modality, evenly spread
 
 
@@ -55,10 +55,10 @@ VARIANTS = {
 }
 
 
-def recipes_of(variant: Variant, start: Path, seed: int, looks: Sequence[int] = LOOKS) -> list[Recipe]:
+def recipes_of(variant: Variant, start: Path, seed: int, evaluations: Sequence[int] = EVALUATIONS) -> list[Recipe]:
     """Return the stages of a variant, of the same number of steps in sum, with a checkpoint for every look."""
     first, second = (load_recipe(Path(__file__).parents[1] / "recipes" / f"{name}.yaml") for name in STAGES)
-    total, init = max(looks), str(start.resolve())
+    total, init = max(evaluations), str(start.resolve())
     common = {"seed": seed, "save_every": 25, "keep": total, "log_every": 25}
     second = second.changed(learning_rate=variant.rate * second.learning_rate, **common)
     if not variant.warmup:
@@ -66,29 +66,29 @@ def recipes_of(variant: Variant, start: Path, seed: int, looks: Sequence[int] = 
     return [first.changed(init=init, **common), second.changed(steps=total - first.steps)]
 
 
-def measure(name: str, seed: int, runs: Path, looks: Sequence[int] = LOOKS) -> dict[str, dict[str, float]]:
+def measure(name: str, seed: int, runs: Path, evaluations: Sequence[int] = EVALUATIONS) -> dict[str, dict[str, float]]:
     """Train a variant and return its accuracy: steps -> modality -> accuracy.
 
     Args:
         name: a key of `VARIANTS`.
         seed: of the converter and the stages.
         runs: folder for the models.
-        looks: after which steps, multiples of 25; the last one is how long it learns.
+        evaluations: after which steps, multiples of 25; the last one is how long it learns.
     """
     variant = VARIANTS[name]
     begin = runs / f"{variant.start}-{seed}"
     if not begin.exists():
         transfer(SOURCE, TARGET, begin, variant.start, seed)
-    place, done, found = runs / f"{slug(name)}-{seed}", 0, {}
-    for recipe in recipes_of(variant, begin, seed, looks):
-        out = run(recipe, place)
-        steps = [step for step in looks if done <= step <= done + recipe.steps and str(step) not in found]
-        found |= dict(zip(map(str, steps), _look(begin, out, [step - done for step in steps]), strict=True))
+    output, done, found = runs / f"{slug(name)}-{seed}", 0, {}
+    for recipe in recipes_of(variant, begin, seed, evaluations):
+        out = run(recipe, output)
+        steps = [step for step in evaluations if done <= step <= done + recipe.steps and str(step) not in found]
+        found |= dict(zip(map(str, steps), _evaluate(begin, out, [step - done for step in steps]), strict=True))
         begin, done = out, done + recipe.steps
     return found
 
 
-def _look(begin: Path, out: Path, steps: list[int]) -> Iterable[dict[str, float]]:
+def _evaluate(begin: Path, out: Path, steps: list[int]) -> Iterable[dict[str, float]]:
     """Yield the accuracy a modality after so many steps of a stage that began with the model folder `begin`."""
     model = OneLLMForConditionalGeneration.from_pretrained(begin, dtype=torch.float32).eval()
     processor = OneLLMProcessor.from_pretrained(begin)
@@ -102,7 +102,7 @@ def _look(begin: Path, out: Path, steps: list[int]) -> Iterable[dict[str, float]
 
 
 def compare(
-    out: Path, seeds: list[int], runs: Path, variants: list[str] | None = None, looks: Sequence[int] = LOOKS
+    out: Path, seeds: list[int], runs: Path, variants: list[str] | None = None, evaluations: Sequence[int] = EVALUATIONS
 ) -> str:
     """Measure variants, those that `out` does not hold yet, and return a Markdown table of all it holds.
 
@@ -111,30 +111,30 @@ def compare(
         seeds: one run each.
         runs: folder for the models.
         variants: keys of `VARIANTS`; None: all.
-        looks: as for `measure`.
+        evaluations: as for `measure`.
     """
-    claim(runs, looks=looks)
-    kept = read(out, looks=looks)
+    claim(runs, looks=evaluations)
+    kept = read(out, looks=evaluations)
     results = kept["found"]
     if SOURCE not in results:
-        (accuracy,) = _look(registry.folder_of(SOURCE), out, [0])
+        (accuracy,) = _evaluate(registry.folder_of(SOURCE), out, [0])
         results[SOURCE] = {"0": {"0": accuracy}}
     for seed in seeds:
         for name in variants or VARIANTS:
             done = results.setdefault(name, {})
             if str(seed) not in done:
-                done[str(seed)] = measure(name, seed, runs, looks)
+                done[str(seed)] = measure(name, seed, runs, evaluations)
                 logger.info("%s, seed %d: %s", name, seed, _means(done[str(seed)]))
                 atomic.write_json(out, kept)
-    return table(results, looks)
+    return table(results, evaluations)
 
 
-def table(results: dict[str, dict[str, dict[str, dict[str, float]]]], looks: Sequence[int] = LOOKS) -> str:
+def table(results: dict[str, dict[str, dict[str, dict[str, float]]]], evaluations: Sequence[int] = EVALUATIONS) -> str:
     """Lay out variant -> seed -> steps -> modality -> accuracy as means over the modalities, with seeds' range."""
-    rows = [f"| steps | {' | '.join(map(str, looks))} |", "|---" * (len(looks) + 1) + "|"]
+    rows = [f"| steps | {' | '.join(map(str, evaluations))} |", "|---" * (len(evaluations) + 1) + "|"]
     for name, seeds in results.items():
         curves = [_means(found) for found in seeds.values()]
-        columns = [[curve[step] for curve in curves if step in curve] for step in looks]
+        columns = [[curve[step] for curve in curves if step in curve] for step in evaluations]
         rows.append(f"| {name} | {' | '.join(map(_cell, columns))} |")
     return "\n".join(rows)
 

@@ -17,16 +17,16 @@ QUESTION = "What is this?"
 
 @dataclass
 class Row:
-    """What the answers about pairs of files, one of either kind, followed.
+    """What the answers about pairs of files, one of either modality, followed.
 
     Attributes:
         shown: which files were shown, in order, and what was asked beyond "What is this?".
         n: answers.
-        first: share that names the thing of the first kind's file alone.
-        second: share that names that of the second kind's file alone.
+        first: share that names the thing of the first modality's file alone.
+        second: share that names that of the second modality's file alone.
         both: share that names both.
-        chance_first: share that would name the first kind's thing of another pair.
-        chance_second: share that would name the second kind's thing of another pair.
+        chance_first: share that would name the first modality's thing of another pair.
+        chance_second: share that would name the second modality's thing of another pair.
     """
 
     shown: str
@@ -66,7 +66,7 @@ def draw_pairs(first: list[Item], second: list[Item], agree: bool, count: int, c
 def score(shown: str, answers: list[str], pairs: list[tuple[Item, Item]]) -> Row:
     """Count which thing of each pair its answer names."""
     named = [tuple(is_right(answer, item) for item in pair) for answer, pair in zip(answers, pairs, strict=True)]
-    chances = [chance_of(answers, [[pair[place]] for pair in pairs]) for place in (0, 1)]
+    chances = [chance_of(answers, [[pair[index]] for pair in pairs]) for index in (0, 1)]
     shares = [named.count(verdict) / len(named) for verdict in ((True, False), (False, True), (True, True))]
     return Row(shown, len(answers), *shares, *chances)
 
@@ -93,14 +93,14 @@ def measure_bias(
     for a, b in modalities:
         choose = random.Random(seed)
         items = [without_pictures(read_items(modality, split)) for modality in (a, b)]
-        apart, alike = (draw_pairs(*items, agree, count, choose) for agree in (False, True))
+        differing, alike = (draw_pairs(*items, agree, count, choose) for agree in (False, True))
         shown = [
-            (f"{a} alone", apart, lambda one, other: [one], QUESTION),
-            (f"{b} alone", apart, lambda one, other: [other], QUESTION),
-            (f"{a}, {b}", apart, lambda one, other: [one, other], QUESTION),
-            (f"{b}, {a}", apart, lambda one, other: [other, one], QUESTION),
-            (f"{a}, {b}, asked about the {WORDS[a][0]}", apart, lambda one, other: [one, other], WORDS[a][2]),
-            (f"{a}, {b}, asked about the {WORDS[b][0]}", apart, lambda one, other: [one, other], WORDS[b][2]),
+            (f"{a} alone", differing, lambda one, other: [one], QUESTION),
+            (f"{b} alone", differing, lambda one, other: [other], QUESTION),
+            (f"{a}, {b}", differing, lambda one, other: [one, other], QUESTION),
+            (f"{b}, {a}", differing, lambda one, other: [other, one], QUESTION),
+            (f"{a}, {b}, asked about the {WORDS[a][0]}", differing, lambda one, other: [one, other], WORDS[a][2]),
+            (f"{a}, {b}, asked about the {WORDS[b][0]}", differing, lambda one, other: [one, other], WORDS[b][2]),
             (f"{a}, {b} of the same thing", alike, lambda one, other: [one, other], QUESTION),
         ]
         for name, pairs, files, question in shown:

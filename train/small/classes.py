@@ -1,8 +1,8 @@
-"""Class mixtures: samples made of the class names a frozen stem knows, no picture or sound needed.
+"""Class mixtures: samples made of the class names a frozen backbone knows, no picture or sound needed.
 
-A stem's classifier turns a file into class probabilities; training draws such probabilities synthetically over all
+A backbone's classifier turns a file into class probabilities; training draws such probabilities synthetically over all
 classes, with confusions among classes whose classifier rows are alike, so that the projection learns every name the
-stem knows and not only those the corpus shows.
+backbone knows and not only those the corpus shows.
 """
 
 import torch
@@ -38,7 +38,7 @@ class ImageClasses:
         """Draw [B, 1, C + F] features (the pooled part zero) and the classes to name."""
         classes = len(self.names)
         main = torch.randint(classes, (count,), generator=generator)
-        # how sure the stem is, and how far its doubts wander from the class
+        # how sure the backbone is, and how far its doubts wander from the class
         share = 0.12 + 0.88 * torch.rand(count, 1, generator=generator)
         spread = 0.02 + 0.15 * torch.rand(count, 1, generator=generator)
         noise = torch.randn(count, classes, generator=generator)

@@ -62,6 +62,6 @@ def _answers(chat: onellm.Chat, questions: list[str]) -> list[str]:
 
 
 def _log_probabilities(model, prompt: list[int], answer: list[int]) -> torch.Tensor:
-    """Return what a model expects at every place of an answer: [L, V] log-probabilities."""
+    """Return what a model expects at every position of an answer: [L, V] log-probabilities."""
     logits = model(input_ids=torch.tensor([prompt + answer], device=model.device)).logits[0, len(prompt) - 1 : -1]
     return logits.float().log_softmax(dim=-1).cpu()

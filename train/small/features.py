@@ -1,4 +1,4 @@
-"""Samples of the small corpus: features that the frozen stems extracted, and the words of their names."""
+"""Samples of the small corpus: features that the frozen backbones extracted, and the tokens of their names."""
 
 import torch
 
@@ -8,7 +8,7 @@ from train.small.classes import ImageClasses, SoundClasses
 from train.small.items import Item, extract_features, read_items
 from train.small.nouns import fit_nouns, noun_vocabulary
 
-# few objects are easily memorised, so a training sample goes without a share of its stem's features and is often
+# few objects are easily memorised, so a training sample goes without a share of its backbone's features and is often
 # blended with another of its noun
 DROPPED = 0.4
 BLENDED = ("video", "point", "fmri", "depth", "normal")
@@ -17,7 +17,7 @@ CLASSES = {"efficientnet-lite2": ImageClasses, "yamnet": SoundClasses}
 
 
 def classes_of(model, modality: str) -> ImageClasses | SoundClasses | None:
-    """Return the classes of a modality's frozen stem, or None where it has no such stem."""
+    """Return the classes of a modality's frozen backbone, or None where it has none."""
     settings = model.config.modalities[modality]["tokenizer"]
     name = model.config.modalities[settings.get("share", modality)]["tokenizer"].get("stem")
     if name not in CLASSES:
@@ -34,12 +34,12 @@ class ClassSource:
         nouns = getattr(model.tokenizer_for(source.kind), "nouns", None)
         self.nouns = 0 if nouns is None else nouns.classifier.out_features
         if self.classes is None:
-            raise OneLLMError(f"The kind {source.kind} has no stem whose classes could be mixed; use 'items'.")
+            raise OneLLMError(f"The kind {source.kind} has no backbone whose classes could be mixed; use 'items'.")
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[list[torch.Tensor], list[str]]:
         """Draw features and texts."""
         features, labels = self.classes.draw(count, generator)
-        if self.nouns:  # a classifier that knows nothing of the thing says something nevertheless, less surely
+        if self.nouns:  # a classifier that does not know the thing answers nevertheless, less surely
             doubts = torch.randn(count, 1, self.nouns, generator=generator)
             sureness = 2 * torch.rand(count, 1, 1, generator=generator)
             doubts = (sureness * doubts).softmax(dim=-1).expand(-1, features.shape[1], -1)
@@ -81,7 +81,7 @@ class ItemSource:
         samples = [disturb(self.kind, features, self.raw, generator) for features, _ in pairs]
         if self.nouns:
             found = [int(features.view(-1, features.shape[-1])[0, self.raw :].argmax()) for features, _ in pairs]
-            return samples, [self.nouns[place] for place in found]
+            return samples, [self.nouns[index] for index in found]
         return samples, [text for _, text in pairs]
 
     def _blend(self, index: int, generator: torch.Generator) -> tuple[torch.Tensor, str]:
@@ -97,15 +97,15 @@ class ItemSource:
 
 
 def thin(items: list[Item]) -> list[Item]:
-    """Keep the picture beside every third map only: the stem takes its time."""
-    for place, item in enumerate(items):
-        if place % 3:
+    """Keep the picture beside every third map only: the backbone is slow."""
+    for index, item in enumerate(items):
+        if index % 3:
             item.picture = None
     return items
 
 
 def with_nouns(tokenizer, items: list[Item], features: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Solve the tokenizer's noun classifier and append what it says of each item to the item's features."""
+    """Solve the tokenizer's noun classifier and append its answer for each item to the item's features."""
     pooled = torch.stack([tokenizer.pool(value) for value in features])
     found = fit_nouns(tokenizer.nouns.classifier, pooled, [item.noun for item in items], [item.group for item in items])
     rows = [row.expand(*value.shape[:-1], -1) for value, row in zip(features, found, strict=True)]
@@ -134,7 +134,7 @@ def disturb(modality: str, features: torch.Tensor, raw: int, generator: torch.Ge
 
 
 class Targets:
-    """Names as words of the anchor's vocabulary: [M] indices, filled up with full stops."""
+    """Names as tokens of the anchor's vocabulary: [M] indices, filled up with full stops."""
 
     FILLER = "."
 
@@ -144,13 +144,13 @@ class Targets:
             found = {token for text in texts or [] for token in self._tokens(text)}
             token_ids = self._tokens(self.FILLER) + sorted(found - set(self._tokens(self.FILLER)))
         self.token_ids = token_ids
-        self.places = {token: place for place, token in enumerate(token_ids)}
+        self.index_of = {token: index for index, token in enumerate(token_ids)}
 
     def _tokens(self, text: str) -> list[int]:
         text = text if text == self.FILLER else f" {text}"
         return self.tokenizer(text, add_special_tokens=False)["input_ids"][: self.queries]
 
     def encode(self, text: str) -> torch.Tensor:
-        """Encode a name; the filler is word 0."""
-        words = [self.places[token] for token in self._tokens(text)]
-        return torch.tensor(words + [0] * (self.queries - len(words)))
+        """Encode a name; the filler is token 0."""
+        indices = [self.index_of[token] for token in self._tokens(text)]
+        return torch.tensor(indices + [0] * (self.queries - len(indices)))

@@ -1,4 +1,4 @@
-"""The corpus on disk: items, their tensors as the model gets them, and what the frozen stems extract of these."""
+"""The corpus on disk: items, their tensors as the model gets them, and what the frozen backbones extract of these."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from onellm.modalities.base import Sample
 from onellm.utils import atomic
 from onellm.utils.paths import cache_folder
 
-CHUNK = 32  # files that go through a stem together
+CHUNK = 32  # files that go through a backbone together
 
 
 def corpus_folder() -> Path:
@@ -101,7 +101,7 @@ def extract_features(model, processor, items: list[Item], split: str) -> list[to
     """Return what the modality's tokenizer extracts of every item; computed once and kept beside the corpus.
 
     Args:
-        model: a OneLLM; only its frozen stems matter here.
+        model: a OneLLM; only its frozen backbones matter here.
         processor: its processor.
         items: items of one modality.
         split: name of the kept file.

@@ -30,7 +30,7 @@ class Result:
         chance: accuracy of always naming the commonest noun among the test items.
         probe: accuracy of a linear probe (logistic regression on nouns) on the same frozen features, trained on the
             training split, or on the dev split for modalities that train on class names alone.
-        stem: accuracy of the frozen stem's own likeliest class name, or None without such a stem.
+        stem: accuracy of the frozen backbone's likeliest class name; None where it has no classifier.
         answers: every item with its question, answer and verdict.
     """
 
@@ -69,7 +69,7 @@ def chance_of(answers: list[str], wanted: list[list[Item]]) -> float:
 
 
 def without_pictures(items: list[Item]) -> list[Item]:
-    """Return items without the pictures that may lie beside maps, and tell what these show."""
+    """Return items without the pictures that may lie beside maps."""
     return [replace(item, picture=None) for item in items]
 
 
@@ -77,7 +77,7 @@ def pick(items: list[Item], limit: int) -> list[Item]:
     """Take at most `limit` items, evenly spread."""
     if len(items) <= limit:
         return items
-    return [items[int(place)] for place in np.linspace(0, len(items) - 1, limit)]
+    return [items[int(index)] for index in np.linspace(0, len(items) - 1, limit)]
 
 
 def map_alone(model, modality: str, features: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -115,15 +115,15 @@ def probe_accuracy(model, processor, items: list[Item], split: str) -> float | N
         return None
     kept = map_alone(model, modality, extract_features(model, processor, train, source))
     found = map_alone(model, modality, extract_features(model, processor, items, split))
-    place = pick(list(range(len(train))), 3000)
+    indices = pick(list(range(len(train))), 3000)
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
-    probe.fit(pooled([kept[i] for i in place]), [train[i].noun for i in place])
+    probe.fit(pooled([kept[i] for i in indices]), [train[i].noun for i in indices])
     guesses = probe.predict(pooled(found))
     return float(np.mean([is_right(guess, item) for guess, item in zip(guesses, items, strict=True)]))
 
 
-def stem_accuracy(model, processor, items: list[Item], split: str) -> float | None:
-    """Count the right top-1 class names of the modality's own frozen stem."""
+def backbone_accuracy(model, processor, items: list[Item], split: str) -> float | None:
+    """Count the right top-1 class names of the modality's frozen backbone."""
     classes = classes_of(model, items[0].kind)
     if classes is None:
         return None
@@ -169,7 +169,7 @@ def evaluate(
                 accuracy=float(np.mean(verdicts)),
                 chance=max(map(nouns.count, nouns)) / len(nouns),
                 probe=probe_accuracy(model, processor, items, split),
-                stem=stem_accuracy(model, processor, items, split),
+                stem=backbone_accuracy(model, processor, items, split),
                 answers=[
                     {"id": i.id, "expected": i.accept, "answer": a, "right": bool(v)}
                     for i, a, v in zip(items, answers, verdicts, strict=True)
@@ -187,7 +187,7 @@ def table(results: list[Result]) -> str:
     def figure(value: float | None) -> str:
         return "–" if value is None else f"{value:.2f}"
 
-    rows = ["| kind | n | accuracy | chance | linear probe | stem's top-1 |", "|---|---|---|---|---|---|"]
+    rows = ["| kind | n | accuracy | chance | linear probe | backbone's top-1 |", "|---|---|---|---|---|---|"]
     for r in results:
         rows.append(
             f"| {r.modality} | {r.n} | {figure(r.accuracy)} | {figure(r.chance)} | {figure(r.probe)} | "

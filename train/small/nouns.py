@@ -24,20 +24,20 @@ class Discriminant:
 
     Args:
         inputs: [n, F] features.
-        places: [n] the class of each; every class below `classes` that has no file is never found.
+        labels: [n] the class of each; every class below `classes` that has no file is never found.
         classes: how many classes there are.
 
     Source: Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, section 4.3.1.
     """
 
-    def __init__(self, inputs: torch.Tensor, places: torch.Tensor, classes: int):
-        inputs, wanted = inputs.double(), F.one_hot(places, classes).double()
+    def __init__(self, inputs: torch.Tensor, labels: torch.Tensor, classes: int):
+        inputs, wanted = inputs.double(), F.one_hot(labels, classes).double()
         self.middle, self.spread = inputs.mean(dim=0), inputs.std(dim=0).clamp_min(1e-4)
         inputs = (inputs - self.middle) / self.spread
         count = wanted.sum(dim=0)
         self.means = wanted.T @ inputs / count.clamp_min(1).unsqueeze(1)
         self.logs = torch.log(count / count.sum())
-        within = inputs - self.means[places]
+        within = inputs - self.means[labels]
         self.values, self.vectors = torch.linalg.eigh(within.T @ within / len(inputs))
 
     def linear(self, shrinkage: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,22 +63,22 @@ def fit_nouns(classifier: nn.Linear, inputs: torch.Tensor, nouns: list[str | Non
     """
     order = sorted({noun for noun in nouns if noun})
     named = torch.tensor([noun is not None for noun in nouns])
-    places = torch.tensor([order.index(noun) if noun else 0 for noun in nouns])
-    numbers = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    labels = torch.tensor([order.index(noun) if noun else 0 for noun in nouns])
+    numbers = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     fold = torch.tensor([numbers[group] % FOLDS for group in groups])
     scores = torch.zeros(len(SHRINKAGES), len(nouns), len(order), dtype=torch.double)
     for number in range(FOLDS):
         seen, unseen = named & (fold != number), fold == number
-        analysis = Discriminant(inputs[seen], places[seen], len(order))
-        for place, shrinkage in enumerate(SHRINKAGES):
+        analysis = Discriminant(inputs[seen], labels[seen], len(order))
+        for index, shrinkage in enumerate(SHRINKAGES):
             weight, bias = analysis.linear(shrinkage)
-            scores[place, unseen] = inputs[unseen].double() @ weight.T + bias
+            scores[index, unseen] = inputs[unseen].double() @ weight.T + bias
     losses = torch.stack(
-        [torch.stack([F.cross_entropy(scale * table[named], places[named]) for scale in SHARPNESS]) for table in scores]
+        [torch.stack([F.cross_entropy(scale * table[named], labels[named]) for scale in SHARPNESS]) for table in scores]
     )
     best, sharpest = divmod(int(losses.argmin()), len(SHARPNESS))
     scale = SHARPNESS[sharpest]
-    weight, bias = Discriminant(inputs[named], places[named], len(order)).linear(SHRINKAGES[best])
+    weight, bias = Discriminant(inputs[named], labels[named], len(order)).linear(SHRINKAGES[best])
     with torch.no_grad():
         classifier.weight.copy_(scale * weight)
         classifier.bias.copy_(scale * bias)

@@ -121,7 +121,7 @@ def exchange(modality: str, text: str, other: str, choose: random.Random) -> tup
     """Make one question and its answer about one file.
 
     Args:
-        modality: the file's kind.
+        modality: of the file.
         text: what it is.
         other: what another file of the modality is, for questions to be answered with no.
         choose: source of chance.

@@ -1,4 +1,4 @@
-"""Soft tokens, and what they alone say: read off the anchor's vocabulary without the LLM, for tuning and ablations."""
+"""Soft tokens, and the text nearest to them in the anchor's vocabulary, without the LLM: for tuning and ablations."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +14,7 @@ from train.small.naming import is_right, map_alone, pick
 
 @torch.no_grad()
 def read_words(model, processor, modality: str, features: list[torch.Tensor]) -> list[str]:
-    """Return the likeliest words of files.
+    """Return the likeliest texts of files.
 
     Args:
         model: a OneLLM with an anchor.
@@ -29,15 +29,15 @@ def read_words(model, processor, modality: str, features: list[torch.Tensor]) ->
     texts = [""] * len(features)
     for indices in shapes.values():
         batch = torch.stack([features[index] for index in indices])
-        words = model.projector.soft_tokens(model.encode(modality, batch), modality)
-        best = model.projector.anchor.logits(words, vocabulary).argmax(dim=-1)
-        for index, places in zip(indices, best, strict=True):
-            texts[index] = processor.tokenizer.decode(token_ids[places]).replace(".", "").strip()
+        embeds = model.projector.soft_tokens(model.encode(modality, batch), modality)
+        best = model.projector.anchor.logits(embeds, vocabulary).argmax(dim=-1)
+        for index, positions in zip(indices, best, strict=True):
+            texts[index] = processor.tokenizer.decode(token_ids[positions]).replace(".", "").strip()
     return texts
 
 
 def word_accuracy(model, processor, modality: str, split: str = "dev", limit: int | None = None) -> float:
-    """Return the share of a split's files whose words name them; of a map without the picture beside it.
+    """Return the share of a split's files whose soft tokens name them; of a map without the picture beside it.
 
     Args:
         model: a OneLLM with an anchor.
@@ -62,7 +62,7 @@ def accuracy(folder: Path, modalities: Iterable[str], split: str = "dev") -> dic
 
 @torch.no_grad()
 def soft_tokens(chat: onellm.Chat, items: list[Item], split: str) -> dict[tuple[str, str], torch.Tensor]:
-    """Turn items of one modality into soft tokens, maps without the picture beside them; what their stems see is kept.
+    """Turn items of one modality into soft tokens, maps without the picture beside them; extracted features are kept.
 
     Args:
         chat: a loaded model.
@@ -70,7 +70,7 @@ def soft_tokens(chat: onellm.Chat, items: list[Item], split: str) -> dict[tuple[
         split: names what is kept, see `extract_features`.
 
     Returns:
-        Kind and id -> [length, D_llm].
+        Modality and id -> [length, D_llm].
     """
     modality = items[0].kind
     features = map_alone(chat.model, modality, extract_features(chat.model, chat.processor, items, split))

@@ -63,13 +63,13 @@ def placed(sounds: list[tuple[float, np.ndarray]], seed: int) -> np.ndarray:
         sounds: when each begins, in seconds, and its samples.
         seed: of the hum.
     """
-    made = np.random.default_rng(seed).normal(0, HUM, int(LONG_S * RATE_HZ)).astype(np.float32)
+    sound = np.random.default_rng(seed).normal(0, HUM, int(LONG_S * RATE_HZ)).astype(np.float32)
     for start_s, samples in sounds:
         samples = samples[: int(LONGEST_S * RATE_HZ)]
         level = max(float(np.sqrt(np.mean(np.square(samples)))), 1e-5)
         start = int(start_s * RATE_HZ)
-        made[start : start + len(samples)] += np.clip(samples * 0.05 / level, -1, 1)
-    return made
+        sound[start : start + len(samples)] += np.clip(samples * 0.05 / level, -1, 1)
+    return sound
 
 
 def film(path: Path, frames: np.ndarray, samples: np.ndarray) -> Path:
@@ -159,10 +159,10 @@ def measure_timelines(
             str(film(folder / f"{number}.mp4", load_sample(video).array, samples[sound.id]))
             for number, (video, sound) in enumerate(films)
         ]
-        apart = [[{"type": "video", "path": p}, {"type": "audio", "path": p, "track": True}] for p in paths]
+        separate = [[{"type": "video", "path": p}, {"type": "audio", "path": p, "track": True}] for p in paths]
         joint = [[{"type": "video", "path": path, "sound": True}] for path in paths]
-        things = [[[pair[place]] for pair in films] for place in (0, 1)]
-        for name, parts in (("as two files, one after the other", apart), ("second by second, in turns", joint)):
+        things = [[[pair[index]] for pair in films] for index in (0, 1)]
+        for name, parts in (("as two files, one after the other", separate), ("second by second, in turns", joint)):
             yield from zip(titles[2:], measure(chat, name, parts, things, BOTH), strict=True)
 
 

@@ -1,4 +1,4 @@
-"""Conversations of published instruction lists become chat messages; `<image>` marks where a file belongs."""
+"""Conversations of published instruction lists become chat messages; `<image>` is a placeholder of a file."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ from train.data.example import DataError
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 ALIASES = {"rgbd": "depth", "rgbn": "normal"}  # published names of modalities
-_MARK = re.compile(rf"\s*<({'|'.join([*MODALITIES, *ALIASES])})>\s*")
+_PLACEHOLDER = re.compile(rf"\s*<({'|'.join([*MODALITIES, *ALIASES])})>\s*")
 
 
 def conversation_messages(turns: Any, files: list[dict]) -> list[dict]:
@@ -16,31 +16,31 @@ def conversation_messages(turns: Any, files: list[dict]) -> list[dict]:
 
     Args:
         turns: [{"from": "human" or "gpt", "value": text}] or [{"role": ..., "content": text}].
-        files: file parts. Each takes the place of the next mark of its modality, or of any mark where all files are of
-            one modality; without marks they come first in the first question.
+        files: file parts. Each replaces the next placeholder of its modality, or any placeholder where all files are of
+            one modality; without placeholders they come first in the first question.
 
     Returns:
         Chat messages.
 
     Raises:
-        DataError: a turn has another form, or marks and files differ in number.
+        DataError: a turn has another form, or placeholders and files differ in number.
     """
     if not isinstance(turns, list) or not turns:
         raise DataError("its conversation is empty or no list; expected a list of turns; correct it.")
-    messages, left, marks = [], list(files), 0
+    messages, left, count = [], list(files), 0
     for turn in turns:
         role, text = _turn(turn)
         content: list[dict] = []
-        pieces = _MARK.split(text) if files and role == "user" else [text]
+        pieces = _PLACEHOLDER.split(text) if files and role == "user" else [text]
         for index, piece in enumerate(pieces):
             if index % 2:
-                marks += 1
-                content.append(_take(left, ALIASES.get(piece, piece), marks))
+                count += 1
+                content.append(_take(left, ALIASES.get(piece, piece), count))
             elif piece.strip():
                 content.append({"type": "text", "text": piece.strip()})
         messages.append({"role": role, "content": content})
-    if left and marks:
-        raise DataError(f"it has {marks} marks and {len(files)} files; expected as many; add marks, or leave all out.")
+    if left and count:
+        raise DataError(f"{count} placeholders for {len(files)} files; expected as many; add some, or leave all out.")
     if left:
         question = next((message for message in messages if message["role"] == "user"), None)
         if question is None:
@@ -62,11 +62,11 @@ def _turn(turn: Any) -> tuple[str, str]:
     return ROLES[role], text
 
 
-def _take(left: list[dict], modality: str, marks: int) -> dict:
-    """Take the file a mark stands for."""
+def _take(left: list[dict], modality: str, count: int) -> dict:
+    """Take the file of a placeholder."""
     alike = len({part["type"] for part in left}) == 1
     part = next((part for part in left if part["type"] == modality or alike), None)
     if part is None:
-        raise DataError(f"mark number {marks}, <{modality}>, has no file; expected as many files as marks; correct it.")
+        raise DataError(f"placeholder {count}, <{modality}>, has no file; expected a file for each; correct it.")
     left.remove(part)
     return part

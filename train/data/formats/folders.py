@@ -27,12 +27,12 @@ class FolderExamples(FileExamples):
         for path, folders, names in os.walk(folder):
             folders.sort()
             for name in sorted(names):
-                for place, modality in enumerate(modalities):
+                for index, modality in enumerate(modalities):
                     suffix = next((s for s in MODALITIES[modality].suffixes if name.lower().endswith(s)), None)
                     if suffix:
                         file = os.path.relpath(os.path.join(path, name), folder)
                         group = groups.setdefault(file[: -len(suffix)], [None] * len(modalities))
-                        group[place] = group[place] or file
+                        group[index] = group[index] or file
         self.items = list(groups.items())
         if not self.items:
             raise DataError(
@@ -42,13 +42,13 @@ class FolderExamples(FileExamples):
             )
         super().__init__(folder.name, modalities, split_rows(len(self.items)))
 
-    def key(self, block: int, place: int) -> str:
+    def key(self, block: int, index: int) -> str:
         """Name an example by its file."""
-        return f"{self.name}/{self.items[block * BLOCK + place][0]}"
+        return f"{self.name}/{self.items[block * BLOCK + index][0]}"
 
-    def build(self, block: int, place: int) -> list[dict]:
+    def build(self, block: int, index: int) -> list[dict]:
         """Build an example's messages, see `FileExamples`."""
-        stem, files = self.items[block * BLOCK + place]
+        stem, files = self.items[block * BLOCK + index]
         missing = [modality for modality, file in zip(self.modalities, files, strict=True) if file is None]
         if missing:
             raise DataError(f"there is no {missing[0]} beside it; expected one of the same name; add it.")

@@ -15,13 +15,13 @@ class Requests:
         self.examples, self.request = examples, request
         self.modalities, self.blocks = examples.modalities, examples.blocks
 
-    def read(self, block: int, place: int) -> Example:
+    def read(self, block: int, index: int) -> Example:
         """Read one example; its answer's file has the caption as its `prompt`.
 
         Raises:
             OneLLMError: the example is bad, or holds several files.
         """
-        example = self.examples.read(block, place)
+        example = self.examples.read(block, index)
         files = files_of(example.messages)
         if len(files) != 1:
             raise DataError(f"{example.key}: it has {len(files)} files; expected one that is to be made.")
@@ -31,6 +31,6 @@ class Requests:
         messages = [{"role": "user", "content": [asked]}, {"role": "assistant", "content": [answer]}]
         return Example(example.key, messages)
 
-    def length(self, block: int, place: int) -> int:
+    def length(self, block: int, index: int) -> int:
         """Return the characters of its text."""
-        return self.examples.length(block, place)
+        return self.examples.length(block, index)

@@ -72,21 +72,21 @@ class ShardExamples(FileExamples):
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_shards": OrderedDict()}
 
-    def key(self, block: int, place: int) -> str:
+    def key(self, block: int, index: int) -> str:
         """Name an example: "00000.tar: 000000012"."""
         try:
-            key = self._open(block).samples[place][0]
+            key = self._open(block).samples[index][0]
         except (DataError, IndexError):
-            key = f"sample {place + 1}"
+            key = f"sample {index + 1}"
         return f"{os.path.basename(self.paths[block])}: {key}"
 
-    def build(self, block: int, place: int) -> list[dict]:
+    def build(self, block: int, index: int) -> list[dict]:
         """Build an example's messages, see `FileExamples`."""
         shard, source = self._open(block), self.paths[block]
-        if place >= len(shard.samples):
+        if index >= len(shard.samples):
             found = shard.broken or f"it holds {len(shard.samples):,} samples and {INDEX} promises more"
             raise DataError(f"{found}; expected a whole tar; fetch or write the shard again.")
-        key, members = shard.samples[place]
+        key, members = shard.samples[index]
         if "json" in members:
             content = _read_json(source, members["json"])
             if "messages" in content:

@@ -102,8 +102,8 @@ def open_table(path: str, names: tuple[str, ...] = (), known: set[str] = frozens
         raise DataError(f"{path}: it is no table by its name; expected {', '.join(SUFFIXES)}; convert it.")
     name = path.rsplit("/", 1)[-1] if is_address(path) else file.name
     status = file.stat()
-    marks = [VERSION, str(file.resolve()), status.st_size, status.st_mtime_ns, names, sorted(known)]
-    fingerprint = hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:24]
+    origin = [VERSION, str(file.resolve()), status.st_size, status.st_mtime_ns, names, sorted(known)]
+    fingerprint = hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:24]
     try:
         import datasets
 
@@ -249,14 +249,14 @@ def _json_lines(name: str, file: IO[str]) -> Iterator[tuple[Any, str | None]]:
 
 def _json_list(name: str, file: IO[str], text: str) -> Iterator[tuple[Any, None]]:
     """Yield the values of a JSON list without holding all of it."""
-    decoder, place, count = json.JSONDecoder(), 1, 0
+    decoder, position, count = json.JSONDecoder(), 1, 0
     while True:
-        while place < len(text) and text[place] in " \t\r\n,":
-            place += 1
-        if place < len(text) and text[place] == "]":
+        while position < len(text) and text[position] in " \t\r\n,":
+            position += 1
+        if position < len(text) and text[position] == "]":
             return
         try:
-            value, stop = decoder.raw_decode(text, place)
+            value, stop = decoder.raw_decode(text, position)
             ended = stop < len(text)  # a number at the end of what was read may go on
         except ValueError as error:
             ended, failure = False, error
@@ -264,7 +264,7 @@ def _json_list(name: str, file: IO[str], text: str) -> Iterator[tuple[Any, None]
             failure = None
         if ended:
             yield value, None
-            place, count = stop, count + 1
+            position, count = stop, count + 1
             continue
         more = file.read(CHUNK)
         if not more:
@@ -273,4 +273,4 @@ def _json_list(name: str, file: IO[str], text: str) -> Iterator[tuple[Any, None]
                 f"{name}: the JSON list breaks off after {count:,} entries ({reason}); expected a whole list; "
                 "save or download it again."
             )
-        text, place = text[place:] + more, 0
+        text, position = text[position:] + more, 0

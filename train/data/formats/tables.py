@@ -68,19 +68,19 @@ class TableExamples(FileExamples):
         )
         super().__init__(table.name, modalities, split_rows(len(table) if self.rows is None else len(self.rows)))
 
-    def key(self, block: int, place: int) -> str:
+    def key(self, block: int, index: int) -> str:
         """Name an example: "captions.tsv, row 12"."""
-        return f"{self.name}, row {self._index(block, place) + 1:,}"
+        return f"{self.name}, row {self._row(block, index) + 1:,}"
 
-    def build(self, block: int, place: int) -> list[dict]:
+    def build(self, block: int, index: int) -> list[dict]:
         """Build an example's messages, see `FileExamples`."""
-        row = self.table[self._index(block, place)]
+        row = self.table[self._row(block, index)]
         return self._messages(row, [part for modality in self.modalities for part in self._files(row, modality)])
 
-    def length(self, block: int, place: int) -> int:
+    def length(self, block: int, index: int) -> int:
         """Count the characters of an example's text, see `Examples`."""
         try:
-            return text_length(self._messages(self.texts[self._index(block, place)], []))
+            return text_length(self._messages(self.texts[self._row(block, index)], []))
         except DataError:
             return 0
 
@@ -104,9 +104,9 @@ class TableExamples(FileExamples):
             return super().resolve(part | {"path": _complete(part["path"], MODALITIES[part["type"]].suffixes)})
         return part
 
-    def _index(self, block: int, place: int) -> int:
-        index = block * BLOCK + place
-        return index if self.rows is None else int(self.rows[index])
+    def _row(self, block: int, index: int) -> int:
+        row = block * BLOCK + index
+        return row if self.rows is None else int(self.rows[row])
 
     def _field(self, row: dict, role: str, usual: tuple[str, ...]) -> Any:
         """Return what a row holds in a role; None where nothing is."""
@@ -187,7 +187,7 @@ class TableExamples(FileExamples):
                 )
 
     def _fitting(self) -> np.ndarray | None:
-        """Return the places of the rows whose files are of this source's modalities, or None for all of them."""
+        """Return the indices of the rows whose files are of this source's modalities, or None for all of them."""
         column = self.table.signatures
         if column is None:
             return None
@@ -241,5 +241,5 @@ def _complete(path: Path, suffixes: tuple[str, ...]) -> Path:
 def _suffix_of(data: bytes, modality: str) -> str:
     """Tell a file's suffix from its first bytes; the modality's first one where nothing fits."""
     suffixes = MODALITIES[modality].suffixes
-    found = [suffix for place, magic, suffix in _MAGIC if data[place : place + len(magic)] == magic]
+    found = [suffix for index, magic, suffix in _MAGIC if data[index : index + len(magic)] == magic]
     return next((suffix for suffix in found if suffix in suffixes), suffixes[0])

@@ -15,7 +15,7 @@ def next_qa(root: Path, split: str) -> Iterator[Question]:
     """Read NextQA's multiple-choice questions: `video`, `question`, `answer` (0 to 4), `qid`, `type`, `a0` to `a4`."""
     names = readers.read_json(root / "map_vid_vidorID.json")
     for row in readers.read_table(root / f"{split}.csv"):
-        options = [row[f"a{place}"] for place in range(5)]
+        options = [row[f"a{index}"] for index in range(5)]
         yield Question(
             id=f"{row['video']}_{row['qid']}",
             files=[{"type": "video", "path": root / "NExTVideo" / f"{names[row['video']]}.mp4"}],
@@ -29,7 +29,7 @@ def next_qa(root: Path, split: str) -> Iterator[Question]:
 def how2_qa(root: Path) -> Iterator[Question]:
     """Read How2QA's validation rows: video, "[start:end]", three wrong answers, question, right answer.
 
-    The file lists the right answer last; here it takes a place that depends on the row alone.
+    The file lists the right answer last; here it takes a index that depends on the row alone.
     """
     with open(root / "how2QA_val_release.csv", newline="", encoding="utf-8-sig") as file:
         rows = [row for row in csv.reader(file) if row]
@@ -37,14 +37,14 @@ def how2_qa(root: Path) -> Iterator[Question]:
         del rows[0]  # a header
     for number, (video, times, *wrong, question, right) in enumerate(rows):
         start_s, end_s = map(float, times.strip("[]").split(":"))
-        place = zlib.crc32(f"{number} {question}".encode()) % (len(wrong) + 1)
-        options = [option.strip() for option in (*wrong[:place], right, *wrong[place:])]
+        index = zlib.crc32(f"{number} {question}".encode()) % (len(wrong) + 1)
+        options = [option.strip() for option in (*wrong[:index], right, *wrong[index:])]
         clip = partial(media.video_clip, media.find_video(root / "videos", video), start_s, end_s)
         yield Question(
             id=str(number),
             files=[{"type": "video", "make": clip}],
             text=prompts.letter(question, options),
-            answers=[prompts.LETTERS[place]],
+            answers=[prompts.LETTERS[index]],
             info={"options": options},
         )
 

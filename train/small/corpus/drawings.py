@@ -1,7 +1,7 @@
 """Pictures to learn drawing from: Microsoft's Fluent emoji without skin tones, small, on white, named by emojibase.
 
 A picture whose label is in ``drawings.txt`` has a name people use; the LLM learns these. The others only teach the
-picture codes what pictures look like. ``HELD_OUT`` names colours and shapes that are each seen, but never together.
+the VQ model what pictures look like. ``HELD_OUT`` names colours and shapes that are each seen, but never together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SIZE = 64  # pixels
 LICENCE = "MIT"
 PICTURES, NAMES = "@lobehub/fluent-emoji-3d", "emojibase-data"
 HELD_OUT = ("orange heart", "green square", "purple circle")
-DEV = 0.05  # of the pictures without a name, kept for measuring how well codes give pictures back
+DEV = 0.05  # of the pictures without a name, kept for measuring how well the VQ model gives pictures back
 PEOPLE, FLAGS = 1, 9  # emojibase's groups: left out
 
 

@@ -1,6 +1,6 @@
 """The corpus's item: one line of JSON a file, and the rules that split items.
 
-An item is a dict with these keys (a kind may add its own, e.g. ``index`` or ``picture``):
+An item is a dict with these keys (a modality may add its own, e.g. ``index`` or ``picture``):
     id: unique within the corpus.
     kind: image, video, audio, point, fmri, imu, depth or normal.
     file: path relative to the corpus folder.

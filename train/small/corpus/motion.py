@@ -131,9 +131,9 @@ def _columns(table: _Shell) -> dict[str, np.ndarray]:
     columns = {}
     for block in layout["blocks"]:
         where = block["mgr_locs"]
-        places = np.arange(len(names))[where] if isinstance(where, slice) else np.asarray(where)
-        for place, values in zip(places, block["values"], strict=True):
-            columns[names[place]] = values
+        indices = np.arange(len(names))[where] if isinstance(where, slice) else np.asarray(where)
+        for index, values in zip(indices, block["values"], strict=True):
+            columns[names[index]] = values
     return columns
 
 

@@ -126,19 +126,19 @@ def _rows(
     stamps = packages.debian("tuxpaint-stamps-default", cache) / STAMPS
     bundles = Gcompris(packages.debian("gcompris-qt-data", cache))
     for key, name, noun, accept in tqdm(read_table(HERE / table), desc=table, unit="file"):
-        origin, place = key.split(":")
+        origin, entry = key.split(":")
         if origin == "t":
-            path = stamps / f"{place}{suffixes[0]}"
+            path = stamps / f"{entry}{suffixes[0]}"
             terms = "GPL-2, by the Tux Paint authors"
             found = (path.name, path.read_bytes(), terms) if path.exists() else None
-            source = f"Debian tuxpaint-stamps-default: {place}"
+            source = f"Debian tuxpaint-stamps-default: {entry}"
         else:
-            found = bundles.get(place, suffixes)
-            source = f"Debian gcompris-qt-data: {place}"
+            found = bundles.get(entry, suffixes)
+            source = f"Debian gcompris-qt-data: {entry}"
         if not found:
-            log.warning("%s is not in this version of its package; skipped.", place)
+            log.warning("%s is not in this version of its package; skipped.", entry)
             continue
-        yield f"{origin}-{slug(place)}", name, noun, accept, found[1], source, found[2]
+        yield f"{origin}-{slug(entry)}", name, noun, accept, found[1], source, found[2]
 
 
 def _item(
