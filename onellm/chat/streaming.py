@@ -153,7 +153,8 @@ class TokenDecoder:
         """Take a token; return the text that is certain now: a character may need several tokens."""
         self._tokens.append(token)
         text = self._decode()
-        if text.endswith("\ufffd") and self._incomplete < INCOMPLETE:
+        byte = str(self._tokenizer.convert_ids_to_tokens(token)).startswith("<0x")  # a byte of a character
+        if byte and len(self._tokens) <= WINDOW or text.endswith("\ufffd") and self._incomplete < INCOMPLETE:
             self._incomplete += 1
             return ""
         return self._take(text)

@@ -103,7 +103,7 @@ def whether(modality: str, name: str, choose: random.Random | None = None) -> st
     """Ask whether a file shows a thing; in the first form, or in one by chance."""
     forms = WHETHER.get(modality, WHETHER["image"])
     form = forms[0] if choose is None else choose.choice(forms)
-    return form.format(with_article(name, modality), modality=WORDS[modality][0])
+    return form.format(with_article(name, modality), kind=WORDS[modality][0])
 
 
 def verdict(modality: str, text: str, other: str, choose: random.Random) -> tuple[str, str]:
