@@ -169,7 +169,7 @@ def running_app(folder, **environment):
             yield url
         finally:
             app.terminate()
-            app.wait(20)
+            app.wait(60)
 
 
 def ready(url):

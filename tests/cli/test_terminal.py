@@ -45,7 +45,7 @@ class Person:
         self.seen = ""
         os.write(self.end, f"{line}\n".encode())
 
-    def sees(self, pattern, timeout_s=60.0):
+    def sees(self, pattern, timeout_s=180.0):
         end_s = time.monotonic() + timeout_s
         while not re.search(pattern, self.seen, re.DOTALL):
             assert time.monotonic() < end_s, f"no {pattern!r} in {self.seen!r}"
@@ -141,7 +141,7 @@ def test_in_a_pipe(example_files):
 
 
 def test_a_model_that_is_not_there():
-    done = subprocess.run([*COMMAND[:-1], "nowhere"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*COMMAND[:-1], "nowhere"], cwd=ROOT, capture_output=True, text=True, timeout=180)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
 
 

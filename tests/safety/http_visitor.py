@@ -12,7 +12,7 @@ class Visitor:
     """A browser, which keeps a cookie, or a program, which keeps none; each with sessions of its own."""
 
     def __init__(self, url, name, cookie):
-        self.http, self.name = httpx.Client(base_url=url, timeout=60), name
+        self.http, self.name = httpx.Client(base_url=url, timeout=180), name
         if cookie:
             assert "HttpOnly" in self.http.get("/").headers["set-cookie"]
         self.config = httpx.get(f"{url}/config").json()

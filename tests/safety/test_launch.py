@@ -74,7 +74,7 @@ def test_the_default_launch_is_private(tmp_path, figure):
         assert Path(upload).is_relative_to(folder)
     finally:
         app.terminate()
-        app.wait(20)
+        app.wait(60)
     assert not Path(upload).exists()  # who stops the app leaves no uploads behind
     told = (tmp_path / "log").read_text()
     assert "gradio.live" not in told and "Traceback" not in told

@@ -33,7 +33,7 @@ class Visitor:
 
     def __init__(self, url):
         self.url, self.session = url, secrets.token_hex(6)
-        self.http = httpx.Client(base_url=url, timeout=60)
+        self.http = httpx.Client(base_url=url, timeout=180)
         self.http.get("/")  # the page, with its cookie
         self.seen, self.told = {}, []
 

@@ -58,8 +58,8 @@ def test_stop(open_page, how):
         person.page.keyboard.press("Escape")
     else:
         person.page.locator("#stop").dispatch_event("click")  # the page moves while words stream in
-    person.page.wait_for_selector("#send", state="visible", timeout=15_000)
-    person.page.wait_for_selector('#conversation .bot.message :text("Stopped.")', timeout=15_000)
+    person.page.wait_for_selector("#send", state="visible", timeout=60_000)
+    person.page.wait_for_selector('#conversation .bot.message :text("Stopped.")', timeout=60_000)
     said = person.answer()
     person.page.wait_for_timeout(1_000)
     assert person.answer() == said

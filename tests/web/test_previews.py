@@ -300,7 +300,7 @@ def test_elements_made_anew_keep_their_plot_and_removed_ones_are_freed(open_gall
     page.wait_for_function("document.querySelector('#form .canvas').stamp === 7")
     count_calls(page, "purge")
     page.locator("#empty").click()
-    page.wait_for_function("window.calls === 1", timeout=15_000)
+    page.wait_for_function("window.calls === 1", timeout=60_000)
 
 
 @pytest.mark.browser
