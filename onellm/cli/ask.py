@@ -74,10 +74,7 @@ def run(options: argparse.Namespace) -> int:
         generators=dict(options.generator),
     )
     chat.output_path = lambda name, _: options.out / name
-    begun = False
     for piece in chat.stream(options.question, **vars(given(options)), **files):
-        piece = piece if begun else piece.lstrip()
-        begun = begun or bool(piece)
         print(piece, end="", flush=True)
     print(flush=True)
     for part in chat.generated:

@@ -5,7 +5,6 @@ import re
 import shlex
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -166,15 +165,9 @@ class Terminal:
 
     def answer(self, texts: Iterator[str]) -> None:
         """Print an answer while it is generated."""
-        begun = False
-        with self.stoppable() as interrupted, self.console.status("thinking…", spinner="dots") as status:
+        with self.stoppable(), self.console.status("thinking…", spinner="dots") as status:
             for piece in texts:
-                if interrupted.is_set():  # once more, as Ctrl-C may have come before the answer began
-                    self.chat.stop()
-                piece = piece if begun else piece.lstrip()
-                if piece and not begun:
-                    begun = True
-                    status.stop()
+                status.stop()  # twice is once
                 self.console.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
         self.console.print()
         for part in self.chat.generated:
@@ -183,18 +176,16 @@ class Terminal:
             self.errors.print("stopped", style="dim")
 
     @contextmanager
-    def stoppable(self) -> Iterator[threading.Event]:
-        """Let Ctrl-C end the answer, and a second one everything; yields an event that the first one sets."""
-        interrupted = threading.Event()
+    def stoppable(self) -> Iterator[None]:
+        """Let Ctrl-C end the answer, and a second one everything."""
 
         def stop(*_: Any) -> None:
-            interrupted.set()
             signal.signal(signal.SIGINT, signal.default_int_handler)
             self.chat.stop()
 
         before = signal.signal(signal.SIGINT, stop)
         try:
-            yield interrupted
+            yield
         finally:
             signal.signal(signal.SIGINT, before)
 
