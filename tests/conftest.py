@@ -67,6 +67,14 @@ SHAPES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def files_are_not_trusted_for_ever(monkeypatch):
+    """Undo what `python -m train` sets for its process when a test runs it in this one."""
+    from onellm.modalities import sandbox
+
+    monkeypatch.setattr(sandbox, "_trusted", sandbox._trusted)
+
+
 @pytest.fixture
 def config():
     return tiny_config()
