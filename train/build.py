@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from onellm.errors import ModelError
 from onellm.hub import registry
 from onellm.hub.convert import generation_of
+from onellm.hub.llm import with_llm
 from onellm.model import base_parts
 from onellm.model.auto import OneLLMConfig, OneLLMForConditionalGeneration, OneLLMProcessor
 from onellm.model.configuration import merge
@@ -100,6 +101,9 @@ def new_config(recipe: Recipe) -> OneLLMConfig:
     else:
         config = OneLLMConfig.from_preset(recipe.preset, **recipe.config)
     config.adapter = recipe.adapter or config.adapter
+    llm = recipe.parts.get("language_model")
+    if llm in base_parts.PARTS:
+        config, _ = with_llm(config, llm)
     for modality, settings in config.modalities.items():
         if settings["tokenizer"].get("nouns") == []:  # those of the corpus
             settings["tokenizer"]["nouns"] = noun_vocabulary(read_items(modality, "train"))
@@ -180,6 +184,8 @@ def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
     torch.manual_seed(recipe.seed)
     config = new_config(recipe)
     source = recipe.parts.get("language_model")
+    if source in base_parts.PARTS:
+        source = None  # `new_config` has put it in
     base = config.base_parts.get("language_model")
     if source is None and base is None:
         raise RecipeError(f"{recipe.preset} has no LLM of its own; name one: 'parts: {{language_model: FOLDER}}'.")
@@ -192,7 +198,10 @@ def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
     processor = OneLLMProcessor.from_config(tokenizer, config)
     if config.instructed:
         processor.reader = _reader(recipe, runs)
-    if recipe.objective == "anchor":
+    words = (config.projector.get("anchor") or {}).get("words")
+    if words == []:  # those of the corpus
+        config.projector["anchor"]["words"] = caption_texts()
+    elif recipe.objective == "anchor":
         if "queries" not in config.projector:
             raise RecipeError("The objective 'anchor' needs a projector with queries, such as onellm-tiny's.")
         targets = Targets(tokenizer, config.projector["queries"], caption_texts())
@@ -209,7 +218,9 @@ def _build_new(recipe: Recipe, folder: Path, runs: Path) -> None:
     for part in ("encoder", "qformer"):
         if part in recipe.parts:
             _take(model, part, recipe, runs)
-    if recipe.objective == "anchor":
+    if words is not None:
+        model.projector.anchor.spell(processor.tokenizer)
+    elif recipe.objective == "anchor":
         prepare_anchor(model, processor.tokenizer, targets.token_ids)
     with atomic.whole(folder, model.num_parameters() * model.dtype.itemsize) as part:
         model.save_pretrained(part)
@@ -271,7 +282,7 @@ def caption_texts() -> list[str]:
     texts = [describe(line["name"], line["basic"]) for line in read_lines("imagenet")]
     texts += [line["name"] for line in read_lines("audioset")]
     for modality in ("point", "imu", "fmri"):
-        texts += [item.text for item in read_items(modality, "train")]
+        texts += [text for item in read_items(modality, "train") for text in (item.text, item.noun) if text]
     return sorted(set(texts))
 
 

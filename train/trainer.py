@@ -13,6 +13,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from onellm.errors import OneLLMError
+from onellm.model.projectors import WordAnchor
 from onellm.utils import atomic
 from train.build import build_model, save, start_folder
 from train.callbacks import Watch, forget_skipped
@@ -23,7 +24,7 @@ from train.data.streams import all_streams, file_streams
 from train.modules import PARTS, matches
 from train.output_loss import Answers, answers_of
 from train.recipe import Recipe, RecipeError, Source
-from train.small.features import Targets
+from train.small.features import Targets, WordTargets
 
 logger = logging.getLogger(__name__)
 SCHEDULES = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}
@@ -207,8 +208,11 @@ def _collator(recipe: Recipe, processor, model, augment: bool, answers: Answers 
     if recipe.objective == "anchor":
         if model.projector.anchor is None:
             raise RecipeError("The objective 'anchor' needs a model with an anchor, such as the preset onellm-tiny.")
-        token_ids = model.projector.anchor.token_ids.tolist()
-        targets = Targets(processor.tokenizer, model.config.projector["queries"], token_ids=token_ids)
+        anchor, queries = model.projector.anchor, model.config.projector["queries"]
+        if isinstance(anchor, WordAnchor):
+            targets = WordTargets(anchor.words, queries)
+        else:
+            targets = Targets(processor.tokenizer, queries, token_ids=anchor.token_ids.tolist())
     is_encoder_decoder = model.config.is_encoder_decoder
     if recipe.objective == "prefix" and not is_encoder_decoder:
         raise RecipeError("The objective 'prefix' needs an encoder-decoder LLM, such as FlanT5; use 'caption'.")

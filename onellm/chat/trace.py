@@ -247,10 +247,9 @@ def watch(model: Any, tokenizer: Any, trace: FileTrace) -> Iterator[None]:
 
     def anchored(module: Any, _: Any, weights: Any) -> None:  # [W, M, size]
         best = weights.flatten(0, 1).float().topk(min(NEAREST, weights.shape[-1]))
-        ids = projector.anchor.token_ids[best.indices].tolist()
         trace.words += [
-            [(tokenizer.decode([token]).strip(), weight) for token, weight in zip(*row, strict=True)]
-            for row in zip(ids, best.values.tolist(), strict=True)
+            [(projector.anchor.name(index, tokenizer), weight) for index, weight in zip(*row, strict=True)]
+            for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
     def merged(module: Any, given: Any, output: Any) -> None:  # [W, M, D]

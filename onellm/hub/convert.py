@@ -142,7 +142,7 @@ def generation_of(config: OneLLMConfig) -> GenerationConfig:
     text = config.text_config
     ids = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     special = {name: getattr(text, name, None) for name in ids}
-    return GenerationConfig(**special, stop_strings=config.stop_strings, **config.generation)
+    return GenerationConfig(**(special | {"stop_strings": config.stop_strings} | config.generation))
 
 
 @contextmanager

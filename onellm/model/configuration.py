@@ -30,11 +30,13 @@ class OneLLMConfig(PreTrainedConfig):
         encoder: the encoder that all modalities share, arguments of `encoder.UniversalEncoder`.
         projector: `type` (one of `projectors.PROJECTORS`, "upm" by default) and its arguments; `tags` ("start", "end",
             or both, which is the default of the UPM) are learnt vectors around a file; and optionally `anchor`, the
-            vocabulary anchor: `size` (tokens of the caption vocabulary) and `scale`; it makes every soft token a
-            mixture of the LLM's own token embeddings; and `converted`: the width of the LLM that the projector was
+            vocabulary anchor, which makes every soft token a mixture of the LLM's own token embeddings: `size` (tokens
+            of the caption vocabulary) and `scale`, or, to serve any LLM, `words` (names; training fills an empty list
+            from its data), `width` and `scale`; and `converted`: the width of the LLM that the projector was
             first trained for.
         modalities: modality -> `token_id` (its placeholder), `tokenizer` (`type` and its arguments, or `share`: the
-            modality whose tokenizer it uses), `encoder` (what differs from the shared one), `input` (settings
+            modality whose tokenizer it uses), `experts` (names in `experts.EXPERTS`; what they find stands as text
+            behind the soft tokens), `encoder` (what differs from the shared one), `input` (settings
             of the modality's `to_tensor`), `length` (positions a file takes, where the projector's queries do not say
             it), `before` and `after` (text set around the file in a prompt), `default_question`, `windows` (of sounds
             and videos: those longer than `seconds` are read in windows, whose soft tokens are merged into `words`);
@@ -46,6 +48,7 @@ class OneLLMConfig(PreTrainedConfig):
         base_parts: module name -> name in `base_parts.PARTS`; these frozen pretrained parts are referred to, not saved;
             None leaves one out.
         media_position: where a prompt has its files: "inline", "start" (behind its first token) or "front" (before it).
+        media_instruction: what the system message of a conversation with files tells the LLM about them.
         chat_template: of prompts, in Jinja, where the tokenizer of a published checkpoint has none that fits; in it
             `files` is how many files the conversation has.
         stop_strings: texts at which an answer ends.
@@ -64,6 +67,7 @@ class OneLLMConfig(PreTrainedConfig):
     outputs: dict | None = None
     base_parts: dict | None = None
     media_position: str = "inline"
+    media_instruction: str = ""
     chat_template: str | None = None
     stop_strings: list | None = None
     generation: dict | None = None

@@ -256,12 +256,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def project(self, modality: str, features: torch.Tensor, instruction: Instruction | None = None) -> torch.Tensor:
         """Project [B, N, D] features to [B, length, D_llm]: soft tokens, and the tags around them."""
-        return self.projector(features, modality, self.anchor_embeds(), instruction)
-
-    def anchor_embeds(self) -> torch.Tensor | None:
-        """Return [size, D_llm], the LLM's embeddings of the vocabulary anchor's tokens; None without an anchor."""
-        anchor = self.projector.anchor
-        return None if anchor is None else self.get_input_embeddings()(anchor.token_ids)
+        return self.projector(features, modality, self.get_input_embeddings(), instruction)
 
     def _to_encoder(self, values: torch.Tensor) -> torch.Tensor:
         """Bring values to the encoder's precision and, unless it is offloaded, its device."""
@@ -343,7 +338,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return embeds
 
     def anchor_loss(self, media: Media, anchor_labels: torch.Tensor, extracted: bool = False) -> torch.Tensor:
-        """Compare the soft tokens of files with the tokens of their names; the LLM does not run.
+        """Compare the soft tokens of files with their names; the LLM does not run.
 
         Args:
             media: files of one modality.
@@ -357,7 +352,7 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         embeds = self._by_shape(
             modality, values, extracted, lambda features, _: self.projector.soft_tokens(features, modality)
         )
-        return self.projector.anchor.loss(embeds, self.anchor_embeds(), anchor_labels)
+        return self.projector.anchor.loss(embeds, self.get_input_embeddings(), anchor_labels)
 
     def contrast_loss(self, media: Media, texts: Sequence[torch.Tensor], extracted: bool = False) -> torch.Tensor:
         """Compare files with texts, as a querying transformer learns to before any LLM; the LLM does not run.

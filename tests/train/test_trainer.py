@@ -43,7 +43,7 @@ def test_anchor_training_names_held_out_scans(corpus, toy, tmp_path):
     items = read_items("fmri", "test")
     features = torch.stack(extract_features(trained, OneLLMProcessor.from_pretrained(folder), items, "test"))
     words = trained.projector.soft_tokens(trained.encode("fmri", features), "fmri")
-    best = trained.projector.anchor.logits(words, trained.anchor_embeds())[:, 0].argmax(dim=-1)
+    best = trained.projector.anchor.logits(words, trained.get_input_embeddings())[:, 0].argmax(dim=-1)
     assert trained.projector.anchor.token_ids[best].tolist() == [int(item.name[1:]) for item in items]
 
 

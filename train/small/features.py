@@ -3,6 +3,7 @@
 import torch
 
 from onellm.errors import OneLLMError
+from onellm.model.projectors.anchor import FILLER
 from train.recipe import Source
 from train.small.classes import ImageClasses, SoundClasses
 from train.small.items import Item, extract_features, read_items
@@ -133,21 +134,31 @@ def disturb(modality: str, features: torch.Tensor, raw: int, generator: torch.Ge
     return torch.cat([features, nouns], dim=-1)
 
 
+class WordTargets:
+    """Names as words of a `WordAnchor`'s list: every soft token of a file is to be all of its name."""
+
+    def __init__(self, words: list[str], queries: int):
+        self.index_of = {word: index for index, word in enumerate(words)}
+        self.queries = queries
+
+    def encode(self, text: str) -> torch.Tensor:
+        """Encode a name: [M] times its index."""
+        return torch.full((self.queries,), self.index_of[text])
+
+
 class Targets:
     """Names as tokens of the anchor's vocabulary: [M] indices, filled up with full stops."""
-
-    FILLER = "."
 
     def __init__(self, tokenizer, queries: int, texts: list[str] | None = None, token_ids: list[int] | None = None):
         self.tokenizer, self.queries = tokenizer, queries
         if token_ids is None:
             found = {token for text in texts or [] for token in self._tokens(text)}
-            token_ids = self._tokens(self.FILLER) + sorted(found - set(self._tokens(self.FILLER)))
+            token_ids = self._tokens(FILLER) + sorted(found - set(self._tokens(FILLER)))
         self.token_ids = token_ids
         self.index_of = {token: index for index, token in enumerate(token_ids)}
 
     def _tokens(self, text: str) -> list[int]:
-        text = text if text == self.FILLER else f" {text}"
+        text = text if text == FILLER else f" {text}"
         return self.tokenizer(text, add_special_tokens=False)["input_ids"][: self.queries]
 
     def encode(self, text: str) -> torch.Tensor:

@@ -123,7 +123,9 @@ def extract_features(model, processor, items: list[Item], split: str) -> list[to
             tensor = MODALITIES[modality].to_tensor(load_sample(item), **settings)
             shapes.setdefault(tuple(tensor.shape), []).append((item, tensor))
         for group in shapes.values():
-            with torch.no_grad():
+            # training tolerates what bfloat16 rounds away, and processors that multiply it are twice as fast
+            tiles = split == "train" and torch.cpu.get_capabilities().get("amx_bf16", False)
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=tiles):
                 batch = model.tokenizer_for(modality).extract(torch.stack([tensor for _, tensor in group]))
             for (item, _), feature in zip(group, batch.half(), strict=True):
                 features[item.id] = feature.clone()

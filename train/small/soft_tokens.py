@@ -22,7 +22,7 @@ def read_words(model, processor, modality: str, features: list[torch.Tensor]) ->
         modality: of the files.
         features: what the modality's tokenizer extracted of each.
     """
-    vocabulary, token_ids = model.anchor_embeds(), model.projector.anchor.token_ids
+    anchor, embedding = model.projector.anchor, model.get_input_embeddings()
     shapes: dict[tuple, list[int]] = {}
     for index, value in enumerate(features):
         shapes.setdefault(tuple(value.shape), []).append(index)
@@ -30,9 +30,9 @@ def read_words(model, processor, modality: str, features: list[torch.Tensor]) ->
     for indices in shapes.values():
         batch = torch.stack([features[index] for index in indices])
         embeds = model.projector.soft_tokens(model.encode(modality, batch), modality)
-        best = model.projector.anchor.logits(embeds, vocabulary).argmax(dim=-1)
+        best = anchor.logits(embeds, embedding).argmax(dim=-1)
         for index, positions in zip(indices, best, strict=True):
-            texts[index] = processor.tokenizer.decode(token_ids[positions]).replace(".", "").strip()
+            texts[index] = anchor.text(positions, processor.tokenizer)
     return texts
 
 

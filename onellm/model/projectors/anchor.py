@@ -1,14 +1,18 @@
-"""The vocabulary anchor: soft tokens as mixtures of the LLM's own token embeddings."""
+"""Vocabulary anchors: soft tokens as mixtures of the LLM's own token embeddings."""
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-FILLER_WEIGHT = 0.2  # of the filler tokens behind a name, in the anchor's loss
+FILLER = "."  # stands in the soft tokens behind a name
+FILLER_WEIGHT = 0.2  # of the filler, in the loss of `Anchor`
+LIKELIEST = 32  # words that a mixture is made of
 
 
 class Anchor(nn.Module):
-    """Pull every soft token onto the LLM's own token embeddings.
+    """Pull every soft token onto the token embeddings of one LLM.
 
     A soft token becomes a mixture of the embeddings of a caption vocabulary, weighed by a sharpened cosine similarity,
     so that a frozen LLM meets nothing it has not seen, and the mixture's weights can be trained as a classifier
@@ -25,17 +29,85 @@ class Anchor(nn.Module):
         self.softmax = nn.Softmax(dim=-1)  # a module, so that a hook sees the weights
         self.register_buffer("token_ids", torch.zeros(size, dtype=torch.long))
 
-    def logits(self, soft_tokens: torch.Tensor, vocabulary: torch.Tensor) -> torch.Tensor:
-        """Score the vocabulary: [B, M, D_llm] soft tokens and [size, D_llm] embeddings of it to [B, M, size]."""
+    def logits(self, soft_tokens: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
+        """Score the vocabulary: [B, M, D_llm] soft tokens, by the LLM's embedding, to [B, M, size]."""
+        vocabulary = embedding(self.token_ids)
         return self.scale * F.normalize(soft_tokens.float(), dim=-1) @ F.normalize(vocabulary.float(), dim=-1).T
 
-    def forward(self, soft_tokens: torch.Tensor, vocabulary: torch.Tensor) -> torch.Tensor:
+    def forward(self, soft_tokens: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
         """Map [B, M, D_llm] to [B, M, D_llm] inside the span of the vocabulary."""
-        weights = self.softmax(self.logits(soft_tokens, vocabulary)).to(vocabulary.dtype)
+        vocabulary = embedding(self.token_ids)
+        weights = self.softmax(self.logits(soft_tokens, embedding)).to(vocabulary.dtype)
         return weights @ vocabulary
 
-    def loss(self, soft_tokens: torch.Tensor, vocabulary: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def loss(self, soft_tokens: torch.Tensor, embedding: nn.Module, labels: torch.Tensor) -> torch.Tensor:
         """Return the mean cross-entropy of [B, M, D_llm] against indices [B, M]; the filler, 0, counts less."""
-        loss = F.cross_entropy(self.logits(soft_tokens, vocabulary).flatten(0, 1), labels.flatten(), reduction="none")
+        logits = self.logits(soft_tokens, embedding)
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
         weight = torch.where(labels.flatten() == 0, FILLER_WEIGHT, 1.0)
         return (loss * weight).sum() / weight.sum()
+
+    def name(self, index: int, tokenizer: Any) -> str:
+        """Return an entry of the vocabulary for people."""
+        return tokenizer.decode([int(self.token_ids[index])]).strip()
+
+    def text(self, indices: torch.Tensor, tokenizer: Any) -> str:
+        """Return what [M] indices, the likeliest of each soft token, say together."""
+        return tokenizer.decode(self.token_ids[indices]).replace(FILLER, "").strip()
+
+
+class WordAnchor(nn.Module):
+    """Say of every soft token how much of each word of a fixed list it is; any LLM's embeddings then make it.
+
+    Nothing here has the LLM's width, so that what was learnt serves any LLM whose tokenizer can spell the words: a word
+    of several tokens is mixed position by position, its first token into the first soft token and so on.
+
+    Args:
+        words: the list, names of things in English; some have several words.
+        width: D of the soft tokens before they are anchored.
+        length: M, the soft tokens of a file.
+        scale: of the similarity, before the softmax.
+
+    Attributes:
+        token_ids: [size, M] int64, every word's tokens for the LLM in use, see `spell`.
+        keys: [size, D], what a soft token is compared with.
+    """
+
+    def __init__(self, words: list[str], width: int, length: int, scale: float):
+        super().__init__()
+        self.words, self.scale = words, scale
+        self.softmax = nn.Softmax(dim=-1)
+        self.keys = nn.Parameter(torch.randn(len(words), width))
+        self.register_buffer("token_ids", torch.zeros(len(words), length, dtype=torch.long))
+
+    def spell(self, tokenizer: Any) -> None:
+        """Work out the tokens of every word for an LLM; the filler stands behind them."""
+        length = self.token_ids.shape[1]
+        filler = tokenizer(FILLER, add_special_tokens=False)["input_ids"][:1]
+        rows = tokenizer([f" {word}" for word in self.words], add_special_tokens=False)["input_ids"]
+        self.token_ids.copy_(torch.tensor([(row + filler * length)[:length] for row in rows]))
+
+    def logits(self, soft_tokens: torch.Tensor, embedding: nn.Module | None = None) -> torch.Tensor:
+        """Score the words: [B, M, D] soft tokens to [B, M, size]; no LLM is needed."""
+        return self.scale * F.normalize(soft_tokens.float(), dim=-1) @ F.normalize(self.keys.float(), dim=-1).T
+
+    def forward(self, soft_tokens: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
+        """Map [B, M, D] to [B, M, D_llm] inside the span of the LLM's embeddings."""
+        weights = self.softmax(self.logits(soft_tokens))
+        best = weights.topk(min(LIKELIEST, weights.shape[-1]), dim=-1)
+        positions = torch.arange(soft_tokens.shape[1], device=best.indices.device)[None, :, None]
+        embeds = embedding(self.token_ids[best.indices, positions])  # [B, M, n, D_llm]
+        shares = best.values / best.values.sum(dim=-1, keepdim=True)
+        return (shares[..., None].to(embeds.dtype) * embeds).sum(dim=2)
+
+    def loss(self, soft_tokens: torch.Tensor, embedding: nn.Module | None, labels: torch.Tensor) -> torch.Tensor:
+        """Return the mean cross-entropy of [B, M, D] against indices [B, M]."""
+        return F.cross_entropy(self.logits(soft_tokens).flatten(0, 1), labels.flatten())
+
+    def name(self, index: int, tokenizer: Any = None) -> str:
+        """Return a word of the list."""
+        return self.words[int(index)]
+
+    def text(self, indices: torch.Tensor, tokenizer: Any = None) -> str:
+        """Return the word that most of [M] soft tokens are likeliest to be."""
+        return self.words[int(indices.mode().values)]

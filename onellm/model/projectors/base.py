@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from onellm.errors import ModelError
-from onellm.model.projectors.anchor import Anchor
+from onellm.model.projectors.anchor import Anchor, WordAnchor
 from onellm.model.projectors.convert import merge
 from onellm.model.runtime.offload import live
 
@@ -21,7 +21,7 @@ class Projector(nn.Module):
         modalities: of file.
         width_llm: D_llm.
         tags: learnt vectors around a file's soft tokens: "start", "end", both, or none.
-        anchor: `size` and `scale` of the vocabulary anchor, see `Anchor`; None for none.
+        anchor: arguments of the vocabulary anchor: of `WordAnchor` if it has `words`, else of `Anchor`; None for none.
 
     Attributes:
         outputs: name of the attribute with the layers, one for each modality or one for all, that end in D_llm.
@@ -38,7 +38,7 @@ class Projector(nn.Module):
         for tag in self.tags:
             embeds = {modality: 0.02 * torch.randn(width_llm) for modality in modalities}
             setattr(self, f"{tag}_tags", nn.ParameterDict(embeds))
-        self.anchor = Anchor(**anchor) if anchor else None
+        self.anchor = (WordAnchor if "words" in anchor else Anchor)(**anchor) if anchor else None
 
     def soft_tokens(
         self, features: torch.Tensor, modality: str, instruction: Instruction | None = None
@@ -86,7 +86,7 @@ class Projector(nn.Module):
         self,
         features: torch.Tensor,
         modality: str,
-        vocabulary: torch.Tensor | None = None,
+        embedding: nn.Module | None = None,
         instruction: Instruction | None = None,
     ) -> torch.Tensor:
         """Project features to what the LLM reads.
@@ -94,7 +94,7 @@ class Projector(nn.Module):
         Args:
             features: [B, N, D] of files of one modality.
             modality: the modality.
-            vocabulary: [size, D_llm], the LLM's embeddings of the anchor's vocabulary.
+            embedding: the LLM's, of which a vocabulary anchor makes its mixtures.
             instruction: as for `soft_tokens`.
 
         Returns:
@@ -102,7 +102,7 @@ class Projector(nn.Module):
         """
         embeds = self.soft_tokens(features, modality, instruction)
         if self.anchor is not None:
-            embeds = self.anchor(embeds, vocabulary)
+            embeds = self.anchor(embeds, embedding)
         parts = [embeds]
         for tag in self.tags:
             learnt = live(getattr(self, f"{tag}_tags"), modality).expand(len(embeds), 1, -1).to(embeds)
