@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="visitors cannot switch the model; the default where others than this machine can connect",
     )
-    for name in ("model", "quantize", "host", "port", "root_path"):
+    for name in ("model", "llm", "quantize", "host", "port", "root_path"):
         if given := os.environ.get(f"ONELLM_{name.upper()}"):
             parser.set_defaults(**{name: given})
 
@@ -61,6 +61,7 @@ def run(options: argparse.Namespace) -> None:
     fixed = options.fixed_model if options.fixed_model is not None else _on_space() or not _is_loopback(options.host)
     engine = Engine(
         options.model,
+        llm=options.llm,
         quantize=options.quantize,
         device_map="auto" if options.offload else None,
         generators=dict(options.generator),

@@ -85,7 +85,7 @@ def copy_from_image(model: nn.Module, modality: str) -> None:
     projector = model.projector
     projector.input_proj[modality].load_state_dict(projector.input_proj["image"].state_dict())
     projector.output_proj[modality].load_state_dict(projector.output_proj["image"].state_dict())
-    for parameters in (projector.queries, projector.start_tags, projector.end_tags):
+    for parameters in (projector.queries, *(getattr(projector, f"{tag}_tags") for tag in projector.tags)):
         parameters[modality].copy_(parameters["image"])
 
 

@@ -253,7 +253,9 @@ class Chat:
             self._tensors[key] = tensor
             windows = [(cut["start_s"], cut["stop_s"]) for cut in self.processor.windows(part)]
             shape = list(tensor.shape)
-            self._file_traces[key] = FileTrace(part["type"], name_of(part), shape, read_s=took_s, windows=windows)
+            self._file_traces[key] = FileTrace(
+                part["type"], name_of(part), shape, findings=part.get("findings", []), read_s=took_s, windows=windows
+            )
         return key
 
     def _runs(self, messages: list[dict]) -> list[tuple[str | dict, list[int]]]:

@@ -9,6 +9,7 @@ from onellm.utils.progress import Report
 def load(
     name: str | None = None,
     *,
+    llm: str | None = None,
     quantize: str | None = None,
     device_map: str | dict | None = None,
     max_memory: dict | None = None,
@@ -20,8 +21,10 @@ def load(
     """Load a model and open a conversation with it.
 
     Args:
-        name: a model of `MODELS`, or the path of a model folder; by default what `choose` chooses, and one line on
-            standard error says which and why.
+        name: a model of `MODELS`, or the path of a model folder; by default what `choose` chooses, or onellm-small with
+            `llm`, and one line on standard error says which and why.
+        llm: another LLM behind the model's perception, where that serves any, as onellm-small's does: one of
+            `base_parts.LLMS`, a folder of transformers, or a repository of the model hub.
         quantize: "none", "8bit" or "4bit", on a CPU also "int8"; by default what was measured to be best for the
             model, or "none".
         device_map: as in transformers; "auto" spreads the model over the GPU, main memory and the disk. By default
@@ -45,6 +48,7 @@ def load(
     """
     loaded = load_model(
         name,
+        llm=llm,
         quantize=quantize,
         device_map=device_map,
         max_memory=max_memory,

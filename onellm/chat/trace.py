@@ -52,6 +52,7 @@ class FileTrace:
         router: [M, K], the weight of each expert in each soft token; every row sums to 1.
         words: for each of the M soft tokens the nearest words of the LLM with their weights; empty for a model
             without a vocabulary anchor.
+        findings: what experts found in it besides, see `experts.Finding.as_json`.
         read_s: seconds to read and prepare the file.
         encode_s: seconds in tokenizer and encoder.
         project_s: seconds in the projection.
@@ -68,6 +69,7 @@ class FileTrace:
     frames: int = 1
     router: list[list[float]] = field(default_factory=list)
     words: list[list[tuple[str, float]]] = field(default_factory=list)
+    findings: list[dict] = field(default_factory=list)
     read_s: float = 0.0
     encode_s: float = 0.0
     project_s: float = 0.0

@@ -69,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
 
     chat = load(
         options.model,
+        llm=options.llm,
         quantize=options.quantize,
         device_map="auto" if options.offload else None,
         generators=dict(options.generator),

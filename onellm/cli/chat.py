@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
     with progress_bar(errors) as on_progress:
         chat = load(
             options.model,
+            llm=options.llm,
             quantize=options.quantize,
             device_map="auto" if options.offload else None,
             generators=dict(options.generator),

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from onellm.errors import ModelError, OneLLMError
 from onellm.hub import published, registry
+from onellm.hub.convert import generation_of
+from onellm.hub.llm import with_llm
 from onellm.model import base_parts
 from onellm.model.runtime import quantization
 from onellm.utils import oom
@@ -44,6 +46,7 @@ class LoadedModel:
 def load_model(
     name: str | None = None,
     *,
+    llm: str | None = None,
     quantize: str | None = None,
     device_map: str | dict | None = None,
     max_memory: dict | None = None,
@@ -52,6 +55,8 @@ def load_model(
     on_progress: Report | None = None,
 ) -> LoadedModel:
     """Load a model and its processor; for the arguments and errors see `chat.load.load`."""
+    if name is None and llm is not None:
+        name = "onellm-small"
     if name is None:
         choice = registry.choose(quantize)
         print(choice.reason, file=sys.stderr, flush=True)
@@ -63,11 +68,16 @@ def load_model(
         raise ModelError("--quantize int8 works on the whole model in memory; leave --offload and --plain out.")
     config, folder = registry.find(name, random_weights)
     label = name if name in registry.MODELS else Path(name).resolve().name
+    tokenizer = None
+    if llm is not None:
+        config, tokenizer = with_llm(config, llm, on_progress)
+        label += f" with {Path(llm).name}"
     if device_map is None:
         quantization.check_fits(label, config, mode, device)
     if folder is None and not random_weights:
         folder = published.fetch(name, on_progress)
-        config = registry.read_folder_config(folder / "config.json")
+        if llm is None:
+            config = registry.read_folder_config(folder / "config.json")
     if device == "cpu" and mode in ("8bit", "4bit"):
         print(f"--quantize {mode} is very slow on a CPU; int8 is faster there.", file=sys.stderr, flush=True)
     lighter = _lighter(name, config, mode, device, device_map)
@@ -76,6 +86,9 @@ def load_model(
         for part in {} if random_weights else config.base_parts.values():
             base_parts.fetch(part, on_progress)
         model = build(config, folder, mode, device, device_map, max_memory, random_weights, on_progress)
+        if tokenizer is not None:
+            model.generation_config = generation_of(config)
+            model.projector.anchor.spell(tokenizer)
         if device == "cpu" and own and mode in ("none", "int8"):
             import torch
 
@@ -83,7 +96,12 @@ def load_model(
                 from onellm.model.runtime.cpu import optimise
 
                 model = optimise(model, mode == "int8", on_progress)
-        processor = load_processor(config, folder, random_weights)
+        if tokenizer is None:
+            processor = load_processor(config, folder, random_weights)
+        else:
+            from onellm.model.auto import OneLLMProcessor
+
+            processor = OneLLMProcessor.from_config(tokenizer, config)
     notes = [note for note, holds in ((mode, mode != "none"), ("random weights", random_weights)) if holds]
     label += f" ({', '.join(notes)})" if notes else ""
     return LoadedModel(model, processor, label, name, mode, lighter)
@@ -134,9 +152,10 @@ def build(
     from onellm.model.auto import model_class
 
     dtype, offload = quantization.dtype_for(device), tempfile.TemporaryDirectory(prefix="onellm-")
-    if mode == "int8" and (random_weights or not config.base_parts):
-        # quantised from 16 bits layer by layer: the model never has to fit in 32; pretrained parts differ in precision
+    if mode == "int8":  # quantised from 16 bits layer by layer: the model never has to fit in 32
         dtype = torch.bfloat16 if random_weights else "auto"
+        if config.base_parts and not random_weights:
+            dtype = config.text_config.dtype or dtype  # the LLM's, whose precision the folder's need not be
     weights: dict[str, Any] = {"pretrained_model_name_or_path": folder}
     if random_weights:
         config = copy.deepcopy(config)
@@ -178,8 +197,28 @@ def build(
             f"The weights in {folder} lack {len(missing)} tensors that config.json asks for, {missing[0]} for example; "
             "copy or convert them again."
         )
+    if mode == "int8" and config.base_parts:
+        _perceive_in_full(model, folder)
     model.offload_folder = offload  # lives as long as the model
     return model.eval()
+
+
+def _perceive_in_full(model: Any, folder: Path) -> None:
+    """Give all but the LLM the precision of their files again; they came in that of the LLM."""
+    import torch
+    from safetensors.torch import load_file
+
+    tensors = model.base_tensors(but="language_model")
+    for file in base_parts.weight_files(folder):
+        tensors |= load_file(file)
+    for name, module in model.named_children():
+        if name != "language_model":
+            module.float()
+    values = model.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            if not name.startswith("language_model."):
+                values[name].copy_(tensor)
 
 
 def _refuse_pickles(folder: Path) -> None:

@@ -57,6 +57,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     known = ", ".join(MODELS)
     parser.add_argument("--model", metavar="M", help=f"{known}, or a model folder; by default what suits this machine")
     parser.add_argument(
+        "--llm",
+        metavar="L",
+        help="another LLM behind onellm-small's perception: a name, a folder or a repository of the hub",
+    )
+    parser.add_argument(
         "--quantize",
         choices=quantization.CPU_MODES,
         help="bits of the weights: less memory, slightly worse answers; int8 is for the CPU",

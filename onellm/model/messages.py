@@ -58,6 +58,7 @@ def key_of(part: dict, known: Iterable[str] = ()) -> str:
         known: keys so far; a part whose file is gone has the latest of these that it had.
     """
     files: list[str] = []
+    part = {option: value for option, value in part.items() if option != "findings"}  # they follow from the rest
     name = json.dumps(_named(part, files), sort_keys=True, default=str)
     if "" in files:  # gone
         return next((key for key in reversed(list(known)) if key.startswith(f"{name}@")), name)

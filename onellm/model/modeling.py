@@ -797,8 +797,8 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             state_dict |= model.base_tensors()
         return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
 
-    def base_tensors(self) -> dict[str, torch.Tensor]:
-        """Fetch the parts named in `config.base_parts`: name in this model -> tensor.
+    def base_tensors(self, but: str = "") -> dict[str, torch.Tensor]:
+        """Fetch the parts named in `config.base_parts`, `but` one: name in this model -> tensor.
 
         Raises:
             ModelError: a part cannot be fetched.
@@ -806,7 +806,11 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         found = {}
         for target, name in self.config.base_parts.items():
-            tensors = load_state_dict(str(base_parts.fetch(name) / "model.safetensors"))
+            if target == but:
+                continue
+            tensors: dict[str, torch.Tensor] = {}
+            for file in base_parts.weight_files(base_parts.fetch(name)):
+                tensors |= load_state_dict(str(file))
             for key in self.get_submodule(target).state_dict():
                 if "lora_" in key or key == "lm_head.weight" and self.config.text_config.tie_word_embeddings:
                     continue

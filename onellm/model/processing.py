@@ -12,6 +12,7 @@ windows, whose soft tokens are merged into at most `words`.
 
 import os
 import re
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,18 @@ from onellm.modalities import MODALITIES, Sample
 from onellm.modalities import load as load_file
 from onellm.modalities.in_memory import from_memory
 from onellm.model import timeline
+from onellm.model.experts import find_all
 from onellm.model.merging import Windows
-from onellm.model.messages import is_file, parts_of
+from onellm.model.messages import is_file, key_of, parts_of
 from onellm.utils.limits import LIMITS
 
+KEPT_FINDINGS = 64  # files whose findings are remembered: programs send a conversation's files again with every turn
 READER = "qformer_tokenizer"  # folder of a projector's own tokenizer, as transformers calls it
 
 
 # Private-use characters delimit the content parts while the chat template is rendered. Typed text is encoded by itself,
 # with special tokens taken literally, so that it never becomes a placeholder or a tag.
+ORDINALS = ("", "second ", "third ", "fourth ", "fifth ", "sixth ", "seventh ", "eighth ", "next ")
 OPEN, CLOSE = "\ue000", "\ue001"
 
 
@@ -50,6 +54,7 @@ class OneLLMProcessor(ProcessorMixin):
         outputs: modality -> what the model generates besides text: `type` and, of its tokens, `first`, `count` and
             `length`, or `start`, `end` and `instruction`, see `model.output_heads`.
         media_tags: how many of a file's placeholders are for tags, which are not merged.
+        media_instruction: what the system message of a conversation with files tells the LLM about them.
 
     Attributes:
         reader: the tokenizer of a projector that reads the question; None where it does not.
@@ -67,8 +72,11 @@ class OneLLMProcessor(ProcessorMixin):
         chat_template: str | None = None,
         outputs: dict | None = None,
         media_tags: int = 0,
+        media_instruction: str = "",
     ):
         self.media_tags = media_tags
+        self.media_instruction = media_instruction
+        self._found: OrderedDict[str, list[dict]] = OrderedDict()  # key of a file -> what experts found in it
         self.modalities = modalities or {}
         self.outputs = outputs or {}
         self.media_length = media_length
@@ -79,7 +87,7 @@ class OneLLMProcessor(ProcessorMixin):
     @classmethod
     def from_config(cls, tokenizer: Any, config: Any) -> "OneLLMProcessor":
         """Build the processor that fits a `OneLLMConfig`."""
-        keys = ("token_id", "input", "before", "after", "windows")
+        keys = ("token_id", "input", "before", "after", "windows", "experts")
         modalities = {
             modality: {key: settings[key] for key in keys if key in settings}
             for modality, settings in config.modalities.items()
@@ -87,7 +95,8 @@ class OneLLMProcessor(ProcessorMixin):
         lengths = {modality: config.length_of(modality) for modality in config.modalities}
         length = next(iter(lengths.values())) if len(set(lengths.values())) == 1 else lengths
         position, template, outputs = config.media_position, config.chat_template, cls.outputs_of(config)
-        return cls(tokenizer, modalities, length, position, template, outputs, len(config.tags))
+        tags, instruction = len(config.tags), config.media_instruction
+        return cls(tokenizer, modalities, length, position, template, outputs, tags, instruction)
 
     @staticmethod
     def outputs_of(config: Any) -> dict[str, dict]:
@@ -145,13 +154,40 @@ class OneLLMProcessor(ProcessorMixin):
         return self.modalities[modality]
 
     def resolve(self, part: dict) -> dict:
-        """Note in a content part how long its file lasts, where its layout depends on it, see `timeline.resolve`."""
+        """Note in a content part what its layout depends on: how long its file lasts, and what experts find in it.
+
+        Args:
+            part: a content part.
+
+        Returns:
+            The part, or a copy with `seconds`, see `timeline.resolve`, and `findings`, see `experts.Finding`; an
+            expert that failed has a `note` there instead of a text.
+        """
         if not is_file(part):
             return part
         settings = self.settings_of(part["type"])
         if part.get("sound"):
             self.settings_of("audio")
-        return timeline.resolve(part, settings, self.load)
+        resolved = timeline.resolve(part, settings, self.load)
+        readable = "path" in part or part["type"] in part
+        if "findings" in part or not settings.get("experts") or not readable or "start_s" in part:
+            return resolved
+        return resolved | {"findings": self._find(resolved)}
+
+    def _find(self, part: dict) -> list[dict]:
+        """Let the modality's experts look at a file, and those of sounds at a sound track that is heard with it."""
+        key = key_of(part)
+        if key not in self._found:
+            heard = [{"type": "audio", **timeline.without_options(part["sound"])}] if part.get("sound") else []
+            findings: list[dict] = []
+            for file in (timeline.without_options(part), *heard):
+                names = self.settings_of(file["type"]).get("experts", ())
+                found, notes = find_all(names, self.load(file))
+                findings += [finding.as_json() for finding in found] + [{"text": "", "note": note} for note in notes]
+            self._found[key] = findings
+            while len(self._found) > KEPT_FINDINGS:
+                self._found.popitem(last=False)
+        return self._found[key]
 
     def windows(self, part: dict) -> list[dict]:
         """Return the windows that a content part's file is read in; none for one that is not long."""
@@ -363,7 +399,7 @@ class OneLLMProcessor(ProcessorMixin):
         """Render the chat template: pieces of its text, and content parts where they belong."""
         parts: list[dict] = []
         rendered = []
-        for message in messages:
+        for message in self._with_instruction(messages):
             content = parts_of(message)
             if message["role"] == "assistant":
                 content = [part for part in content if part["type"] == "text" or self.wrote(part)]
@@ -381,6 +417,16 @@ class OneLLMProcessor(ProcessorMixin):
             if number:
                 yield parts[int(number)]
             yield template
+
+    def _with_instruction(self, messages: list[dict]) -> list[dict]:
+        """Put the instruction about files into the system message of a conversation that has some."""
+        if not self.media_instruction or not any(is_file(part) for message in messages for part in parts_of(message)):
+            return messages
+        text = {"type": "text", "text": self.media_instruction}
+        if messages[0]["role"] == "system":
+            content = [*parts_of(messages[0]), {"type": "text", "text": "\n"}, text]
+            return [{"role": "system", "content": content}, *messages[1:]]
+        return [{"role": "system", "content": [text]}, *messages]
 
     @property
     def instructions(self) -> list[str]:
@@ -407,6 +453,7 @@ class OneLLMProcessor(ProcessorMixin):
         """Turn template text and content parts into token ids: each piece with its ids, in the order of the prompt."""
         runs: list[tuple[str | dict, list[int]]] = []
         files: list[tuple[str | dict, list[int]]] = []  # that do not stay where they are
+        seen: Counter[str] = Counter()  # files of a modality
         space = ""  # one that ends template text belongs to the word that follows it
         for piece in (cut for whole in pieces for cut in self._cut(whole)):
             if isinstance(piece, str):
@@ -425,6 +472,8 @@ class OneLLMProcessor(ProcessorMixin):
                 settings = self.settings_of(piece["type"])
                 inline = self.media_position == "inline"
                 before, after = settings.get("before", ""), settings.get("after", "")
+                before = before.replace("{nth}", ORDINALS[min(seen[piece["type"]], len(ORDINALS) - 1)])
+                seen[piece["type"]] += 1
                 if inline and before and runs and runs[-1][0] == before:  # what ends a file begins the next one
                     before = space = ""
                 bare = after.removesuffix(" ")
@@ -433,6 +482,10 @@ class OneLLMProcessor(ProcessorMixin):
                 (runs if inline else files).extend([(before, opening), placeholders, (bare, self._tokenize(bare))])
                 if inline:
                     space = after[len(bare) :]
+                if settings.get("experts") is not None:  # their sentences end what a file is to the LLM
+                    texts = [finding["text"] for finding in piece.get("findings", ()) if finding["text"]]
+                    said = " ".join(["", *texts]) + "\n"
+                    (runs if inline else files).append((said, self._tokenize(said, literal=True)))
         runs.append(("", self._tokenize(space)))
         return [*files, *runs] if self.media_position == "front" else self._behind_first(runs, files)
 

@@ -17,7 +17,8 @@ __all__ = ["OPTIONS", "TIMED", "resolve", "seconds_of", "spans", "windows", "wit
 
 SPAN_S = 1.0  # of a video and its sound, in turns
 REST_S = 0.05  # what is shorter at an end is left out
-OPTIONS = ("sound", "windows", "words", "seconds")  # of a content part; its other keys are options of `load`
+# keys of a content part that say how it is read; its others are options of `load`
+OPTIONS = ("sound", "windows", "words", "seconds", "findings")
 TIMED = ("video", "audio")
 
 
@@ -109,6 +110,8 @@ def spans(part: dict) -> list[dict]:
         for track, end_s in tracks:
             if min(stop_s, end_s) - start_s >= REST_S:
                 found.append(track | _between(start_s, min(stop_s, end_s)))
+    if "findings" in part:  # of the whole file: they stand behind it
+        found[-1]["findings"] = part["findings"]
     return found
 
 

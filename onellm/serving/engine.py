@@ -59,6 +59,7 @@ class Engine:
         load: Callable[..., Any] | None = None,
         choices: Callable[..., "list[Entry]"] | None = None,
         *,
+        llm: str | None = None,
         quantize: str | None = None,
         **options: Any,
     ):
@@ -69,7 +70,7 @@ class Engine:
         self.entries: list[Entry] = []
         self.listing = self.closed = False
         self.beside: Engine | None = None
-        self._wanted = name, quantize
+        self._wanted, self._first, self._llm = (name, quantize), name, llm
         self._load, self._choices, self._load_options = load, choices, options
         self._folders = [name] if name and name not in MODELS and Path(name).is_dir() else []
         self._chat: Any = None
@@ -290,7 +291,8 @@ class Engine:
         load = self._load
         if load is None:
             from onellm.chat.load import load
-        chat = load(self.origin, quantize=self.quantize, on_progress=self._note, **self._load_options)
+        llm = {"llm": self._llm} if self._llm and self.origin == self._first else {}  # another model has its own
+        chat = load(self.origin, quantize=self.quantize, on_progress=self._note, **llm, **self._load_options)
         self.name, self.description = chat.name, chat.description
         self.origin, self.quantize = chat.origin, chat.quantize
         self.error, self._chat = "", chat

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES, load
 from onellm.modalities.base import Sample
+from onellm.model.runtime import kernels
 from onellm.utils import atomic
 from onellm.utils.paths import cache_folder
 
@@ -124,7 +125,7 @@ def extract_features(model, processor, items: list[Item], split: str) -> list[to
             shapes.setdefault(tuple(tensor.shape), []).append((item, tensor))
         for group in shapes.values():
             # training tolerates what bfloat16 rounds away, and processors that multiply it are twice as fast
-            tiles = split == "train" and torch.cpu.get_capabilities().get("amx_bf16", False)
+            tiles = split == "train" and kernels.has_tiles()
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=tiles):
                 batch = model.tokenizer_for(modality).extract(torch.stack([tensor for _, tensor in group]))
             for (item, _), feature in zip(group, batch.half(), strict=True):

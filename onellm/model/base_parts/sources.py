@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from onellm.model.base_parts.catalogue import BasePart, File, Package
-from onellm.utils.progress import Report, bar
+from onellm.errors import ModelError
+from onellm.model.base_parts.catalogue import LLMS, BasePart, File, Package
+from onellm.utils.progress import Progress, Report, bar
 
 ANSWER_S = 5  # a hub that has not answered by then is passed over
 COPY_BYTES = 1 << 22
@@ -100,6 +101,36 @@ def _from_hub(name: str, part: BasePart, files: list[File], folder: Path, report
                 options = {"tqdm_class": functools.partial(_Onto, progress), "expected_size": sizes[file]}
                 http_get(url, stream, headers=build_hf_headers(), resume_size=stream.tell(), **options)
             _keep(path, file, repository)
+
+
+def repository(name: str, report: Report | None) -> Path:
+    """Return the folder in the hub's own cache with a repository's LLM; fetch what is missing of it.
+
+    Raises:
+        ModelError: the hub does not answer, or has no such repository, or none with safetensors.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    kinds = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
+    try:
+        with contextlib.suppress(OSError):  # all of it, of an earlier time
+            return _with_weights(Path(snapshot_download(name, allow_patterns=kinds, local_files_only=True)))
+        HfApi().model_info(name, timeout=ANSWER_S)
+        if report is not None:
+            report(Progress("download", name))
+        return _with_weights(Path(snapshot_download(name, allow_patterns=kinds)))
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ModelError(
+            found=f"The LLM '{name}' is neither a folder here nor to be had from the model hub ({reason})",
+            advice=f"correct the name, connect once, or give one of {', '.join(LLMS)}",
+        ) from error
+
+
+def _with_weights(folder: Path) -> Path:
+    if not any(folder.glob("*.safetensors")):
+        raise OSError("it has no safetensors")
+    return folder
 
 
 # ---- registries ------------------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 `optimise` replaces layers in place. Linears keep their weights packed for oneDNN (float32, the same numbers, about
 twice as fast as the plain layer on the machines measured) or in 8 bits with a scale a row, activations being quantised
-as they come, token by token. LLaMA-like decoders get a block that fuses what transformers keeps apart. What is
-optimised can neither train nor be saved. The choice was made by measurement: docs/performance.md.
+as they come, token by token. Decoders like LLaMA's and Qwen2's get a block that fuses what transformers keeps apart.
+What is optimised can neither train nor be saved. The choice was made by measurement: docs/performance.md.
 """
 
 from typing import Any
@@ -62,6 +62,20 @@ class Int8Linear(nn.Module):
         y = kernels.int8_linear(rows, self.packed, self.ones) * self.scale
         y = y.view(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y.add_(self.bias)
+
+
+class HalfEmbedding(nn.Module):
+    """An embedding whose table stays in 16 bits, and in nobody's list of parameters, so that nothing widens it."""
+
+    def __init__(self, embedding: nn.Embedding):
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
+        self.table = embedding.weight.detach()
+        self.packed_bytes = self.table.nbytes
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Look up [...] ids: [..., D] float32."""
+        return F.embedding(input_ids, self.table).float()
 
 
 class Int8ProductLinear(nn.Module):
@@ -149,7 +163,7 @@ class Rotary(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """A LLaMA decoder layer with fused linears, called as transformers calls its own."""
+    """A decoder layer of LLaMA or Qwen2 with fused linears, called as transformers calls its own."""
 
     def __init__(self, layer: nn.Module, linear: type[nn.Module]):
         super().__init__()
@@ -157,10 +171,11 @@ class DecoderLayer(nn.Module):
         self.layer_idx, self.head_dim = attention.layer_idx, attention.head_dim
         parts = [attention.q_proj, attention.k_proj, attention.v_proj]
         self.heads, self.heads_kv, _ = (part.out_features // self.head_dim for part in parts)
-        weights = [base(part).weight.detach() for part in parts]
-        pairs = self._pairs(weights[0].device)
-        weights[:2] = [weight.unflatten(0, (-1, self.head_dim))[:, pairs].flatten(0, 1) for weight in weights[:2]]
-        self.qkv, self.qkv_lora = linear(torch.cat(weights)), LowRank(parts)
+        pairs = self._pairs(base(parts[0]).weight.device)
+        weight, bias = (
+            self._joined([getattr(base(part), name) for part in parts], pairs) for name in ("weight", "bias")
+        )
+        self.qkv, self.qkv_lora = linear(weight, bias), LowRank(parts)
         if self.qkv_lora.tuner is not None:
             turned = self.heads + self.heads_kv
             up = self.qkv_lora.up.unflatten(0, (-1, self.head_dim))
@@ -176,6 +191,14 @@ class DecoderLayer(nn.Module):
         self.routed = layer.input_layernorm if layer.input_layernorm._forward_hooks else None  # by `RoutedAdapters`
         self.ffn_norm = layer.post_attention_layernorm.weight
         self.eps = layer.input_layernorm.variance_epsilon
+
+    def _joined(self, tensors: list[torch.Tensor | None], pairs: torch.Tensor) -> torch.Tensor | None:
+        """Join what queries, keys and values have of one kind, [out, ...] each, the heads of the first two in pairs."""
+        if tensors[0] is None:
+            return None
+        query, key, value = (tensor.detach() for tensor in tensors)
+        turned = [tensor.unflatten(0, (-1, self.head_dim))[:, pairs].flatten(0, 1) for tensor in (query, key)]
+        return torch.cat([*turned, value])
 
     def _pairs(self, device: torch.device) -> torch.Tensor:
         half = self.head_dim // 2
@@ -240,7 +263,7 @@ def optimise(model: nn.Module, int8: bool = False, report: Report | None = None)
     if model.projector is not None:
         model.projector.fold()
     llm = model.language_model
-    if _plain_llama(llm.config):
+    if _is_fusible(llm.config):
         count = len(llm.model.layers)
         for index, layer in enumerate(llm.model.layers):
             if report is not None:
@@ -248,6 +271,9 @@ def optimise(model: nn.Module, int8: bool = False, report: Report | None = None)
             llm.model.layers[index] = DecoderLayer(layer, linear)
         llm.model.rotary_emb = Rotary(llm.model.rotary_emb)
     _replace(llm, linear)
+    embedding = model.get_input_embeddings()
+    if int8 and type(embedding) is nn.Embedding and embedding.weight.element_size() == 2:
+        model.set_input_embeddings(HalfEmbedding(embedding))
     model.extend_head()  # which is another layer now
     for part in (model.tokenizers, model.encoder, model.encoders, model.projector):  # the backbones are convolutions
         if part is None:
@@ -256,8 +282,10 @@ def optimise(model: nn.Module, int8: bool = False, report: Report | None = None)
     return model.float()
 
 
-def _plain_llama(config: Any) -> bool:
+def _is_fusible(config: Any) -> bool:
     """Whether `DecoderLayer` computes what transformers' own layers of this model do."""
+    if config.model_type == "qwen2":
+        return config.hidden_act == "silu" and not config.use_sliding_window
     return config.model_type == "llama" and config.hidden_act == "silu" and not config.attention_bias | config.mlp_bias
 
 

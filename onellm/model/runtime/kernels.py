@@ -10,6 +10,8 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
+PROMPT = 16  # rows from which unpacking an 8-bit weight for tiles of bfloat16 pays
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,6 +32,12 @@ def has_int8_linear() -> bool:
     rows, weight = torch.ones(2, 32, dtype=torch.bfloat16), torch.ones(32, 32, dtype=torch.int8)
     scale = torch.ones(32, dtype=torch.bfloat16)
     return _works("aten._weight_int8pack_mm", lambda: torch.ops.aten._weight_int8pack_mm(rows, weight, scale))
+
+
+@cache
+def has_tiles() -> bool:
+    """Whether the processor multiplies whole tiles of bfloat16 (AMX), many rows by a weight at once."""
+    return torch.backends.mkldnn.is_available() and torch.cpu.get_capabilities().get("amx_bf16", False)
 
 
 @cache
@@ -72,9 +80,9 @@ def int8_linear(rows: torch.Tensor, weight: torch.Tensor, ones: torch.Tensor) ->
         weight: the weight, without its scale.
         ones: [out] bfloat16, in place of the kernel's own scales.
     """
-    if has_int8_linear():
+    if has_int8_linear() and not (len(rows) >= PROMPT and has_tiles()):
         return torch.ops.aten._weight_int8pack_mm(rows, weight, ones)
-    return F.linear(rows, weight.to(rows.dtype))
+    return F.linear(rows, weight.to(rows.dtype))  # the same sums: 8-bit numbers are exact in bfloat16
 
 
 def int8_product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -97,7 +97,9 @@ def stored_dtype(config: "OneLLMConfig") -> "torch.dtype":
     """Return the type that a model's weights have in its files."""
     import torch
 
-    return torch.float32 if config.base_parts else getattr(config, "dtype", None) or torch.bfloat16
+    if config.base_parts:
+        return getattr(config.text_config, "dtype", None) or torch.float32
+    return getattr(config, "dtype", None) or torch.bfloat16
 
 
 def quantization_config(mode: str | None, device: str) -> Any:
@@ -185,6 +187,8 @@ def _estimate(content: str, quantize: str, dtype: "torch.dtype", context: int) -
         if name in linears:
             largest = max(largest, size)
             size = _quantised_bytes(tensor, quantize)
+        elif quantize == "int8" and tensor is model.get_input_embeddings().weight:
+            size = tensor.numel() * stored_dtype(config).itemsize
         part = name.partition(".")[0]
         weights[part] = weights.get(part, 0) + size
 
