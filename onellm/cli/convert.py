@@ -14,7 +14,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="a .pth, .bin or .safetensors file, or a folder of transformers; several where it comes in parts",
     )
-    parser.add_argument("--llm", type=Path, metavar="DIR", help="a folder of transformers, if the LLM is not in it")
+    parser.add_argument(
+        "--llm", metavar="L", help="the LLM, if it is not in it or is to be another: a folder or a name"
+    )
     parser.add_argument("--preset", metavar="NAME", help="which model it is, where the checkpoint does not tell")
     parser.add_argument("--tokenizer", type=Path, metavar="F", help="by default beside the LLM or the checkpoint")
     parser.add_argument("--params", type=Path, metavar="FILE", help="by default params.json beside the checkpoint")

@@ -14,17 +14,20 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors.torch import save_file
+from huggingface_hub import save_torch_state_dict, split_torch_state_dict_into_shards
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig
 
 from onellm.errors import ModelError
 from onellm.hub import tensor_files
 from onellm.hub.base_tokenizer import load_tokenizer
 from onellm.hub.layouts import Tensor, plan_with, recognise
+from onellm.hub.llm import with_llm
+from onellm.model import base_parts
 from onellm.model.auto import OneLLMForConditionalGeneration, OneLLMProcessor
 from onellm.model.configuration import OneLLMConfig, merge
 from onellm.model.processing import READER
+from onellm.model.projectors import WordAnchor
 from onellm.utils import atomic
 from onellm.utils.progress import Report, bar
 
@@ -57,7 +60,8 @@ def convert(
             config.json of the checkpoint's folder, or `params.json` beside it, where there is one.
         progress: show a progress bar on standard error.
         report: called with how far it is, instead.
-        llm: a transformers folder of the LLM, for checkpoints that come without it.
+        llm: a transformers folder of the LLM, for checkpoints that come without it; with a model folder whose
+            perception serves any LLM, such as onellm-small's, what `llm.with_llm` takes.
         preset: which model it is, where the checkpoint's keys do not say it.
 
     Returns:
@@ -68,6 +72,8 @@ def convert(
     """
     one = isinstance(checkpoint, str | Path)
     paths, out = [Path(path) for path in ([checkpoint] if one else checkpoint)], Path(out)
+    if llm is not None and len(paths) == 1 and tensor_files.read_json(paths[0] / "config.json").get("modalities"):
+        return rebuild(paths[0], str(llm), out)
     llm = None if llm is None else Path(llm)
     published = _read(paths, llm)
     layout = recognise(published, preset)
@@ -77,7 +83,7 @@ def convert(
 
     del published
     config, tensors = plan_with(layout, read(), _params(paths, llm, params), preset)
-    with _folder(out) as folder:
+    with whole_folder(out) as folder:
         read_tokenizer = _tokenizer(tokenizer, paths, llm, config)
         if read_tokenizer:
             processor = OneLLMProcessor.from_config(read_tokenizer, config)
@@ -89,6 +95,31 @@ def convert(
         config.save_pretrained(folder)
         generation_of(config).save_pretrained(folder)
         _write_shards(read, tensors, folder, progress, report)
+    return out
+
+
+def rebuild(folder: Path, llm: str, out: Path) -> Path:
+    """Write a model folder with another LLM behind the perception of the one in `folder`; the LLM is not copied.
+
+    Args:
+        folder: of a model whose soft tokens are anchored to words.
+        llm: as for `with_llm`.
+        out: the folder to make; it must not exist.
+
+    Raises:
+        ModelError: as `with_llm`, or `out` exists.
+    """
+    config, tokenizer = with_llm(OneLLMConfig.from_pretrained(folder), llm)
+    tensors = {name: value for file in base_parts.weight_files(folder) for name, value in load_file(file).items()}
+    anchor = WordAnchor(**config.projector["anchor"], length=config.projector["queries"])
+    anchor.spell(tokenizer)
+    tensors["projector.anchor.token_ids"] = anchor.token_ids
+    perception = {name: value for name, value in tensors.items() if not name.startswith("language_model.")}
+    with whole_folder(out) as made:
+        OneLLMProcessor.from_config(tokenizer, config).save_pretrained(made)
+        config.save_pretrained(made)
+        generation_of(config).save_pretrained(made)
+        save_torch_state_dict(perception, made, max_shard_size="9MB", shared_tensors_to_discard=[])
     return out
 
 
@@ -146,7 +177,7 @@ def generation_of(config: OneLLMConfig) -> GenerationConfig:
 
 
 @contextmanager
-def _folder(out: Path) -> Iterator[Path]:
+def whole_folder(out: Path) -> Iterator[Path]:
     """Lend a hidden folder that becomes `out` if all goes well, and vanishes otherwise."""
     out.parent.mkdir(parents=True, exist_ok=True)
     lock = out.with_name(f".{out.name}.lock")

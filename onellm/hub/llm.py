@@ -1,6 +1,7 @@
 """Another LLM behind a perception that serves any: `--llm NAME|FOLDER|HUB_ID`."""
 
 import copy
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ def with_llm(config: "OneLLMConfig", name: str, on_progress: Report | None = Non
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template is None:
         changed.chat_template, changed.stop_strings = PLAIN_TEMPLATE, PLAIN_STOPS
+        print(f"{name} has no chat template, so a plain one is used; it may not have learnt to chat.", file=sys.stderr)
     changed.base_parts = {
         **config.base_parts,
         "language_model": str(Path(name).resolve()) if Path(name).is_dir() else name,

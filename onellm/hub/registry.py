@@ -17,6 +17,7 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 
 MODELS = {
+    "onellm-small": "trained and shipped with this package, with Qwen2.5-Coder-1.5B: converses about files",
     "onellm-tiny": "trained and shipped with this package; names the main thing in a file",
     "onellm-tiny-draw": "trained and shipped with this package; draws small pictures of things it knows by heart",
     "onellm-7b": "the published OneLLM, csuhan/OneLLM-7B",
@@ -33,7 +34,8 @@ MODELS = {
     "pandagpt-7b": "PandaGPT with Vicuna-7B: follows instructions about pictures, videos and sounds",
 }
 # what runs on a CPU unless another mode is asked for: measured to answer alike, and faster (docs/performance.md)
-MEASURED_ON_CPU = {"onellm-tiny": "int8"}
+MEASURED_ON_CPU = {"onellm-small": "int8", "onellm-tiny": "int8"}
+SMALL, TINY = "onellm-small", "onellm-tiny"
 ALIASES = {"csuhan/OneLLM-7B": "onellm-7b"}
 
 
@@ -72,22 +74,33 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def choose(quantize: str | None = None) -> Choice:
-    """Choose the model for this machine: the published 7B, quantised, where a GPU and its weights allow, else tiny.
+    """Choose the model for this machine: the published 7B, quantised, where a GPU allows, else a small one.
 
     Args:
-        quantize: how weights are to be kept; by default 4bit for the 7B and the device's default for tiny.
+        quantize: how weights are to be kept; by default 4bit for the 7B and the device's default for the others.
     """
     device, name, mode = device_here(), "onellm-7b", quantize or "4bit"
     if device == "cpu":
-        return Choice("onellm-tiny", quantize, "Using onellm-tiny: there is no CUDA GPU here.")
+        return _choose_small(quantize, device, "there is no CUDA GPU here")
     try:
         needed = quantization.check_fits(name, preset_config(name), quantization.mode_for(mode, device), device)
     except ModelError as error:
-        return Choice("onellm-tiny", quantize, f"Using onellm-tiny: {error.found}.")
+        return _choose_small(quantize, device, error.found)
     if not weights_available(name):
-        reason = f"the weights of {name} are not in the cache and the hub does not answer"
-        return Choice("onellm-tiny", quantize, f"Using onellm-tiny: {reason}.")
+        return _choose_small(
+            quantize, device, f"the weights of {name} are not in the cache and the hub does not answer"
+        )
     return Choice(name, mode, f"Using {name} with --quantize {mode}: it needs {needed} and the GPU has them free.")
+
+
+def _choose_small(quantize: str | None, device: str, why: str) -> Choice:
+    """Choose onellm-small where the memory allows, else onellm-tiny; `why` is what speaks against a larger one."""
+    mode = quantization.mode_for(quantize or default_mode(SMALL, device), device)
+    try:
+        needed = quantization.check_fits(SMALL, preset_config(SMALL), mode, device)
+    except ModelError as error:
+        return Choice(TINY, quantize, f"Using {TINY}: {why}, and {error.found}.")
+    return Choice(SMALL, quantize, f"Using {SMALL}: {why}; it needs {needed}.")
 
 
 def folder_of(name: str) -> Path:

@@ -256,7 +256,10 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def project(self, modality: str, features: torch.Tensor, instruction: Instruction | None = None) -> torch.Tensor:
         """Project [B, N, D] features to [B, length, D_llm]: soft tokens, and the tags around them."""
-        return self.projector(features, modality, self.get_input_embeddings(), instruction)
+        embed = partial(
+            self.get_input_embeddings()
+        )  # a module itself would be moved to where an offloaded projector is
+        return self.projector(features, modality, embed, instruction)
 
     def _to_encoder(self, values: torch.Tensor) -> torch.Tensor:
         """Bring values to the encoder's precision and, unless it is offloaded, its device."""
@@ -792,8 +795,10 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Load pretrained parts together with the folder's tensors: they are cast, placed and quantised like these."""
         if model.config.base_parts:
             state_dict = dict(state_dict or {})
+            referred = tuple(f"{part}." for part in model.config.base_parts)
             for file in checkpoint_files or []:
-                state_dict |= load_state_dict(file)
+                found = load_state_dict(file)
+                state_dict |= {key: found[key] for key in found if not key.startswith(referred) or "lora_" in key}
             state_dict |= model.base_tensors()
         return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
 

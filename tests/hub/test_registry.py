@@ -131,7 +131,9 @@ def test_a_model_that_does_not_fit_is_told_before_it_is_fetched(monkeypatch):
 
 
 def test_bad_names_and_folders_are_told(folder, tmp_path):
-    with pytest.raises(ModelError, match="no model 'onellm-huge'; give one of onellm-tiny, .*onellm-7b, .* or"):
+    with pytest.raises(
+        ModelError, match="no model 'onellm-huge'; give one of onellm-small, onellm-tiny, .*onellm-7b, .* or"
+    ):
         load("onellm-huge")
     (tmp_path / "weights").mkdir()
     with pytest.raises(ModelError, match="has no config.json"):
@@ -142,7 +144,7 @@ def test_bad_names_and_folders_are_told(folder, tmp_path):
     with pytest.raises(ModelError, match="is a file.*python -m onellm convert"):
         load(str(tmp_path / "weights" / "consolidated.00-of-01.pth"))
     (tmp_path / "weights" / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ModelError, match="type 'llama', not a OneLLM; give one of onellm-tiny"):
+    with pytest.raises(ModelError, match="type 'llama', not a OneLLM; give one of onellm-small, onellm-tiny"):
         load(str(tmp_path / "weights"))
     (tmp_path / "weights" / "config.json").write_text("{")
     with pytest.raises(ModelError, match="no readable configuration"):
@@ -181,7 +183,11 @@ def test_without_a_name_one_line_says_which_and_why(folder, monkeypatch, capsys)
 
 def test_the_choice_without_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose() == Choice("onellm-tiny", None, "Using onellm-tiny: there is no CUDA GPU here.")
+    monkeypatch.setattr(quantization, "free_bytes", lambda device: 8_000_000_000)
+    assert choose() == Choice("onellm-small", None, "Using onellm-small: there is no CUDA GPU here; it needs 3.1 GB.")
+    monkeypatch.setattr(quantization, "free_bytes", lambda device: 2_000_000_000)
+    chosen = choose()
+    assert chosen.name == "onellm-tiny" and "needs 3.1 GB, but this machine has 2.0 GB free." in chosen.reason
 
 
 def test_the_choice_with_a_gpu(gpu):
@@ -189,9 +195,11 @@ def test_the_choice_with_a_gpu(gpu):
     assert (chosen.name, chosen.quantize) == ("onellm-7b", "4bit") and "6.4 GB" in chosen.reason
     assert choose("8bit").quantize == "8bit"
     gpu["available"] = False
-    assert choose().name == "onellm-tiny" and "hub does not answer" in choose().reason
-    gpu["free"] = 4_000_000_000
-    assert choose().name == "onellm-tiny" and "the GPU has 4.0 GB free." in choose().reason
+    assert choose().name == "onellm-small" and "hub does not answer" in choose().reason
+    gpu["free"] = 5_000_000_000
+    assert choose().name == "onellm-small" and "the GPU has 5.0 GB free;" in choose().reason
+    gpu["free"] = 2_000_000_000
+    assert choose().name == "onellm-tiny" and "the GPU has 2.0 GB free." in choose().reason
 
 
 def test_loading_is_told_step_by_step(folder, capfd):

@@ -10,6 +10,7 @@ from onellm.model.runtime.attention import LONG, attend
 from onellm.model.runtime.kv_cache import GrowingCache
 
 GROUPED = {"text_config": {"num_attention_heads": 4, "num_key_value_heads": 2}}
+QWEN = {"text_config": {"model_type": "qwen2", "num_key_value_heads": 1}}
 ADAPTER = {"adapter": {"r": 2, "target_modules": ["q_proj", "v_proj", "o_proj"]}}
 EVERYWHERE = {"adapter": {"r": 2, "target_modules": ["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"]}}
 
@@ -28,16 +29,18 @@ def prompt(model, *modalities):
 
 
 def awake(model):
-    """Give every matrix, the adapter's too, values that matter."""
+    """Give every matrix, the adapter's too, and the biases of the LLM values that matter."""
     torch.manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1 or name.startswith("language_model.") and name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.2)
     return model
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, GROUPED, ADAPTER, EVERYWHERE], ids=["plain", "grouped", "adapter", "adapter everywhere"]
+    "changes",
+    [{}, GROUPED, QWEN, ADAPTER, EVERYWHERE],
+    ids=["plain", "grouped", "qwen2", "adapter", "adapter everywhere"],
 )
 def test_float32_gives_the_same_logits(make_model, tensors, changes):
     plain = awake(make_model(**changes))
@@ -52,7 +55,7 @@ def test_float32_gives_the_same_logits(make_model, tensors, changes):
         assert torch.allclose(fast(text).logits, plain(text).logits, atol=2e-5)
 
 
-@pytest.mark.parametrize("changes", [GROUPED, ADAPTER], ids=["grouped", "adapter"])
+@pytest.mark.parametrize("changes", [GROUPED, QWEN, ADAPTER], ids=["grouped", "qwen2", "adapter"])
 @pytest.mark.parametrize("cache", ["dynamic", "static", "growing"])
 def test_generation_of_a_padded_batch_is_the_same(make_model, tensors, changes, cache):
     """One row with files and one without: the adapter speaks in the first alone."""

@@ -113,13 +113,13 @@ def repository(name: str, report: Report | None) -> Path:
 
     kinds = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
     try:
-        with contextlib.suppress(OSError):  # all of it, of an earlier time
+        with contextlib.suppress(OSError):  # all of it is here, of an earlier time
             return _with_weights(Path(snapshot_download(name, allow_patterns=kinds, local_files_only=True)))
         HfApi().model_info(name, timeout=ANSWER_S)
         if report is not None:
             report(Progress("download", name))
         return _with_weights(Path(snapshot_download(name, allow_patterns=kinds)))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the hub's library has many of its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ModelError(
             found=f"The LLM '{name}' is neither a folder here nor to be had from the model hub ({reason})",

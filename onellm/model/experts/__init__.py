@@ -25,8 +25,12 @@ def find_all(names: Sequence[str], sample: Sample) -> tuple[list[Finding], list[
     Returns:
         What was found, and a note for people for every expert that failed.
     """
-    found, notes = [], []
-    for expert in (EXPERTS[name] for name in names if sample.modality in EXPERTS[name].modalities):
+    found: list[Finding] = []
+    notes = [
+        f"There is no expert '{name}'; correct the model's configuration." for name in names if name not in EXPERTS
+    ]
+    experts = [EXPERTS[name] for name in names if name in EXPERTS]
+    for expert in (expert for expert in experts if sample.modality in expert.modalities):
         try:
             with _turn:
                 finding = expert.find(sample)

@@ -1,14 +1,20 @@
 """Vocabulary anchors: soft tokens as mixtures of the LLM's own token embeddings."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from onellm.errors import ModelError
+
 FILLER = "."  # stands in the soft tokens behind a name
 FILLER_WEIGHT = 0.2  # of the filler, in the loss of `Anchor`
 LIKELIEST = 32  # words that a mixture is made of
+
+Embed = Callable[[torch.Tensor], torch.Tensor]
+"""An LLM's embedding: token ids [...] to [..., D_llm]."""
 
 
 class Anchor(nn.Module):
@@ -29,20 +35,20 @@ class Anchor(nn.Module):
         self.softmax = nn.Softmax(dim=-1)  # a module, so that a hook sees the weights
         self.register_buffer("token_ids", torch.zeros(size, dtype=torch.long))
 
-    def logits(self, soft_tokens: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
+    def logits(self, soft_tokens: torch.Tensor, embed: Embed) -> torch.Tensor:
         """Score the vocabulary: [B, M, D_llm] soft tokens, by the LLM's embedding, to [B, M, size]."""
-        vocabulary = embedding(self.token_ids)
+        vocabulary = embed(self.token_ids)
         return self.scale * F.normalize(soft_tokens.float(), dim=-1) @ F.normalize(vocabulary.float(), dim=-1).T
 
-    def forward(self, soft_tokens: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
+    def forward(self, soft_tokens: torch.Tensor, embed: Embed) -> torch.Tensor:
         """Map [B, M, D_llm] to [B, M, D_llm] inside the span of the vocabulary."""
-        vocabulary = embedding(self.token_ids)
-        weights = self.softmax(self.logits(soft_tokens, embedding)).to(vocabulary.dtype)
+        vocabulary = embed(self.token_ids)
+        weights = self.softmax(self.logits(soft_tokens, embed)).to(vocabulary.dtype)
         return weights @ vocabulary
 
-    def loss(self, soft_tokens: torch.Tensor, embedding: nn.Module, labels: torch.Tensor) -> torch.Tensor:
+    def loss(self, soft_tokens: torch.Tensor, embed: Embed, labels: torch.Tensor) -> torch.Tensor:
         """Return the mean cross-entropy of [B, M, D_llm] against indices [B, M]; the filler, 0, counts less."""
-        logits = self.logits(soft_tokens, embedding)
+        logits = self.logits(soft_tokens, embed)
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
         weight = torch.where(labels.flatten() == 0, FILLER_WEIGHT, 1.0)
         return (loss * weight).sum() / weight.sum()
@@ -81,26 +87,36 @@ class WordAnchor(nn.Module):
         self.register_buffer("token_ids", torch.zeros(len(words), length, dtype=torch.long))
 
     def spell(self, tokenizer: Any) -> None:
-        """Work out the tokens of every word for an LLM; the filler stands behind them."""
+        """Work out the tokens of every word for an LLM; the filler stands behind them.
+
+        Raises:
+            ModelError: the tokenizer has no tokens for a word.
+        """
         length = self.token_ids.shape[1]
         filler = tokenizer(FILLER, add_special_tokens=False)["input_ids"][:1]
         rows = tokenizer([f" {word}" for word in self.words], add_special_tokens=False)["input_ids"]
+        for word, row in zip(self.words, rows, strict=True):
+            if not row or not filler:
+                raise ModelError(
+                    found=f"The LLM's tokenizer has no tokens for '{word}'",
+                    advice="give an LLM that knows English, with the tokenizer it was trained with",
+                )
         self.token_ids.copy_(torch.tensor([(row + filler * length)[:length] for row in rows]))
 
-    def logits(self, soft_tokens: torch.Tensor, embedding: nn.Module | None = None) -> torch.Tensor:
+    def logits(self, soft_tokens: torch.Tensor, embed: Embed | None = None) -> torch.Tensor:
         """Score the words: [B, M, D] soft tokens to [B, M, size]; no LLM is needed."""
         return self.scale * F.normalize(soft_tokens.float(), dim=-1) @ F.normalize(self.keys.float(), dim=-1).T
 
-    def forward(self, soft_tokens: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
+    def forward(self, soft_tokens: torch.Tensor, embed: Embed) -> torch.Tensor:
         """Map [B, M, D] to [B, M, D_llm] inside the span of the LLM's embeddings."""
         weights = self.softmax(self.logits(soft_tokens))
         best = weights.topk(min(LIKELIEST, weights.shape[-1]), dim=-1)
         positions = torch.arange(soft_tokens.shape[1], device=best.indices.device)[None, :, None]
-        embeds = embedding(self.token_ids[best.indices, positions])  # [B, M, n, D_llm]
+        embeds = embed(self.token_ids[best.indices, positions])  # [B, M, n, D_llm]
         shares = best.values / best.values.sum(dim=-1, keepdim=True)
         return (shares[..., None].to(embeds.dtype) * embeds).sum(dim=2)
 
-    def loss(self, soft_tokens: torch.Tensor, embedding: nn.Module | None, labels: torch.Tensor) -> torch.Tensor:
+    def loss(self, soft_tokens: torch.Tensor, embed: Embed | None, labels: torch.Tensor) -> torch.Tensor:
         """Return the mean cross-entropy of [B, M, D] against indices [B, M]."""
         return F.cross_entropy(self.logits(soft_tokens).flatten(0, 1), labels.flatten())
 

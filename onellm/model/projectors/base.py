@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from onellm.errors import ModelError
-from onellm.model.projectors.anchor import Anchor, WordAnchor
+from onellm.model.projectors.anchor import Anchor, Embed, WordAnchor
 from onellm.model.projectors.convert import merge
 from onellm.model.runtime.offload import live
 
@@ -86,7 +86,7 @@ class Projector(nn.Module):
         self,
         features: torch.Tensor,
         modality: str,
-        embedding: nn.Module | None = None,
+        embed: Embed | None = None,
         instruction: Instruction | None = None,
     ) -> torch.Tensor:
         """Project features to what the LLM reads.
@@ -94,7 +94,7 @@ class Projector(nn.Module):
         Args:
             features: [B, N, D] of files of one modality.
             modality: the modality.
-            embedding: the LLM's, of which a vocabulary anchor makes its mixtures.
+            embed: the LLM's embedding, of which a vocabulary anchor makes its mixtures.
             instruction: as for `soft_tokens`.
 
         Returns:
@@ -102,7 +102,7 @@ class Projector(nn.Module):
         """
         embeds = self.soft_tokens(features, modality, instruction)
         if self.anchor is not None:
-            embeds = self.anchor(embeds, embedding)
+            embeds = self.anchor(embeds, embed)
         parts = [embeds]
         for tag in self.tags:
             learnt = live(getattr(self, f"{tag}_tags"), modality).expand(len(embeds), 1, -1).to(embeds)

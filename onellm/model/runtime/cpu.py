@@ -70,7 +70,7 @@ class HalfEmbedding(nn.Module):
     def __init__(self, embedding: nn.Embedding):
         super().__init__()
         self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
-        self.table = embedding.weight.detach()
+        self.table = embedding.weight.detach().clone()  # the file it may be mapped from can go
         self.packed_bytes = self.table.nbytes
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:

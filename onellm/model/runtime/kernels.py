@@ -10,6 +10,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
+LANES = 16  # numbers that the 8-bit kernel takes at once
 PROMPT = 16  # rows from which unpacking an 8-bit weight for tiles of bfloat16 pays
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,8 @@ def int8_linear(rows: torch.Tensor, weight: torch.Tensor, ones: torch.Tensor) ->
         weight: the weight, without its scale.
         ones: [out] bfloat16, in place of the kernel's own scales.
     """
-    if has_int8_linear() and not (len(rows) >= PROMPT and has_tiles()):
+    fits = rows.shape[1] % LANES == 0  # what the kernel does not check, and reads beyond the row
+    if fits and has_int8_linear() and not (len(rows) >= PROMPT and has_tiles()):
         return torch.ops.aten._weight_int8pack_mm(rows, weight, ones)
     return F.linear(rows, weight.to(rows.dtype))  # the same sums: 8-bit numbers are exact in bfloat16
 
