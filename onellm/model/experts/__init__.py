@@ -8,10 +8,14 @@ from collections.abc import Sequence
 
 from onellm.modalities.base import Sample
 from onellm.model.experts.base import Expert, Finding
+from onellm.model.experts.colours import Colours
+from onellm.model.experts.measures import Measures
+from onellm.model.experts.objects import Objects
+from onellm.model.experts.text import Text
 
 __all__ = ["EXPERTS", "Expert", "Finding", "find_all"]
 
-EXPERTS: dict[str, Expert] = {}
+EXPERTS: dict[str, Expert] = {expert.name: expert for expert in (Colours(), Objects(), Text(), Measures())}
 _turn = threading.Lock()  # of two files one is looked at
 
 
