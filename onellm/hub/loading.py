@@ -56,11 +56,24 @@ def load_model(
 ) -> LoadedModel:
     """Load a model and its processor; for the arguments and errors see `chat.load.load`."""
     if name is None and llm is not None:
-        name = "onellm-small"
+        name = registry.SMALL
     if name is None:
         choice = registry.choose(quantize)
         print(choice.reason, file=sys.stderr, flush=True)
-        name, quantize = choice.name, choice.quantize
+        options = {
+            "device_map": device_map,
+            "max_memory": max_memory,
+            "random_weights": random_weights,
+            "plain": plain,
+            "on_progress": on_progress,
+        }
+        try:
+            return load_model(choice.name, quantize=choice.quantize, **options)
+        except ModelError as error:  # its LLM could not be fetched, for example
+            if choice.name == registry.TINY:
+                raise
+            print(f"{error} Using {registry.TINY} instead.", file=sys.stderr, flush=True)
+        return load_model(registry.TINY, quantize=quantize, **options)
     name, device = registry.ALIASES.get(str(name), str(name)), registry.device_here()
     own = device_map is None and not plain
     mode = quantization.mode_for(quantize or (registry.default_mode(name, device) if own else None), device)
