@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 from onellm.modalities.base import Sample
 from onellm.model.experts.base import Expert, Finding
+from onellm.model.experts.sounds import Sounds
+from onellm.model.experts.speech import Speech
 
 __all__ = ["EXPERTS", "Expert", "Finding", "find_all"]
 
-EXPERTS: dict[str, Expert] = {}
+EXPERTS: dict[str, Expert] = {expert.name: expert for expert in (Sounds(), Speech())}
 _turn = threading.Lock()  # of two files one is looked at
 
 
