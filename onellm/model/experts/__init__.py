@@ -11,11 +11,15 @@ from onellm.model.experts.base import Expert, Finding
 from onellm.model.experts.colours import Colours
 from onellm.model.experts.measures import Measures
 from onellm.model.experts.objects import Objects
+from onellm.model.experts.sounds import Sounds
+from onellm.model.experts.speech import Speech
 from onellm.model.experts.text import Text
 
 __all__ = ["EXPERTS", "Expert", "Finding", "find_all"]
 
-EXPERTS: dict[str, Expert] = {expert.name: expert for expert in (Colours(), Objects(), Text(), Measures())}
+EXPERTS: dict[str, Expert] = {
+    expert.name: expert for expert in (Colours(), Objects(), Text(), Measures(), Sounds(), Speech())
+}
 _turn = threading.Lock()  # of two files one is looked at
 
 
