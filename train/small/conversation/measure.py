@@ -1,0 +1,236 @@
+"""Asking the conversation benchmark's questions, and reporting."""
+
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from onellm.errors import OneLLMError
+from onellm.utils import atomic
+from train.small.conversation import files
+from train.small.conversation.items import FAMILIES, Item, Turn, fingerprint, read_items
+from train.small.conversation.scoring import is_right
+
+SYSTEM = "What a file shows is written before a question; answer the question from it and from what you know."
+CONSTANT = ("Yes.", "No.", "I cannot see that in the picture.", "The picture shows a cat.", "图片里是一只猫。", "Two.")
+ALL = "all"  # the row of all families
+DRAWS = 20  # of other items' answers, for chance
+
+
+class Answerer(Protocol):
+    """What answers the turns of one conversation after the other."""
+
+    def begin(self) -> None:
+        """Begin a new conversation."""
+
+    def ask(self, turn: Turn) -> str:
+        """Answer a turn; what was said before in the conversation counts."""
+
+
+class ModelAnswerer:
+    """A loaded model, asked as the app asks it.
+
+    Args:
+        chat: a conversation with it.
+    """
+
+    def __init__(self, chat: Any):
+        self.first = self.chat = chat
+
+    def begin(self) -> None:
+        """Begin a new conversation."""
+        self.chat = self.first.new()
+
+    def ask(self, turn: Turn) -> str:
+        """Answer a turn."""
+        shown: dict[str, list[str]] = {}
+        for file in turn.files:
+            shown.setdefault(file.modality, []).append(str(files.prepare(file)))
+        return self.chat.ask(turn.ask, max_new_tokens=turn.new_tokens, **shown)
+
+
+class NotedLLM:
+    """A language model alone, which reads what the files show: the ceiling of what perception can bring.
+
+    Args:
+        folder: of the language model, in transformers' form.
+        noted: False leaves the notes out: what can be guessed without perception.
+
+    Raises:
+        OneLLMError: there is no such model.
+    """
+
+    def __init__(self, folder: Path, noted: bool = True):
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(folder)
+            self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+        except (OSError, ValueError) as error:
+            raise OneLLMError(f"{folder} holds no language model ({error}); name a folder of transformers.") from error
+        self.noted, self.messages = noted, []
+
+    def begin(self) -> None:
+        """Begin a new conversation."""
+        self.messages = [{"role": "system", "content": SYSTEM}] if self.noted else []
+
+    def ask(self, turn: Turn) -> str:
+        """Answer a turn."""
+        text = "\n".join([*(notes(turn) if self.noted else []), turn.ask])
+        self.messages.append({"role": "user", "content": text})
+        inputs = self.tokenizer.apply_chat_template(
+            self.messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        tokens = self.model.generate(
+            **inputs, max_new_tokens=turn.new_tokens, do_sample=False, temperature=None, top_p=None, top_k=None,
+            repetition_penalty=1.0, pad_token_id=self.tokenizer.eos_token_id,
+        )  # fmt: skip
+        answer = self.tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+        self.messages.append({"role": "assistant", "content": answer})
+        return answer
+
+
+def notes(turn: Turn) -> list[str]:
+    """Return what a turn's files show, one note each; files of the same modality are numbered."""
+    found, modalities = [], [file.modality for file in turn.files]
+    for index, file in enumerate(turn.files):
+        note = file.note
+        if modalities.count(file.modality) > 1:
+            number = ("first", "second", "third")[modalities[:index].count(file.modality)]
+            note = note.replace("The ", f"The {number} ", 1)
+        found.append(note)
+    return found
+
+
+def converse(answerer: Answerer, item: Item) -> dict:
+    """Hold a conversation.
+
+    Returns:
+        The record of an item: its id, family, questions, answers and verdicts, and `right` for the whole.
+    """
+    answerer.begin()
+    turns, begun_s = [], time.perf_counter()
+    for turn in item.turns:
+        line: dict[str, Any] = {"ask": turn.ask, "files": [file.name for file in turn.files]}
+        try:
+            line["answer"] = answerer.ask(turn)
+        except OneLLMError as error:  # a modality that the model lacks, say; the answer is wrong, and the reason stands
+            line |= {"answer": "", "error": str(error)}
+        if turn.expected:
+            line["right"] = is_right(line["answer"], turn.expected)
+        turns.append(line)
+    right = all(line.get("right", True) for line in turns)
+    return {
+        "id": item.id, "family": item.family, "right": right, "seconds": round(time.perf_counter() - begun_s, 2),
+        "turns": turns,
+    }  # fmt: skip
+
+
+@dataclass
+class Share:
+    """Figures of one family: the number of items, the share that is right, and what chance gets."""
+
+    family: str
+    n: int
+    right: float
+    chance: float
+
+
+def measure(
+    load: Callable[[], Answerer],
+    about: dict,
+    families: list[str] | None = None,
+    limit: int | None = None,
+    out: Path | None = None,
+) -> tuple[list[Share], list[dict]]:
+    """Hold all conversations; one that was stopped goes on where its JSON file ends.
+
+    Args:
+        load: returns what answers.
+        about: what is measured, such as `model` and `llm`.
+        families: only these.
+        limit: at most so many items a family.
+        out: write every answer and figure there, after each conversation.
+
+    Returns:
+        Figures of the families, the last of all together, and the records.
+    """
+    items = read_items(families, limit)
+    about = {**about, "benchmark": fingerprint(), "items": len(items)}
+    for file in {file.name: file for item in items for file in item.files}.values():
+        files.prepare(file)  # what is missing is told before a model is loaded
+    records = kept(out, about)
+    known = {record["id"] for record in records}
+    left = [item for item in items if item.id not in known]
+    answerer = load() if left else None
+    for item in tqdm(left, desc="conversations"):
+        records.append(converse(answerer, item))
+        if out:
+            atomic.write_json(out, {**about, "finished": False, "answers": records})
+    found = shares(items, records)
+    if out:
+        lines = [vars(share) for share in found]
+        atomic.write_json(out, {**about, "finished": True, "families": lines, "answers": records})
+    return found, records
+
+
+def kept(out: Path | None, about: dict) -> list[dict]:
+    """Read the records of a run that was stopped; none of one that was finished, or of another model or benchmark."""
+    if not out or not out.exists():
+        return []
+    try:
+        found = json.loads(out.read_text(encoding="utf-8"))
+    except ValueError:
+        return []
+    same = isinstance(found, dict) and all(found.get(key) == value for key, value in about.items())
+    return found["answers"] if same and found.get("finished") is False else []
+
+
+def chance_of(items: list[Item]) -> float:
+    """Return what items get without looking.
+
+    The higher of two: the best of some answers that are always the same, and the written answers of other items, drawn
+    several times.
+    """
+    choose = random.Random(0)
+    best = max(np.mean([_always(answer, item) for item in items]) for answer in CONSTANT)
+    return float(max(best, np.mean([_swapped(item, items, choose) for item in items for _ in range(DRAWS)])))
+
+
+def _always(answer: str, item: Item) -> bool:
+    """Tell whether an answer to every turn is right."""
+    return all(is_right(answer, turn.expected) for turn in item.turns if turn.expected)
+
+
+def _swapped(item: Item, own: list[Item], choose: random.Random) -> bool:
+    """Tell whether another item's written answers are right."""
+    others = [one for one in own if one is not item] or own
+    written = [turn.answer for turn in choose.choice(others).turns if turn.expected]
+    counted = [turn for turn in item.turns if turn.expected]
+    return all(is_right(written[min(at, len(written) - 1)], turn.expected) for at, turn in enumerate(counted))
+
+
+def shares(items: list[Item], records: list[dict]) -> list[Share]:
+    """Count the families, and all together; chance is that of all their items."""
+    right = {record["id"]: record["right"] for record in records}
+    found = []
+    for family in (*FAMILIES, ALL):
+        own = [right[item.id] for item in items if family in (item.family, ALL)]
+        if own:
+            found.append(
+                Share(family, len(own), float(np.mean(own)), chance_of(read_items(None if family == ALL else [family])))
+            )
+    return found
+
+
+def table(found: list[Share]) -> str:
+    """Lay the figures out as Markdown."""
+    rows = ["| family | n | right | chance |", "|---|---|---|---|"]
+    return "\n".join(rows + [f"| {s.family} | {s.n} | {s.right:.2f} | {s.chance:.2f} |" for s in found])
