@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +23,16 @@ DRAWS = 20  # of other items' answers, for chance
 
 
 class Answerer(Protocol):
-    """What answers the turns of one conversation after the other."""
+    """What answers the turns of conversations.
 
-    def begin(self) -> None:
-        """Begin a new conversation."""
+    Attributes:
+        batch: how many conversations it holds side by side.
+    """
 
-    def ask(self, turn: Turn) -> str:
-        """Answer a turn; what was said before in the conversation counts."""
+    batch: int
+
+    def answer(self, items: list[Item]) -> list[list[str | OneLLMError]]:
+        """Hold conversations; return the answers to the turns of each, or why there is none."""
 
 
 class ModelAnswerer:
@@ -40,19 +42,26 @@ class ModelAnswerer:
         chat: a conversation with it.
     """
 
+    batch = 1
+
     def __init__(self, chat: Any):
-        self.first = self.chat = chat
+        self.chat = chat
 
-    def begin(self) -> None:
-        """Begin a new conversation."""
-        self.chat = self.first.new()
+    def answer(self, items: list[Item]) -> list[list[str | OneLLMError]]:
+        """Hold conversations."""
+        return [self._converse(item) for item in items]
 
-    def ask(self, turn: Turn) -> str:
-        """Answer a turn."""
-        shown: dict[str, list[str]] = {}
-        for file in turn.files:
-            shown.setdefault(file.modality, []).append(str(files.prepare(file)))
-        return self.chat.ask(turn.ask, max_new_tokens=turn.new_tokens, **shown)
+    def _converse(self, item: Item) -> list[str | OneLLMError]:
+        chat, answers = self.chat.new(), []
+        for turn in item.turns:
+            shown: dict[str, list[str]] = {}
+            for file in turn.files:
+                shown.setdefault(file.modality, []).append(str(files.prepare(file)))
+            try:
+                answers.append(chat.ask(turn.ask, max_new_tokens=turn.new_tokens, **shown))
+            except OneLLMError as error:  # a modality that the model lacks, say
+                answers.append(error)
+        return answers
 
 
 class NotedLLM:
@@ -66,35 +75,46 @@ class NotedLLM:
         OneLLMError: there is no such model.
     """
 
+    batch = 16
+
     def __init__(self, folder: Path, noted: bool = True):
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(folder)
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
             self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
         except (OSError, ValueError) as error:
             raise OneLLMError(f"{folder} holds no language model ({error}); name a folder of transformers.") from error
-        self.noted, self.messages = noted, []
+        self.noted = noted
 
-    def begin(self) -> None:
-        """Begin a new conversation."""
-        self.messages = [{"role": "system", "content": SYSTEM}] if self.noted else []
+    def answer(self, items: list[Item]) -> list[list[str | OneLLMError]]:
+        """Hold conversations, a turn of all of them at a time."""
+        dialogues = [[{"role": "system", "content": SYSTEM}] if self.noted else [] for _ in items]
+        answers: list[list[str | OneLLMError]] = [[] for _ in items]
+        for number in range(max(len(item.turns) for item in items)):
+            asked = [index for index, item in enumerate(items) if number < len(item.turns)]
+            turns = [items[index].turns[number] for index in asked]
+            for index, turn in zip(asked, turns, strict=True):
+                text = "\n".join([*(notes(turn) if self.noted else []), turn.ask])
+                dialogues[index].append({"role": "user", "content": text})
+            found = self._generate([dialogues[index] for index in asked], [turn.new_tokens for turn in turns])
+            for index, answer in zip(asked, found, strict=True):
+                dialogues[index].append({"role": "assistant", "content": answer})
+                answers[index].append(answer)
+        return answers
 
-    def ask(self, turn: Turn) -> str:
-        """Answer a turn."""
-        text = "\n".join([*(notes(turn) if self.noted else []), turn.ask])
-        self.messages.append({"role": "user", "content": text})
+    def _generate(self, dialogues: list[list[dict]], new_tokens: list[int]) -> list[str]:
         inputs = self.tokenizer.apply_chat_template(
-            self.messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            dialogues, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
         )
         tokens = self.model.generate(
-            **inputs, max_new_tokens=turn.new_tokens, do_sample=False, temperature=None, top_p=None, top_k=None,
-            repetition_penalty=1.0, pad_token_id=self.tokenizer.eos_token_id,
+            **inputs, max_new_tokens=max(new_tokens), do_sample=False, temperature=None, top_p=None, top_k=None,
+            repetition_penalty=1.0, pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
         )  # fmt: skip
-        answer = self.tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
-        self.messages.append({"role": "assistant", "content": answer})
-        return answer
+        start = inputs["input_ids"].shape[1]
+        rows = [row[start : start + count] for row, count in zip(tokens, new_tokens, strict=True)]
+        return [text.strip() for text in self.tokenizer.batch_decode(rows, skip_special_tokens=True)]
 
 
 def notes(turn: Turn) -> list[str]:
@@ -109,28 +129,22 @@ def notes(turn: Turn) -> list[str]:
     return found
 
 
-def converse(answerer: Answerer, item: Item) -> dict:
-    """Hold a conversation.
+def judge(item: Item, answers: list[str | OneLLMError]) -> dict:
+    """Judge a conversation.
 
     Returns:
-        The record of an item: its id, family, questions, answers and verdicts, and `right` for the whole.
+        Its record: id, family, `right` for the whole, and its turns with questions, answers and verdicts.
     """
-    answerer.begin()
-    turns, begun_s = [], time.perf_counter()
-    for turn in item.turns:
-        line: dict[str, Any] = {"ask": turn.ask, "files": [file.name for file in turn.files]}
-        try:
-            line["answer"] = answerer.ask(turn)
-        except OneLLMError as error:  # a modality that the model lacks, say; the answer is wrong, and the reason stands
-            line |= {"answer": "", "error": str(error)}
+    turns = []
+    for turn, answer in zip(item.turns, answers, strict=True):
+        line: dict[str, Any] = {"ask": turn.ask, "files": [file.name for file in turn.files], "answer": answer}
+        if isinstance(answer, OneLLMError):  # the answer is wrong, and the reason stands
+            line |= {"answer": "", "error": str(answer)}
         if turn.expected:
             line["right"] = is_right(line["answer"], turn.expected)
         turns.append(line)
     right = all(line.get("right", True) for line in turns)
-    return {
-        "id": item.id, "family": item.family, "right": right, "seconds": round(time.perf_counter() - begun_s, 2),
-        "turns": turns,
-    }  # fmt: skip
+    return {"id": item.id, "family": item.family, "right": right, "turns": turns}
 
 
 @dataclass
@@ -157,7 +171,7 @@ def measure(
         about: what is measured, such as `model` and `llm`.
         families: only these.
         limit: at most so many items a family.
-        out: write every answer and figure there, after each conversation.
+        out: write every answer and figure there, as it grows.
 
     Returns:
         Figures of the families, the last of all together, and the records.
@@ -170,10 +184,13 @@ def measure(
     known = {record["id"] for record in records}
     left = [item for item in items if item.id not in known]
     answerer = load() if left else None
-    for item in tqdm(left, desc="conversations"):
-        records.append(converse(answerer, item))
-        if out:
-            atomic.write_json(out, {**about, "finished": False, "answers": records})
+    with tqdm(total=len(left), desc="conversations", mininterval=5) as bar:
+        while left:
+            asked, left = left[: answerer.batch], left[answerer.batch :]
+            records += [judge(item, answers) for item, answers in zip(asked, answerer.answer(asked), strict=True)]
+            bar.update(len(asked))
+            if out:
+                atomic.write_json(out, {**about, "finished": False, "answers": records})
     found = shares(items, records)
     if out:
         lines = [vars(share) for share in found]
@@ -224,9 +241,8 @@ def shares(items: list[Item], records: list[dict]) -> list[Share]:
     for family in (*FAMILIES, ALL):
         own = [right[item.id] for item in items if family in (item.family, ALL)]
         if own:
-            found.append(
-                Share(family, len(own), float(np.mean(own)), chance_of(read_items(None if family == ALL else [family])))
-            )
+            chance = chance_of(read_items(None if family == ALL else [family]))
+            found.append(Share(family, len(own), float(np.mean(own)), chance))
     return found
 
 
