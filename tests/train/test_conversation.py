@@ -125,7 +125,7 @@ def test_an_unknown_key_of_an_item_is_refused():
 
 
 def test_an_unknown_family_is_told_which_there_are():
-    with pytest.raises(OneLLMError, match="no family smell; the conversations have: unrelated, naming"):
+    with pytest.raises(OneLLMError, match="no family smell; expected some of unrelated, naming"):
         read_items(["naming", "smell"])
 
 

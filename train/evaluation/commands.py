@@ -39,10 +39,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     talk.add_argument("--llm", help="the language model behind the perception; with --ceiling, the one that is alone")
     talk.add_argument("--families", help="only these, with commas between them")
-    talk.add_argument(
+    alone = talk.add_mutually_exclusive_group()
+    alone.add_argument(
         "--ceiling", action="store_true", help="the language model alone, given what the files show as a written note"
     )
-    talk.add_argument("--blind", action="store_true", help="the language model alone, told nothing of the files")
+    alone.add_argument("--blind", action="store_true", help="the language model alone, told nothing of the files")
     paper = parser.add_argument_group("the paper's benchmarks")
     paper.add_argument("--benchmark", metavar="B,B", help="names, or all; see --list")
     paper.add_argument("--data", type=Path, default=Path("data"), help="folder of the benchmarks' files (data)")
@@ -136,11 +137,8 @@ def _run_conversation(options: argparse.Namespace) -> str:
         from onellm.model import base_parts
 
         if alone:
-            llm = options.llm or LANGUAGE_MODEL
-            folder = base_parts.fetch(llm) if llm in base_parts.PARTS else Path(llm)
-            return NotedLLM(folder, noted=options.ceiling)
-        chosen = {"llm": options.llm} if options.llm else {}
-        return ModelAnswerer(onellm.load(options.model, quantize=options.quantize, **chosen))
+            return NotedLLM(base_parts.fetch(options.llm or LANGUAGE_MODEL), noted=options.ceiling)
+        return ModelAnswerer(onellm.load(options.model, llm=options.llm, quantize=options.quantize))
 
     families = [one.strip() for one in options.families.split(",")] if options.families else None
     return table(measure(load, about, families, options.limit, options.json)[0])

@@ -62,8 +62,8 @@ def _item(modality: str, name: str) -> corpus.Item:
         return _test_items(modality)[name]
     except KeyError:
         raise OneLLMError(
-            f"The corpus's test split has no {modality} {name}, which the conversations need; build the corpus again "
-            "with: python -m train corpus"
+            found=f"The corpus's test split has no {modality} {name}, which the conversations need",
+            advice="build the corpus again with: python -m train corpus",
         ) from None
 
 

@@ -86,7 +86,11 @@ def read_items(families: list[str] | None = None, limit: int | None = None) -> l
     """
     unknown = sorted(set(families or ()) - set(FAMILIES))
     if unknown:
-        raise OneLLMError(f"There is no family {', '.join(unknown)}; the conversations have: {', '.join(FAMILIES)}.")
+        raise OneLLMError(
+            found=f"There is no family {', '.join(unknown)}",
+            expected=f"some of {', '.join(FAMILIES)}",
+            advice="correct --families",
+        )
     files = read_files()
     found = []
     for family, entries in read(HERE / "items.yaml").items():

@@ -11,6 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from onellm.errors import OneLLMError
+from onellm.hub.llm import PLAIN_TEMPLATE
+from onellm.model.base_parts import LLMS
 from onellm.utils import atomic
 from train.small.conversation import files
 from train.small.conversation.items import FAMILIES, Item, Turn, fingerprint, read_items
@@ -82,10 +84,17 @@ class NotedLLM:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-            self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
-        except (OSError, ValueError) as error:
-            raise OneLLMError(f"{folder} holds no language model ({error}); name a folder of transformers.") from error
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
+            self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().partition("\n")[0].rstrip(".")
+            raise OneLLMError(
+                found=f"{folder} holds no causal LLM that transformers knows ({reason})",
+                advice=f"give --llm one of {', '.join(LLMS)}, or a folder of such an LLM",
+            ) from error
+        self.model.eval()
+        if self.tokenizer.chat_template is None:
+            self.tokenizer.chat_template = PLAIN_TEMPLATE
         self.noted = noted
 
     def answer(self, items: list[Item]) -> list[list[str | OneLLMError]]:
