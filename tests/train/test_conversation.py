@@ -105,10 +105,26 @@ def test_other_items_answers_fail():
 
 @pytest.mark.parametrize(
     ("answer", "number"),
-    [("There are three.", 3), ("No people.", 0), ("12 eggs", 12), ("有三只企鹅", 3), ("many", None), ("one or two", 1)],
+    [
+        ("There are three.", 3),
+        ("12 eggs", 12),
+        ("有三只企鹅", 3),
+        ("有两只", 2),
+        ("many", None),
+        ("one or two", None),
+        ("There are no dogs but 4 cats.", 4),
+        ("One can see two.", 2),
+        ("One", 1),
+        ("一", 1),
+    ],  # fmt: skip
 )
 def test_numbers(answer, number):
     assert first_number(answer) == number
+
+
+def test_no_is_a_number_where_none_is_right():
+    assert first_number("There are no people, only two dogs.", none=True) == 0
+    assert first_number("Two, and no dogs.", none=True) == 2
 
 
 @pytest.mark.parametrize(

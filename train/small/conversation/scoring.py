@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, fields
 
 NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+CHINESE_NUMBERS = {sign: number for number, sign in enumerate("一二三四五六七八九", 1)} | {"两": 2}
 DENIAL = re.compile(
     r"\b(no|not|none|nothing|nobody|no one|cannot|cant|without|neither|nor|never|unable|unclear|unknown|"
     r"nein|kein\w*|nicht|nichts|niemand|non|pas|aucune?|personne ne|rien|ninguna?|ningún|nada|nadie)\b|n['’]t\b|"
@@ -17,7 +18,7 @@ QUOTED = re.compile(r"[\"“„«][^\"”“»]*[\"”“»]|(?<!\w)['‘][^'’
 CLAIM = re.compile(r"\b(says|reads|spells)\b\W+(?!no\b|not\b|nothing|anything|any\b)(?=\w)", re.I)
 QUESTION = re.compile(r"[^.!?。！？\n]*[?？]")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
-ENGLISH = re.compile(r"\b(the|is|this|it|picture|shows|and|a|of|with)\b", re.I)
+ENGLISH = re.compile(r"\b(the|is|this|it|picture|shows|and|of|with)\b", re.I)
 BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d+[.):]|[a-z][.)])\s*\S", re.I)
 
 
@@ -31,7 +32,7 @@ class Expected:
         said: whether the question's answer is yes or no; `accept` then is what a sentence without the word yes
             must hold to count as one.
         denies: the answer must say that something is not there or cannot be told.
-        number: the first number in the answer, as digits or as a word up to twelve.
+        number: the first number in the answer, as digits or as a word up to twelve; "no" where 0 is right.
         words: fewest and most words.
         lines: fewest and most lines, nearly all different.
         sentences: fewest and most sentences.
@@ -95,16 +96,21 @@ def claims_words(answer: str) -> bool:
     return any(not denial(re.split(r"[.!?]\s", answer[:start])[-1]) for start in starts)
 
 
-def first_number(answer: str) -> int | None:
-    """Return the first number of an answer; "no penguins" counts as 0."""
-    words = "|".join(NUMBERS)
-    for found in re.finditer(rf"\b(\d+|{words}|no|none)\b|([一二两三四五六七八九])", answer.lower()):
-        if found[2]:
-            return {"两": 2}.get(found[2], "一二三四五六七八九".find(found[2]) + 1)
-        if found[1].isdigit():
-            return int(found[1])
-        return NUMBERS.index(found[1]) if found[1] in NUMBERS else 0
-    return None
+def first_number(answer: str, none: bool = False) -> int | None:
+    """Return the first number of an answer, in digits or words; None where there is none, or two to choose from.
+
+    Args:
+        answer: the answer.
+        none: whether "no" and "none" count, as 0.
+    """
+    words = "|".join([*NUMBERS, *(["no", "none", "nobody"] if none else [])])
+    one = rf"\b(?:\d+|{words})\b(?! (?:can|could|may|might|sees)\b)|[一二两三四五六七八九]"
+    found = re.search(one, answer.lower())
+    if not found or re.match(rf"\s*(?:or|to|–|-|或)\s*(?:{one})", answer.lower()[found.end() :]):
+        return None
+    if found[0] in CHINESE_NUMBERS:
+        return CHINESE_NUMBERS[found[0]]
+    return int(found[0]) if found[0].isdigit() else {word: n for n, word in enumerate(NUMBERS)}.get(found[0], 0)
 
 
 def json_object(answer: str) -> dict | None:
@@ -157,7 +163,7 @@ def _has_form(answer: str, expected: Expected) -> bool:
         return False  # it repeats itself
     if expected.denies and (not denial(answer) or claims_words(answer)):
         return False
-    if expected.number is not None and first_number(answer) != expected.number:
+    if expected.number is not None and first_number(answer, none=expected.number == 0) != expected.number:
         return False
     if expected.listed is not None and len(list(filter(BULLET.search, lines))) != expected.listed:
         return False
