@@ -9,6 +9,7 @@ from onellm.errors import OneLLMError
 from onellm.utils import atomic
 
 NAMING_SPLITS = ("dev", "test")
+LANGUAGE_MODEL = "qwen2.5-coder-1.5b-instruct"  # of the conversations' ceiling
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     naming.add_argument(
         "--drawing", action="store_true", help="instead of naming: what a model that draws does; pictures go to --out"
     )
+    talk = parser.add_argument_group("the conversation benchmark")
+    talk.add_argument(
+        "--conversation", action="store_true", help="instead of naming: conversations of many families about files"
+    )
+    talk.add_argument("--llm", help="the language model behind the perception; with --ceiling, the one that is alone")
+    talk.add_argument("--families", help="only these, with commas between them")
+    alone = talk.add_mutually_exclusive_group()
+    alone.add_argument(
+        "--ceiling", action="store_true", help="the language model alone, given what the files show as a written note"
+    )
+    alone.add_argument("--blind", action="store_true", help="the language model alone, told nothing of the files")
     paper = parser.add_argument_group("the paper's benchmarks")
     paper.add_argument("--benchmark", metavar="B,B", help="names, or all; see --list")
     paper.add_argument("--data", type=Path, default=Path("data"), help="folder of the benchmarks' files (data)")
@@ -64,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
         print(overview(find(options.benchmark or "all"), options.data))
     elif options.benchmark:
         return _run_benchmarks(options)
+    elif options.conversation:
+        print(_run_conversation(options))
     elif options.drawing:
         from train.drawing.evaluate import evaluate as evaluate_drawing
 
@@ -109,6 +123,25 @@ def _run_questions(options: argparse.Namespace, split: str) -> None:
         if options.json:  # after every row, as they take their time
             atomic.write_json(options.json, {**about, "rows": [{"of": of, **asdict(one)} for of, one in found]})
     print(table(found))
+
+
+def _run_conversation(options: argparse.Namespace) -> str:
+    """Hold the conversations with a model, or with a language model alone."""
+    from train.small.conversation.measure import ModelAnswerer, NotedLLM, measure, table
+
+    alone = options.ceiling or options.blind
+    about = {"model": None if alone else options.model, "llm": options.llm, "noted": options.ceiling if alone else None}
+
+    def load() -> ModelAnswerer | NotedLLM:
+        import onellm
+        from onellm.model import base_parts
+
+        if alone:
+            return NotedLLM(base_parts.fetch(options.llm or LANGUAGE_MODEL), noted=options.ceiling)
+        return ModelAnswerer(onellm.load(options.model, llm=options.llm, quantize=options.quantize))
+
+    families = [one.strip() for one in options.families.split(",")] if options.families else None
+    return table(measure(load, about, families, options.limit, options.json)[0])
 
 
 def _run_benchmarks(options: argparse.Namespace) -> int:
