@@ -1,7 +1,7 @@
 """The one model of a running app: loaded in the background, exchanged for another one, and asked by all.
 
 A model that broke (`Chat.broken`) is loaded again, as soon as `start` is called: everybody who asks, and everybody who
-looks whether the app is ready, does that.
+looks whether the app is ready, does that. A model whose answer gets on no more for `stall_seconds` counts as broken.
 """
 
 import logging
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.05  # at an answer that has to end before its model goes
+WATCH_EVERY_S = 1.0
 PAUSE_S = 5.0  # after a model could not be loaded, until that is tried again
 
 
@@ -78,6 +79,7 @@ class Engine:
         self._lock = threading.Lock()
         self._done, self._cancelled = threading.Event(), threading.Event()
         self._started_s = self._failed_s = 0.0
+        self._watched = False
 
     @property
     def ready(self) -> bool:
@@ -112,6 +114,14 @@ class Engine:
             rested = time.monotonic() - self._failed_s >= PAUSE_S
             if not self.ready and not self.loading and rested and not self.closed:
                 self._begin(*self._wanted)
+
+    def rescue(self) -> None:
+        """Load the model again if its answer gets on no more: those who wait for it are told, and asked to ask again."""
+        chat = self._chat
+        if chat is not None and chat.stalled_s > LIMITS.stall_seconds:
+            logger.error("%s got on no more for %.0f s and is loaded again", self.name, chat.stalled_s)
+            chat.give_up()
+            self.start()
 
     def wait(self) -> None:
         """Wait until the model is loaded or has failed to."""
@@ -223,6 +233,9 @@ class Engine:
         before = (self.origin, self.quantize, self.name)
         self.name, self.origin, self.quantize = _label(name), name, quantize
         threading.Thread(target=self._run, args=(kept, before), name="load-model", daemon=True).start()
+        if not self._watched:
+            self._watched = True
+            threading.Thread(target=_watch, args=(weakref.ref(self),), name="watchdog", daemon=True).start()
 
     def _run(self, kept: Any, before: tuple) -> None:
         """Load what is wanted now; if that fails, go back to what was before, unless that is broken."""
@@ -326,6 +339,17 @@ class Engine:
             return f"{self.name} needs more memory than there is; close other programs or start a smaller model."
         logger.error("could not load %s", self.name, exc_info=error)
         return f"{self.name} could not be loaded ({type(error).__name__}); the app's log says more."
+
+
+def _watch(watched: "weakref.ref[Engine]") -> None:
+    """Look after an engine as long as there is one."""
+    while (engine := watched()) is not None and not engine.closed:
+        try:
+            engine.rescue()
+        except Exception:  # it must go on
+            logger.exception("the watchdog failed")
+        del engine
+        time.sleep(WATCH_EVERY_S)
 
 
 def _label(name: str | None) -> str:

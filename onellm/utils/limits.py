@@ -76,6 +76,7 @@ class Limits:
     new_tokens: int = 1_024
 
     queue: int = 16  # questions that wait behind the one being answered
+    stall_seconds: float = 300.0  # without progress of an answer, until the model is loaded again
     caches: int = 4  # conversations whose attention cache is kept for their next question
     event_bytes: int = 8 * MEGA  # a request that brings no files
     bodies_bytes: int = 1_000 * MEGA  # of all requests being received

@@ -72,7 +72,7 @@ def streamed(chat, pieces, long=False):
                 break
         pieces.close()
 
-    return AnswerStream(AnswerJob(write, lambda job: threading.Thread(target=job).start()))
+    return AnswerStream(AnswerJob(write, lambda job, _: threading.Thread(target=job).start()))
 
 
 def plain(name, **_):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import gradio as gr
 
@@ -34,13 +35,21 @@ def checked(
         OneLLMError: a value is out of its range.
     """
     drawn = Settings(
-        temperature=float(temperature),
-        top_p=float(top_p),
-        max_new_tokens=int(max_new_tokens),
-        seed=None if seed in (None, ANEW) else int(seed),
-        system=(system or "").strip(),
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=_whole(max_new_tokens),
+        seed=None if seed in (None, ANEW) else _whole(seed),
+        system=system.strip() if isinstance(system, str) else system or "",
     )
-    return drawn, min(int(frames), LIMITS.video_sampled_frames) if frames and frames > 0 else None
+    frames = _whole(frames or 0)
+    if not isinstance(frames, int):
+        raise OneLLMError("The frames of a video are no whole number; give another value.")
+    return drawn, min(frames, LIMITS.video_sampled_frames) if frames > 0 else None
+
+
+def _whole(value: Any) -> Any:
+    """Return a whole number as such, as a slider may send 8.0; `Settings` refuses the rest."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Options:
