@@ -73,7 +73,7 @@ class FileData(BaseModel):
 
     filename: Words = Field(min_length=1, max_length=255)
     file_data: str
-    kind: Words | None = None
+    kind: Words | None = Field(None, max_length=100)
     picture: str | None = None
 
 
@@ -117,7 +117,7 @@ class Completion(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    model: Words
+    model: Words = Field(max_length=1_000)
     messages: list[Message] = Field(min_length=1)
     stream: bool = False
     stream_options: StreamOptions | None = None

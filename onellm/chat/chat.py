@@ -98,9 +98,8 @@ class Chat:
 
     def give_up(self) -> None:
         """Leave an answer that gets on no more to itself; the model is broken then, for all conversations with it."""
-        self._worker.give_up(
-            ModelError(f"The model got on no more for {self.stalled_s:.0f} s and is loaded again; ask again in a moment.")
-        )
+        told = f"The model got on no more for {self.stalled_s:.0f} s and is loaded again; ask again in a moment."
+        self._worker.give_up(ModelError(told))
 
     @property
     def closed(self) -> bool:

@@ -116,7 +116,7 @@ class Engine:
                 self._begin(*self._wanted)
 
     def rescue(self) -> None:
-        """Load the model again if its answer gets on no more: those who wait for it are told, and asked to ask again."""
+        """Load the model again if its answer gets on no more; those who wait for it are told."""
         chat = self._chat
         if chat is not None and chat.stalled_s > LIMITS.stall_seconds:
             logger.error("%s got on no more for %.0f s and is loaded again", self.name, chat.stalled_s)

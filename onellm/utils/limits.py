@@ -83,6 +83,10 @@ class Limits:
     visitor_bytes: int = 1_000 * MEGA  # one visitor's uploads within their lifetime
     uploads_bytes: int = 10_000 * MEGA  # all visitors'
     upload_lifetime_s: int = 3_600
+    sessions: int = 1_000  # open pages whose conversation is kept in memory; the least recently used goes first
+    visitor_sessions: int = 16  # of one visitor
+    sessions_bytes: int = 500 * MEGA  # imported conversations that are kept in memory
+    feedback_bytes: int = 100 * MEGA  # the log of thumbs; further ones are refused
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Limits":

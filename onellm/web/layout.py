@@ -13,6 +13,7 @@ from onellm.utils.limits import LIMITS
 from onellm.web import records, wiring
 from onellm.web.handlers import endpoints
 from onellm.web.handlers.settings import DEFAULTS
+from onellm.web.security.sessions import SESSIONS
 from onellm.web.session import Session
 from onellm.web.views import examples as example_cards
 from onellm.web.views import limits, status
@@ -25,17 +26,18 @@ EVENTS = 200  # of all visitors that wait to be handled; questions have a queue 
 LOGO = (Path(__file__).parent / "icons" / "logo.svg").read_text(encoding="utf-8")
 
 
-def build(engine: Engine, fixed_model: bool = False) -> gr.Blocks:
+def build(engine: Engine, fixed_model: bool | None = None) -> gr.Blocks:
     """Lay out the page and connect its events.
 
     Args:
         engine: the model, possibly still loading.
-        fixed_model: visitors cannot load another one.
+        fixed_model: visitors cannot load another one; None: those can who come through no proxy.
 
     Returns:
         The page, to be launched.
     """
     page = Page(engine, example_cards.read(), can_switch=not fixed_model)
+    page.through_proxies = fixed_model is False
     parts = page.parts
     with endpoints.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
         session = gr.State(Session())
@@ -55,7 +57,19 @@ def build(engine: Engine, fixed_model: bool = False) -> gr.Blocks:
         _said(page, gr.HTML, _html("foot", minutes=LIMITS.upload_lifetime_s / 60))
         wiring.connect(blocks, page, session)
         endpoints.add(engine)
+    SESSIONS.forget = functools.partial(_forget, blocks, session._id)
     return blocks.queue(max_size=EVENTS, default_concurrency_limit=4)
+
+
+def _forget(blocks: gr.Blocks, state: int, name: str) -> bool:
+    """Drop what Gradio keeps of a session, unless an answer is on its way in it; tell whether that was done."""
+    known = blocks.state_holder.session_data.get(name)
+    session = known.state_data.get(state) if known is not None else None
+    if session is not None and session.busy:
+        return False
+    blocks.state_holder.session_data.pop(name, None)
+    blocks.state_holder.time_last_used.pop(name, None)
+    return True
 
 
 def _said(page: Page, component: Callable, properties: Callable[[str], dict], **fixed: Any) -> Any:

@@ -85,9 +85,9 @@ def test_other_settings_are_refused_in_words_by_all_faces(client, engine, name, 
         sampling.Settings(**{name: value})
     with pytest.raises(OneLLMError, match=expected):
         engine.new_chat().stream("w3", **{name: value})
-    page = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 8, "seed": -1, "frames": 0, "system": ""} | {name: value}
+    page = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 8, "seed": -1, "frames": 0, "system": ""}
     with pytest.raises(OneLLMError, match=expected):
-        checked(**page)
+        checked(**page | {name: value})
     with pytest.raises(Exception, match="expected"):
         sampling.parse(name, str(value))
     if name in ("temperature", "top_p") and value is not None:  # where None means the default
@@ -115,17 +115,17 @@ def spin():
 
 def sleep():
     """Hang in native code, as a driver can; nothing in Python ends that."""
-    time.sleep(8)
+    time.sleep(15)
 
 
 @pytest.mark.parametrize("hang", [spin, sleep])
 @pytest.mark.parametrize("leaves", [False, True], ids=["waits", "has left"])
 def test_a_worker_without_progress_is_found_and_replaced(engine, client, monkeypatch, hang, leaves, figure):
-    monkeypatch.setattr(engine_module, "LIMITS", replace(engine_module.LIMITS, stall_seconds=1.0))
+    before = client.post("/v1/chat/completions", json=GOOD).json()["choices"][0]["message"]["content"]
+    monkeypatch.setattr(engine_module, "LIMITS", replace(engine_module.LIMITS, stall_seconds=3.0))
     monkeypatch.setattr(engine_module, "WATCH_EVERY_S", 0.1)
     engine.wait()
     loaded, told = engine._chat.model, []
-    before = client.post("/v1/chat/completions", json=GOOD).json()["choices"][0]["message"]["content"]
     hung, load = threading.Event(), engine._load
     may = threading.Event()
     monkeypatch.setattr(engine, "_load", lambda *a, **k: (may.wait(30), load(*a, **k))[1])
@@ -166,7 +166,7 @@ def test_a_worker_without_progress_is_found_and_replaced(engine, client, monkeyp
         time.sleep(0.02)
     seen = client.post("/v1/chat/completions", json=GOOD).json()["choices"][0]["message"]["content"]
     assert seen == before and engine._chat.model is not loaded
-    figure(f"a worker that hangs ({hang.__name__}) is found after", f"{found_s:.1f} s", "1 s, the limit of this test")
+    figure(f"a worker that hangs ({hang.__name__}) is found after", f"{found_s:.1f} s", "3 s, the limit of this test")
     if hang is spin:  # its thread goes, and with it what it holds
         thread.join(20)
         assert not thread.is_alive()

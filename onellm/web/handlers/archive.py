@@ -11,6 +11,8 @@ import gradio as gr
 from onellm.errors import OneLLMError
 from onellm.utils.paths import cache_folder
 from onellm.web import records
+from onellm.web.security import visitors
+from onellm.web.security.sessions import SESSIONS
 from onellm.web.session import Session
 from onellm.web.views.markup import file_url
 from onellm.web.views.page import Page, as_user_error
@@ -45,6 +47,7 @@ class Archive:
         """Show a conversation instead of the present one; the browser keeps both."""
         session.idle()
         records.restore(self.page, session, text)
+        SESSIONS.keep(visitors.session(), len(text))
         return self.page.show(session) | self.page.form(session) | self.page.record(session)
 
     @as_user_error

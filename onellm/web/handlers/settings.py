@@ -12,7 +12,6 @@ from onellm.utils.limits import LIMITS
 from onellm.web.session import Session
 from onellm.web.views import texts
 from onellm.web.views.page import Page, as_user_error
-from onellm.web.views.texts import say
 
 ANEW = -1  # the seed that draws another answer each time
 DEFAULTS = (Settings.temperature, Settings.top_p, Settings.max_new_tokens, ANEW, 0, "")
@@ -82,20 +81,11 @@ class Options:
     @as_user_error
     def switch(self, session: Session, event: gr.EventData) -> None:
         """Load another model instead of the present one."""
-        self.changeable(session)
+        self.page.changeable(session)
         self.page.engine.switch(self.page.model_name(str(event.model)), str(event.quantize))
 
     @as_user_error
     def cancel(self, session: Session, event: gr.EventData) -> None:
         """Give the loading up."""
-        self.changeable(session)
+        self.page.changeable(session)
         self.page.engine.cancel()
-
-    def changeable(self, session: Session) -> None:
-        """Refuse where the host has fixed the model.
-
-        Raises:
-            OneLLMError: it is fixed.
-        """
-        if not self.page.can_switch:
-            raise OneLLMError(say(session.language, "error.fixed"))

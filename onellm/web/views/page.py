@@ -11,7 +11,7 @@ import gradio as gr
 from onellm.errors import OneLLMError
 from onellm.serving.engine import Engine
 from onellm.web import records
-from onellm.web.security import uploads
+from onellm.web.security import uploads, visitors
 from onellm.web.session import Session
 from onellm.web.views import attachments, comparison, conversation, picker, status
 from onellm.web.views.examples import Example
@@ -45,12 +45,14 @@ class Page:
         can_switch: visitors may choose another model.
 
     Attributes:
+        through_proxies: also those who come through a proxy, and so may be anybody.
         parts: the page's components by name; filled in by the layout.
         translated: components that hold texts, each with a function language -> properties; filled in by the layout.
     """
 
     def __init__(self, engine: Engine, examples: list[Example], can_switch: bool):
         self.engine, self.examples, self.can_switch = engine, examples, can_switch
+        self.through_proxies = False
         self.parts: dict[str, Any] = {}
         self.translated: list[tuple[Any, Callable[[str], dict]]] = []
 
@@ -63,6 +65,15 @@ class Page:
         if any(path in (file.path, file.picture) for example in self.examples for file in example.files):
             return path
         return uploads.check(path)
+
+    def changeable(self, session: Session) -> None:
+        """Refuse where the host has fixed the model, or the visitor came through a proxy.
+
+        Raises:
+            OneLLMError: it is fixed.
+        """
+        if not self.can_switch or visitors.came_through_proxy() and not self.through_proxies:
+            raise OneLLMError(say(session.language, "error.fixed"))
 
     def model_name(self, model_id: str) -> str:
         """Return the model of the list that a request chose; an id of none of them stays as it is."""
