@@ -18,6 +18,8 @@ from onellm.utils import limits, zerogpu
 if TYPE_CHECKING:
     from onellm.serving.engine import Engine
 
+PATIENCE_S = 5.0  # for answers to end when the app does
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the app's options to a parser; what is not given comes from the environment, as hosts set it."""
@@ -85,9 +87,13 @@ def run(options: argparse.Namespace) -> None:
         threading.Thread(target=app.warm_up, daemon=True).start()
         while True:
             time.sleep(3600)
-    for one in filter(None, (engine, engine.beside)):
-        one.cancel()  # else Python waits at its end for the threads that load
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    rest = [one.shut(PATIENCE_S) for one in (engine, engine.beside) if one is not None]
     app.close()
+    if not all(rest):  # a thread in native code cannot be ended, and Python would not end with it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def routes(engine: "Engine") -> list[Any]:

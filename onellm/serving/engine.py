@@ -209,11 +209,30 @@ class Engine:
         self._done.set()
         oom.free()
 
+    def shut(self, patience_s: float) -> bool:
+        """End all answers, those who wait are told; tell whether the model is at rest.
+
+        Args:
+            patience_s: how long that may take.
+        """
+        with self._lock:
+            self.closed, self.error = True, "The app is being stopped; ask again when it runs."
+            self._cancelled.set()
+        kept, self._chat = self._chat, None
+        until_s = time.monotonic() + patience_s
+        while True:
+            for chat in list(self._chats):
+                chat.stop()
+            rests = not self.loading and (kept is None or not kept.busy)
+            if rests and not len(self.queue) or time.monotonic() > until_s:
+                return rests
+            time.sleep(LOOK_EVERY_S)
+
     def look(self) -> None:
         """List the models anew: memory may have become free, and the hub may answer now."""
         with self._lock:
             if not self.loading and not self.listing:
-                self._list(self.memory_bytes(self) + (self.memory_bytes(self.beside) if self.beside else 0))
+                self._list(self.memory_bytes(self) + (self.memory_bytes(self.beside) if self.beside else 0), ask=True)
 
     def memory_bytes(self, engine: "Engine") -> int:
         """Return what the model of this engine, or of the one beside it, is reckoned to take; 0 where there is none."""
@@ -262,8 +281,12 @@ class Engine:
         self.progress = None
         self._done.set()
 
-    def _list(self, spare_bytes: int = 0) -> None:
-        """List the models with the memory that is free now and `spare_bytes` more; let the hub be asked meanwhile.
+    def _list(self, spare_bytes: int = 0, ask: bool = False) -> None:
+        """List the models with the memory that is free now and `spare_bytes` more.
+
+        Args:
+            spare_bytes: what will be free besides.
+            ask: let the hub be asked meanwhile; nobody is before somebody opens the list.
 
         It is done where nothing answers or loads: a model without weights is built of each, for which transformers
         changes settings of the whole process. Later lists remember it.
@@ -277,6 +300,8 @@ class Engine:
             self.entries = choices(self._folders, free_bytes(device_here()) + spare_bytes)
         except Exception:  # one that cannot be listed must not keep another one from being loaded
             logger.exception("could not list the models")
+            return
+        if not ask:
             return
         self.listing = True
         threading.Thread(target=self._ask_hub, args=(self.entries,), name="ask-hub", daemon=True).start()

@@ -70,6 +70,7 @@ class TurnRecord(BaseModel):
     held: bool = False
     model: str = Field("", max_length=255)
     vote: Literal["", "up", "down"] = ""
+    seal: str = Field("", max_length=64)
     trace: dict | None = None
 
 
@@ -237,6 +238,7 @@ def _record(session: Session) -> Record:
                 held=turn.held,
                 model=turn.model,
                 vote=turn.vote,
+                seal=turn.seal,
                 trace=turn.trace.to_dict() if turn.trace else None,
             )
         )

@@ -23,6 +23,7 @@ from onellm.web.views.page import Page
 
 class PlainChat:
     name = origin = "plain"
+    stalled_s = 0.0
     quantize, description, busy, broken, inputs = "none", "plain: says what it was asked", False, False, {}
     trace = None
 

@@ -237,6 +237,7 @@ class Asking:
         finally:
             stream.stop()
             turn.answer = turn.answer.strip()
+            turn.seal = visitors.seal(turn.question, turn.answer, turn.model)
         notes = [reading(chat.trace, session.language)] if chat.trace is not None else []
         if modalities := session.unread(chat.inputs):
             names = ", ".join(say(session.language, f"kind.{modality}") for modality in modalities)

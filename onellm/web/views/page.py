@@ -20,6 +20,9 @@ from onellm.web.views.texts import say
 logger = logging.getLogger(__name__)
 
 
+ODD = (AttributeError, TypeError, ValueError, OverflowError)  # of values that are missing or of another type
+
+
 def as_user_error(handler: Callable) -> Callable:
     """Turn what a handler of (self, session, …) raises into a message on the page; the form stays as it is."""
 
@@ -30,6 +33,9 @@ def as_user_error(handler: Callable) -> Callable:
         except OneLLMError as error:  # the page renders markup in it
             raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
         except Exception as error:
+            if isinstance(error, ODD) and any(isinstance(given, gr.EventData) for given in args):
+                logger.info("refused event", exc_info=True)  # its values are whatever somebody sent
+                raise gr.Error(say(session.language, "error.gone"), print_exception=False) from error
             logger.exception("%s failed", handler.__name__)
             raise gr.Error(say(session.language, "error.surprise"), print_exception=False) from error
 
