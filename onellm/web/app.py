@@ -58,11 +58,12 @@ class WebApp:
         """
         from starlette.middleware import Middleware
 
-        from onellm.web.security import uploads
+        from onellm.web.security import connections, uploads
         from onellm.web.security.guard import Guard
         from onellm.web.security.origins import Origins
         from onellm.web.views import theme
 
+        connections.be_patient()
         origins = Origins(self.names, host)
         guard = Middleware(Guard, root_path=self.root_path, for_all=[EXAMPLES], origins=origins)
         self.page.launch(

@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ from onellm.serving import answers
 from onellm.serving.engine import Engine
 from onellm.utils import oom
 from onellm.web.handlers import archive
-from onellm.web.security import uploads, visitors
+from onellm.web.security import connections, uploads, visitors
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = os.environ.get("ONELLM_TEST_MODEL", "onellm-tiny")
@@ -160,6 +161,15 @@ def test_when_the_app_is_stopped_answers_end_in_words(make_model, processor):
     for thread in threads:
         thread.join(20)
     assert len(told) == 3 and sum("being stopped" in words for words in told) >= 2 and not engine.ready
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow", b"POST"])
+def test_half_sent_headers_are_given_up(page_url, monkeypatch, sent):
+    monkeypatch.setattr(connections, "HEADERS_S", 1.0)
+    with socket.create_connection(("127.0.0.1", int(page_url.rpartition(":")[2])), timeout=60) as connection:
+        connection.sendall(sent)
+        assert connection.recv(1000) == b""  # closed
+    assert httpx.get(f"{page_url}/health").is_success
 
 
 @pytest.mark.slow
