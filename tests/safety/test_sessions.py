@@ -62,6 +62,10 @@ def test_a_sessions_name_opens_nothing(page_url, owner, cookie, figure):
     for address in (f"queue/data?session_hash={session}", f"heartbeat/{session}"):
         answer = stranger.http.get(f"/gradio_api/{address}")
         opened += answer.is_success
+    export = named(stranger, "export")["id"]
+    body = {"data": [None], "fn_index": export, "event_data": {"format": "json"}, "session_hash": session}
+    answer = stranger.http.post("/gradio_api/run/export", json=body | {"event_id": session})
+    opened += answer.is_success
     body = {"session_hash": session, "fn_index": 1, "event_id": "x"}
     opened += stranger.http.post("/gradio_api/cancel", json=body).is_success
     opened += stranger.http.post("/gradio_api/call/ask", json=body | {"data": ["x"]}).is_success
@@ -75,7 +79,7 @@ def test_without_a_cookie_nothing_is_kept(page_url, figure):
     from onellm.web.layout import SESSIONS as of_page
 
     program = Visitor(page_url, "nobody", cookie=False)
-    for number in range(30):
+    for number in range(5):
         session = f"nobody-{number}"
         ((success, told),) = program.trigger([(named(program, "new"), [None], None)], str(number))
         assert not success and "keep its cookie" in told, session

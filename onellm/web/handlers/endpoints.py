@@ -36,7 +36,8 @@ class Blocks(gr.Blocks):
         request, event_id = kwargs["request"], kwargs.get("event_id")
         visitor = visitors.from_event(request, event_id)
         session, known = request.session_hash or "", visitors.has_cookie(visitor)
-        if session and session != event_id and not SESSIONS.use(session, visitor):
+        claim = SESSIONS.use if known and session != event_id else SESSIONS.may_use
+        if session and not claim(session, visitor):
             raise gr.Error("This page belongs to another visitor; load it again.", print_exception=False)
         try:
             with visitors.serving(visitor, request.request.scope, session):
