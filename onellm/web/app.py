@@ -61,9 +61,11 @@ class WebApp:
         from onellm.web.security import connections, uploads
         from onellm.web.security.guard import Guard
         from onellm.web.security.origins import Origins
+        from onellm.web.security.sessions import SESSIONS
         from onellm.web.views import theme
 
         connections.be_patient()
+        SESSIONS.forget = self.page.forget
         origins = Origins(self.names, host)
         guard = Middleware(Guard, root_path=self.root_path, for_all=[EXAMPLES], origins=origins)
         self.page.launch(

@@ -13,7 +13,6 @@ from onellm.utils.limits import LIMITS
 from onellm.web import records, wiring
 from onellm.web.handlers import endpoints
 from onellm.web.handlers.settings import DEFAULTS
-from onellm.web.security.sessions import SESSIONS
 from onellm.web.session import Session
 from onellm.web.views import examples as example_cards
 from onellm.web.views import limits, status
@@ -57,19 +56,8 @@ def build(engine: Engine, fixed_model: bool | None = None) -> gr.Blocks:
         _said(page, gr.HTML, _html("foot", minutes=LIMITS.upload_lifetime_s / 60))
         wiring.connect(blocks, page, session)
         endpoints.add(engine)
-    SESSIONS.forget = functools.partial(_forget, blocks, session._id)
+    blocks.session_id = session._id
     return blocks.queue(max_size=EVENTS, default_concurrency_limit=4)
-
-
-def _forget(blocks: gr.Blocks, state: int, name: str) -> bool:
-    """Drop what Gradio keeps of a session, unless an answer is on its way in it; tell whether that was done."""
-    known = blocks.state_holder.session_data.get(name)
-    session = known.state_data.get(state) if known is not None else None
-    if session is not None and session.busy:
-        return False
-    blocks.state_holder.session_data.pop(name, None)
-    blocks.state_holder.time_last_used.pop(name, None)
-    return True
 
 
 def _said(page: Page, component: Callable, properties: Callable[[str], dict], **fixed: Any) -> Any:

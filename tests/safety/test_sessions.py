@@ -76,7 +76,7 @@ def test_a_sessions_name_opens_nothing(page_url, owner, cookie, figure):
 
 
 def test_without_a_cookie_nothing_is_kept(page_url, figure):
-    from onellm.web.layout import SESSIONS as of_page
+    from onellm.web.security.sessions import SESSIONS as of_page
 
     program = Visitor(page_url, "nobody", cookie=False)
     for number in range(5):
@@ -88,12 +88,11 @@ def test_without_a_cookie_nothing_is_kept(page_url, figure):
 
 def states(kept):
     """Return the names of the sessions that Gradio keeps something of."""
-    blocks = kept.forget.args[0]
-    return list(blocks.state_holder.session_data)
+    return list(kept.forget.__self__.state_holder.session_data)
 
 
 def test_a_visitor_keeps_few_sessions(page_url, figure):
-    from onellm.web.layout import SESSIONS as of_page
+    from onellm.web.security.sessions import SESSIONS as of_page
 
     visitor = Visitor(page_url, f"many-{secrets.token_hex(4)}", cookie=True)
     for number in range(LIMITS.visitor_sessions + 8):

@@ -29,7 +29,23 @@ class Blocks(gr.Blocks):
     """Gradio's blocks, which know who asks, take that visitor's uploads, fetch nothing, and say so.
 
     Gradio itself downloads what a file's path names if that is a URL, and answers {"error": null} to other paths.
+
+    Attributes:
+        session_id: of the state that holds a visitor's `Session`.
     """
+
+    session_id = -1
+
+    def forget(self, name: str) -> bool:
+        """Drop what is kept of a session, unless an answer is on its way in it; tell whether that was done."""
+        states = self.state_holder
+        known = states.session_data.get(name)
+        session = known.state_data.get(self.session_id) if known is not None else None
+        if session is not None and session.busy:
+            return False
+        states.session_data.pop(name, None)
+        states.time_last_used.pop(name, None)
+        return True
 
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run one step of an event for the visitor who asked."""
@@ -44,7 +60,7 @@ class Blocks(gr.Blocks):
                 return await super().process_api(*args, **kwargs)
         finally:
             if not known:  # nothing is kept of those who cannot be known again
-                self.state_holder.session_data.pop(session, None)
+                self.forget(session)
 
     async def preprocess_data(self, block_fn: Any, inputs: list, *args: Any, **kwargs: Any) -> list:
         """Check the files among an event's inputs before Gradio looks at them; what is left out at the end is None."""

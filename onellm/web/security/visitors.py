@@ -69,7 +69,7 @@ def serving(visitor: str, scope: Scope | None = None, session: str = "") -> Iter
     headers = HTTPConnection(scope).headers if scope is not None else {}
     token, proxied = _current.set(visitor), _proxied.set(any(name in headers for name in PROXIES))
     named, address = _session.set(session), ((scope or {}).get("client") or [None])[0]
-    owned = _owner.set(owner_of(address, visitor) if scope is not None else "")
+    owned = _owner.set(owner_of(address, visitor if has_cookie(visitor) else "") if scope is not None else "")
     try:
         yield
     finally:
