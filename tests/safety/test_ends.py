@@ -86,7 +86,7 @@ def test_the_log_of_votes_has_an_end(visitor, monkeypatch):
     assert say(visitor, "vote", {"turn": 0, "vote": "up"})[0]
 
 
-ODD = [None, 7, [], "x", {}, {"turn": "x"}, {"turn": [1]}, {"turn": 1e400}, {"turn": None}, {"id": {}}, {"record": 7}]
+ODD = [None, 7, [], "x", {}, {"turn": "x"}, {"turn": [1]}, {"turn": 10**400}, {"turn": None}, {"id": {}}, {"record": 7}]
 
 
 def test_odd_values_of_events_are_refused_in_words(visitor, caplog):

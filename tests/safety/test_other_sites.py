@@ -3,6 +3,7 @@
 import argparse
 import http.client
 import json
+import shutil
 from urllib.parse import urlsplit
 
 import pytest
@@ -172,3 +173,44 @@ def test_who_comes_through_a_proxy_cannot_switch_the_model(page_url):
         ((success, told),) = visitor.trigger([(event, [None], chosen)], header)
         assert not success and "host" in json.loads(told[6:])["output"]["error"], told
         del visitor.http.headers[header]
+
+
+ATTACK = """async (url) => {
+    const told = [];
+    for (const [path, options] of [
+        ["/config", {credentials: "include"}],
+        ["/v1/models", {}],
+        ["/gradio_api/call/ask", {method: "POST", body: JSON.stringify({data: ["x"]}), credentials: "include"}],
+    ]) {
+        try { told.push((await fetch(url + path, options)).status); } catch { told.push("refused"); }
+    }
+    return told;
+}"""
+
+
+@pytest.mark.browser
+def test_in_a_real_browser(page_url):
+    """The app's own page works under its policy; a page of another name reads nothing and is in no frame."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium here; on Debian and Ubuntu: apt-get install chromium")
+    port, said = urlsplit(page_url).port, []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(page_url, timeout=170_000)
+        page.wait_for_selector("body[data-opened]", timeout=170_000)
+        assert page.locator("#message textarea").is_visible()
+        page.locator("#settings > button").first.click()
+        page.wait_for_timeout(1000)
+        assert not [text for text in said if "Security Policy" in text or "is not defined" in text], said
+        foreign = browser.new_page()
+        assert foreign.goto(f"http://x.localhost:{port}/", timeout=170_000).status == 421
+        assert foreign.evaluate(ATTACK, page_url) == ["refused"] * 3
+        foreign.set_content(f'<iframe src="{page_url}"></iframe>')
+        foreign.wait_for_timeout(2000)
+        assert not [frame for frame in foreign.frames[1:] if frame.locator("#message").count()]
+        browser.close()
