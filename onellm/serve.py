@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import ipaddress
 import os
 import signal
 import sys
@@ -19,6 +18,8 @@ from onellm.utils import limits, zerogpu
 if TYPE_CHECKING:
     from onellm.serving.engine import Engine
 
+PATIENCE_S = 5.0  # for answers to end when the app does
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the app's options to a parser; what is not given comes from the environment, as hosts set it."""
@@ -32,6 +33,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="visitors cannot switch the model; the default where others than this machine can connect",
     )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name that the app is reached by, such as chat.example.org; again for each",
+    )
+    parser.add_argument("--public", action="store_true", help="strangers are served: as --fixed-model")
     for name in ("model", "llm", "quantize", "host", "port", "root_path"):
         if given := os.environ.get(f"ONELLM_{name.upper()}"):
             parser.set_defaults(**{name: given})
@@ -58,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     from onellm.web.app import WebApp
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container's stop ends as Ctrl-C does
-    fixed = options.fixed_model if options.fixed_model is not None else _on_space() or not _is_loopback(options.host)
+    names = [*options.allow_host, *os.environ.get("ONELLM_ALLOW_HOST", "").split(",")]
     engine = Engine(
         options.model,
         llm=options.llm,
@@ -68,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
     )
     if zerogpu.is_zero():  # its workers are forked at launch, and the model must be in what they copy
         engine.wait()
-    app = WebApp(engine, fixed_model=fixed, root_path=options.root_path)
+    app = WebApp(engine, fixed_model=_is_fixed(options, names), root_path=options.root_path, names=names)
     with contextlib.suppress(KeyboardInterrupt):
         try:
             app.launch(options.host, options.port, routes(engine))
@@ -78,9 +87,13 @@ def run(options: argparse.Namespace) -> None:
         threading.Thread(target=app.warm_up, daemon=True).start()
         while True:
             time.sleep(3600)
-    for one in filter(None, (engine, engine.beside)):
-        one.cancel()  # else Python waits at its end for the threads that load
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    rest = [one.shut(PATIENCE_S) for one in (engine, engine.beside) if one is not None]
     app.close()
+    if not all(rest):  # a thread in native code cannot be ended, and Python would not end with it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def routes(engine: "Engine") -> list[Any]:
@@ -108,9 +121,11 @@ def _on_space() -> bool:
     return "SPACE_ID" in os.environ
 
 
-def _is_loopback(host: str) -> bool:
-    """Whether only this machine can connect to an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _is_fixed(options: argparse.Namespace, names: list[str]) -> bool | None:
+    """Whether visitors cannot switch the model; None where that is up to how each of them comes."""
+    if options.fixed_model is not None:
+        return options.fixed_model
+    from onellm.web.security.origins import is_loopback
+
+    others = options.public or options.root_path or any(map(str.strip, names)) or _on_space()
+    return True if others or not is_loopback(options.host) else None

@@ -34,6 +34,9 @@ SUFFIXES = {
 }
 
 
+NAME_BYTES = 100  # a file system counts bytes, not characters
+
+
 @dataclass
 class Conversation:
     """A request's messages as `Chat` takes them.
@@ -103,7 +106,8 @@ class _Writer:
 
     def write(self, name: str, data: str) -> str:
         """Write what base64 says; returns the path."""
-        name = re.sub(r"[^\w.+-]", "_", name.replace("\\", "/").rpartition("/")[2])[-100:].lstrip(".") or "file"
+        name = re.sub(r"[^\w.+-]", "_", name.replace("\\", "/").rpartition("/")[2]).encode()[-NAME_BYTES:]
+        name = name.decode(errors="ignore").lstrip(".") or "file"
         try:
             content = base64.b64decode(data, validate=True)
         except (binascii.Error, ValueError) as error:
@@ -117,7 +121,7 @@ class _Writer:
     def write_url(self, name: str, url: str) -> str:
         """Write what a data URL holds, under a name that ends as its media type says."""
         media_type, data = _split(url, name)
-        suffix = SUFFIXES.get(media_type, re.sub(r"[^a-z0-9]", "", media_type.partition("/")[2]))
+        suffix = SUFFIXES.get(media_type, re.sub(r"[^a-z0-9]", "", media_type.partition("/")[2])[:16])
         return self.write(f"{name}.{suffix}", data)
 
 

@@ -2,11 +2,9 @@
 
 import json
 import logging
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Generator
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -65,7 +63,7 @@ def app(engine: Engine) -> FastAPI:
                 engine.start()
             reason = engine.error or f"{engine.name} is being loaded; ask again in a few seconds."
             raise HTTPException(503, reason, {"Retry-After": "5"})
-        answer = Answer(engine, asked)
+        answer = Answer(engine, asked, answers.owner_of(request.client and request.client.host))
         pieces = _while_connected(request, answer.pieces())
         if not asked.stream:
             text = "".join([piece async for piece in pieces])
@@ -82,10 +80,11 @@ class Answer:
     Args:
         engine: the app's model.
         asked: the request.
+        owner: who asks, see `RequestQueue.join`.
     """
 
-    def __init__(self, engine: Engine, asked: Completion):
-        self.engine, self.asked = engine, asked
+    def __init__(self, engine: Engine, asked: Completion, owner: str = ""):
+        self.engine, self.asked, self.owner = engine, asked, owner
         self.count = Count()
         self.most = min(asked.max_completion_tokens or asked.max_tokens or Settings.max_new_tokens, LIMITS.new_tokens)
         self.media: list[dict] = []
@@ -98,15 +97,16 @@ class Answer:
     def pieces(self) -> Generator[str, None, None]:
         """Yield the answer piece by piece, and empty pieces in between; the request's files live as long."""
         asked = self.asked
-        with counted("openai") as self.count, tempfile.TemporaryDirectory(prefix="onellm-") as folder:
-            self.engine.queue.check()  # before anything is read
-            talk = media.read(asked.messages, Path(folder))
+        with counted("openai") as self.count, answers.private_folder() as folder:
+            self.engine.queue.check(self.owner)  # before anything is read
+            talk = media.read(asked.messages, folder)
             pieces = answers.stream(
                 self.engine,
                 self.count,
                 talk.text,
                 talk.messages,
-                lambda name, _: Path(folder) / name,
+                lambda name, _: folder / name,
+                owner=self.owner,
                 system=talk.system,
                 max_new_tokens=self.most,
                 temperature=asked.temperature or 0.0,

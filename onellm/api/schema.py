@@ -4,11 +4,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
+from onellm.chat.sampling import RANGES, check_stop
+from onellm.errors import OneLLMError
 from onellm.model.messages import without_surrogates
 
 __all__ = ["Completion", "Message", "Part"]
 
 NOT_TAKEN = ("tools", "functions", "logprobs", "audio", "prediction")
+
+
+def _within(name: str) -> Any:
+    """Return the field of a setting, which keeps to the range that `Settings` knows."""
+    least, most = RANGES[name]
+    return Field(None, ge=least, le=most, allow_inf_nan=False)
 
 
 Words = Annotated[str, AfterValidator(without_surrogates)]
@@ -65,7 +73,7 @@ class FileData(BaseModel):
 
     filename: Words = Field(min_length=1, max_length=255)
     file_data: str
-    kind: Words | None = None
+    kind: Words | None = Field(None, max_length=100)
     picture: str | None = None
 
 
@@ -109,13 +117,13 @@ class Completion(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    model: Words
+    model: Words = Field(max_length=1_000)
     messages: list[Message] = Field(min_length=1)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    max_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = _within("temperature")
+    top_p: float | None = _within("top_p")
+    max_tokens: int | None = Field(None, ge=1)  # more than there are is as many as there are
     max_completion_tokens: int | None = Field(None, ge=1)
     seed: int | None = None
     stop: Words | list[Words] | None = None
@@ -126,10 +134,10 @@ class Completion(BaseModel):
     @classmethod
     def _few(cls, stop: str | list[str] | None) -> list[str]:
         """Make a list of the stop strings."""
-        strings = [stop] if isinstance(stop, str) else stop or []
-        if len(strings) > 4 or not all(strings):
-            raise ValueError("expected at most 4 texts that are not empty")
-        return strings
+        try:
+            return check_stop(stop or ())
+        except OneLLMError as error:
+            raise ValueError(str(error)) from error
 
     @field_validator("response_format")
     @classmethod

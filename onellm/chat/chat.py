@@ -17,7 +17,7 @@ from onellm.chat.outputs.diffusion import Generators
 from onellm.chat.outputs.media import GeneratedMedia, name_for
 from onellm.chat.outputs.media import write as write_media
 from onellm.chat.protocol import CacheState, EncodeDone, Request
-from onellm.chat.sampling import Settings
+from onellm.chat.sampling import Settings, check_stop
 from onellm.chat.streaming import AnswerJob, AnswerStream, FinishReason
 from onellm.chat.trace import FileTrace, Timings, Trace, segments
 from onellm.errors import ModelError, OneLLMError
@@ -92,6 +92,16 @@ class Chat:
         return self._worker.broken
 
     @property
+    def stalled_s(self) -> float:
+        """Seconds since the answer that is being written last got on; 0 where none is."""
+        return self._worker.stalled_s
+
+    def give_up(self) -> None:
+        """Leave an answer that gets on no more to itself; the model is broken then, for all conversations with it."""
+        told = f"The model got on no more for {self.stalled_s:.0f} s and is loaded again; ask again in a moment."
+        self._worker.give_up(ModelError(told))
+
+    @property
     def closed(self) -> bool:
         """Whether this conversation gave its model back, and cannot go on."""
         return self.model is None
@@ -159,11 +169,12 @@ class Chat:
             OneLLMError: a setting is out of its range; while the answer is read: the message or a file is not
                 acceptable, and the conversation is as it was before.
         """
-        return self._open(self._ask, text, files, Settings(max_new_tokens, temperature, top_p, seed, system), stop)
+        settings = Settings(max_new_tokens, temperature, top_p, seed, system)
+        return self._open(self._ask, text, files, settings, check_stop(stop))
 
     def retry(self, *, stop: Sequence[str] = (), **options: Any) -> AnswerStream:
         """Answer the last question again; options as for `stream`."""
-        return self._open(self._ask_again, Settings(**options), stop)
+        return self._open(self._ask_again, Settings(**options), check_stop(stop))
 
     def _open(self, ask: Callable[..., FinishReason], *arguments: Any) -> AnswerStream:
         job = AnswerJob(partial(ask, *arguments), self._worker.submit)
@@ -247,6 +258,7 @@ class Chat:
         """Read the file of a content part, unless this conversation has read it; return its key."""
         key = key_of(part, self._media_embeds)
         if key not in self._media_embeds and key not in self._tensors:
+            self._worker.pulse()
             begun_s = time.perf_counter()
             tensor = self.processor.to_tensor(part)
             took_s = time.perf_counter() - begun_s

@@ -9,6 +9,7 @@ from contextlib import closing
 from queue import SimpleQueue
 from typing import Any
 
+from onellm.chat.jobs import Fail, Job, JobThread, Pulse
 from onellm.chat.outputs.diffusion import Generators, Interrupted
 from onellm.chat.outputs.media import GeneratedMedia, Media
 from onellm.chat.protocol import CacheState, EncodeDone, Request, TextDelta
@@ -36,6 +37,7 @@ class GenerationWorker:
     Attributes:
         lock: held while the model generates.
         closed: it gave its model back and will not generate again.
+        pulse: called whenever it gets on.
         broken: an answer failed, and so did a token of a prompt that cannot fail: the model has to be loaded again.
         description: what the model is good for.
         stop_strings: texts at which an answer ends.
@@ -52,17 +54,40 @@ class GenerationWorker:
         self.stop_strings = model.generation_config.stop_strings or model.config.stop_strings or []
         self.local = not is_zero()
         self._forked = on_gpu(self._events)
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        weakref.finalize(self, self._jobs.put, None)
+        self.pulse = Pulse()
+        for layer in _layers(model):
+            layer.register_forward_hook(self.pulse)
+        self._begin()
 
-    def submit(self, job: Callable[[], None]) -> None:
-        """Run something in the worker's thread, once what was submitted before has ended; it must not raise."""
-        if self._thread is None or not self._thread.is_alive():  # a forked process has none
-            work = threading.Thread(target=_work, args=(self._jobs,), name="generation", daemon=True)
-            self._thread = work
-            work.start()
-        self._jobs.put(job)
+    def _begin(self) -> None:
+        self._thread = JobThread(self.pulse)
+        self._end = weakref.finalize(self, self._thread.end)
+
+    def submit(self, job: Job, fail: Fail) -> None:
+        """Run something in the worker's thread, once what was submitted before has ended.
+
+        Args:
+            job: must not raise.
+            fail: says to whoever waits for the job that it will not end.
+        """
+        self._thread.submit(job, fail)
+
+    @property
+    def stalled_s(self) -> float:
+        """Seconds without progress; 0 where nothing is to be done, or another process does it."""
+        return self._thread.stalled_s if self.local else 0.0
+
+    def give_up(self, error: ModelError) -> None:
+        """Leave an answer that gets on no more to itself: the model has to be loaded again.
+
+        Args:
+            error: what those are told who wait for it.
+        """
+        self.closed = self.broken = True
+        self.model, self.lock, hung = None, threading.Lock(), self._thread
+        self.generators = Generators()
+        self._begin()  # it refuses what comes from now on
+        hung.give_up(error)
 
     def close(self) -> None:
         """Give the model back once a running answer has ended; `generate` refuses from then on."""
@@ -127,7 +152,7 @@ class GenerationWorker:
             if self.closed:
                 raise ModelError("The model was exchanged; ask again in a new conversation.")
             self._run(request, state, stop, say)
-            self.broken = False
+            self.broken = self.closed and self.broken
         except BaseException as error:
             failure = self._as_user_error(error, request)
         oom.trim()
@@ -167,6 +192,7 @@ class GenerationWorker:
             count, over = 0, False
 
             def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+                pulse()
                 if beams == 1 and not self.over:  # on a GPU transformers may run a step more and take it back
                     token = int(input_ids[0, -1])
                     self.count += 1
@@ -177,7 +203,7 @@ class GenerationWorker:
                 self.over = self.over or ended
                 return torch.full((input_ids.shape[0],), ended, device=input_ids.device)
 
-        begun_s = time.perf_counter()
+        begun_s, pulse = time.perf_counter(), self.pulse
         if settings.seed is not None:
             set_seed(settings.seed)
         embeds = self._encode(request)
@@ -248,8 +274,13 @@ class GenerationWorker:
         begun = unfinished(output[0, prompt:].tolist(), spans) if spans else None
         if begun or text.open:
             wanted.append((GeneratedMedia(begun[0].modality if begun else text.open, [], error=cut), None))
+
+        def stopped() -> bool:
+            self.pulse()
+            return stop.is_set()
+
         for generated, result in wanted:
-            if stop.is_set():
+            if stopped():
                 return
             modality = generated.modality
             if outputs[modality]["type"] == "tokens" and result is not None:
@@ -258,7 +289,7 @@ class GenerationWorker:
                 trained = outputs[modality].get("generator")
                 try:
                     generated.media = self.generators.make(
-                        modality, generated.prompt or None, result, trained, seed, stop.is_set
+                        modality, generated.prompt or None, result, trained, seed, stopped
                     )
                 except Interrupted:
                     return
@@ -360,8 +391,9 @@ class GenerationWorker:
             return oom.ran_out(error)
 
 
-def _work(jobs: SimpleQueue) -> None:
-    """Do the jobs of a generation worker, until there is None."""
-    for job in iter(jobs.get, None):
-        job()
-        del job  # while the thread waits, nothing may keep the model
+def _layers(model: Any) -> list[Any]:
+    """Return the parts of a model that run one after the other."""
+    from torch import nn
+
+    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList))
+    return list({id(layer): layer for layers in lists for layer in layers}.values())

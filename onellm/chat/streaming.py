@@ -17,7 +17,7 @@ class AnswerJob:
     Args:
         write: writes the answer; is given a function that takes its text, the event that says it is to end, and the
             seconds it waited for the model; returns why it ended.
-        submit: runs a function in the generation worker's thread.
+        submit: runs a function in the generation worker's thread; is given one more, for an error where that hangs.
 
     Attributes:
         wanted_end: set once the answer is to end.
@@ -29,7 +29,7 @@ class AnswerJob:
     def __init__(
         self,
         write: Callable[[Callable[[str], None], threading.Event, float], FinishReason],
-        submit: Callable[[Callable[[], None]], None],
+        submit: Callable[[Callable[[], None], Callable[[BaseException], None]], None],
     ):
         self.wanted_end, self.ended = threading.Event(), threading.Event()
         self.finish_reason: FinishReason = ""
@@ -37,13 +37,14 @@ class AnswerJob:
         self.deltas: SimpleQueue[str | BaseException] = SimpleQueue()
         self._write, self._submit = write, submit
         self._claimed = threading.Lock()  # by the worker that writes, or by the stop that came before
+        self._ending = threading.Lock()  # which comes once
         self._asked_s: float | None = None
 
     def begin(self) -> None:
         """Let the worker write as soon as the model is free; twice is once."""
         if self._asked_s is None and not self.ended.is_set():
             self._asked_s = time.perf_counter()
-            self._submit(self._run)
+            self._submit(self._run, self._end)
 
     def stop(self) -> None:
         """End it: within one token, or at once where it has not begun."""
@@ -62,6 +63,8 @@ class AnswerJob:
         self._end(end)
 
     def _end(self, end: BaseException) -> None:
+        if not self._ending.acquire(blocking=False):  # it was given up
+            return
         try:
             self.on_end()
         finally:
@@ -174,15 +177,48 @@ class TokenDecoder:
         return self._tokenizer.decode(self._tokens, skip_special_tokens=True)
 
 
+class _Match:
+    """How much of a string the text so far ends with, in time linear in the text (Knuth, Morris and Pratt, 1977).
+
+    Args:
+        string: what is searched for.
+
+    Attributes:
+        count: characters of it that the text ends with.
+    """
+
+    def __init__(self, string: str):
+        self.string, self.count = string, 0
+        self._borders = [0, 0]  # of its first n characters: how many begin and end them; known as far as needed
+
+    def feed(self, character: str) -> bool:
+        """Take the next character; tell whether the text ends with the whole string."""
+        while self.count and self.string[self.count] != character:
+            self.count = self._border(self.count)
+        self.count += self.string[self.count] == character
+        return self.count == len(self.string)
+
+    def _border(self, count: int) -> int:
+        while len(self._borders) <= count:
+            last = self.string[len(self._borders) - 1]
+            border = self._borders[-1]
+            while border and self.string[border] != last:
+                border = self._borders[border]
+            self._borders.append(border + (self.string[border] == last))
+        return self._borders[count]
+
+
 class Search:
     """Finds the first of some strings in text that comes piece by piece; of the text it keeps only what may begin one.
+
+    The first is the one that ends first; of two that end together, the longer one.
 
     Args:
         strings: what is searched for.
     """
 
     def __init__(self, strings: Iterable[str]):
-        self.strings = list(strings)
+        self._matches = [_Match(string) for string in strings if string]
         self._tail = ""
 
     def feed(self, text: str) -> tuple[str, str | None, str]:
@@ -191,19 +227,21 @@ class Search:
         Returns:
             What certainly lies before the next string, that string (None where none came yet), and what follows it.
         """
-        text = self._tail + text
-        found = min(((text.find(string), string) for string in self.strings if string in text), default=None)
-        if found is not None:
-            self._tail = ""
-            return text[: found[0]], found[1], text[found[0] + len(found[1]) :]
-        lengths = ((string, min(len(string) - 1, len(text))) for string in self.strings)
-        begun = (n for string, most in lengths for n in range(1, most + 1) if text.endswith(string[:n]))
-        kept = max(begun, default=0)
+        known, self._tail = len(self._tail), self._tail + text
+        for end, character in enumerate(text, known + 1):
+            found = [match.string for match in self._matches if match.feed(character)]
+            if found:
+                string, text = max(found, key=len), self.end()
+                return text[: end - len(string)], string, text[end:]
+        kept = max((match.count for match in self._matches), default=0)
+        text = self._tail
         self._tail = text[len(text) - kept :]
         return text[: len(text) - kept], None, ""
 
     def end(self) -> str:
         """Return the text that was held back."""
+        for match in self._matches:
+            match.count = 0
         tail, self._tail = self._tail, ""
         return tail
 

@@ -1,7 +1,7 @@
 """The one model of a running app: loaded in the background, exchanged for another one, and asked by all.
 
 A model that broke (`Chat.broken`) is loaded again, as soon as `start` is called: everybody who asks, and everybody who
-looks whether the app is ready, does that.
+looks whether the app is ready, does that. A model whose answer gets on no more for `stall_seconds` counts as broken.
 """
 
 import logging
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.05  # at an answer that has to end before its model goes
+WATCH_EVERY_S = 1.0
 PAUSE_S = 5.0  # after a model could not be loaded, until that is tried again
 
 
@@ -78,6 +79,7 @@ class Engine:
         self._lock = threading.Lock()
         self._done, self._cancelled = threading.Event(), threading.Event()
         self._started_s = self._failed_s = 0.0
+        self._watched = False
 
     @property
     def ready(self) -> bool:
@@ -112,6 +114,14 @@ class Engine:
             rested = time.monotonic() - self._failed_s >= PAUSE_S
             if not self.ready and not self.loading and rested and not self.closed:
                 self._begin(*self._wanted)
+
+    def rescue(self) -> None:
+        """Load the model again if its answer gets on no more; those who wait for it are told."""
+        chat = self._chat
+        if chat is not None and chat.stalled_s > LIMITS.stall_seconds:
+            logger.error("%s got on no more for %.0f s and is loaded again", self.name, chat.stalled_s)
+            chat.give_up()
+            self.start()
 
     def wait(self) -> None:
         """Wait until the model is loaded or has failed to."""
@@ -199,11 +209,30 @@ class Engine:
         self._done.set()
         oom.free()
 
+    def shut(self, patience_s: float) -> bool:
+        """End all answers, those who wait are told; tell whether the model is at rest.
+
+        Args:
+            patience_s: how long that may take.
+        """
+        with self._lock:
+            self.closed, self.error = True, "The app is being stopped; ask again when it runs."
+            self._cancelled.set()
+        kept, self._chat = self._chat, None
+        until_s = time.monotonic() + patience_s
+        while True:
+            for chat in list(self._chats):
+                chat.stop()
+            rests = not self.loading and (kept is None or not kept.busy)
+            if rests and not len(self.queue) or time.monotonic() > until_s:
+                return rests
+            time.sleep(LOOK_EVERY_S)
+
     def look(self) -> None:
         """List the models anew: memory may have become free, and the hub may answer now."""
         with self._lock:
             if not self.loading and not self.listing:
-                self._list(self.memory_bytes(self) + (self.memory_bytes(self.beside) if self.beside else 0))
+                self._list(self.memory_bytes(self) + (self.memory_bytes(self.beside) if self.beside else 0), ask=True)
 
     def memory_bytes(self, engine: "Engine") -> int:
         """Return what the model of this engine, or of the one beside it, is reckoned to take; 0 where there is none."""
@@ -223,6 +252,9 @@ class Engine:
         before = (self.origin, self.quantize, self.name)
         self.name, self.origin, self.quantize = _label(name), name, quantize
         threading.Thread(target=self._run, args=(kept, before), name="load-model", daemon=True).start()
+        if not self._watched:
+            self._watched = True
+            threading.Thread(target=_watch, args=(weakref.ref(self),), name="watchdog", daemon=True).start()
 
     def _run(self, kept: Any, before: tuple) -> None:
         """Load what is wanted now; if that fails, go back to what was before, unless that is broken."""
@@ -249,8 +281,12 @@ class Engine:
         self.progress = None
         self._done.set()
 
-    def _list(self, spare_bytes: int = 0) -> None:
-        """List the models with the memory that is free now and `spare_bytes` more; let the hub be asked meanwhile.
+    def _list(self, spare_bytes: int = 0, ask: bool = False) -> None:
+        """List the models with the memory that is free now and `spare_bytes` more.
+
+        Args:
+            spare_bytes: what will be free besides.
+            ask: let the hub be asked meanwhile; nobody is before somebody opens the list.
 
         It is done where nothing answers or loads: a model without weights is built of each, for which transformers
         changes settings of the whole process. Later lists remember it.
@@ -264,6 +300,8 @@ class Engine:
             self.entries = choices(self._folders, free_bytes(device_here()) + spare_bytes)
         except Exception:  # one that cannot be listed must not keep another one from being loaded
             logger.exception("could not list the models")
+            return
+        if not ask:
             return
         self.listing = True
         threading.Thread(target=self._ask_hub, args=(self.entries,), name="ask-hub", daemon=True).start()
@@ -326,6 +364,17 @@ class Engine:
             return f"{self.name} needs more memory than there is; close other programs or start a smaller model."
         logger.error("could not load %s", self.name, exc_info=error)
         return f"{self.name} could not be loaded ({type(error).__name__}); the app's log says more."
+
+
+def _watch(watched: "weakref.ref[Engine]") -> None:
+    """Look after an engine as long as there is one."""
+    while (engine := watched()) is not None and not engine.closed:
+        try:
+            engine.rescue()
+        except Exception:  # it must go on
+            logger.exception("the watchdog failed")
+        del engine
+        time.sleep(WATCH_EVERY_S)
 
 
 def _label(name: str | None) -> str:

@@ -1,12 +1,15 @@
 """The request queue of all who wait for the model: the page, /ask and the OpenAI-style server alike."""
 
+import itertools
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from onellm.errors import BusyError
+
+_numbers = itertools.count()  # of tickets, in the order in which they came
 
 
 class Ticket:
@@ -14,10 +17,14 @@ class Ticket:
 
     Attributes:
         queue: the queue it belongs to.
+        owner: who asks; "" for one of its own.
+        refusal: why it lost its position to somebody who had none.
     """
 
-    def __init__(self, queue: "RequestQueue"):
-        self.queue = queue
+    def __init__(self, queue: "RequestQueue", owner: str = ""):
+        self.queue, self.owner = queue, owner
+        self.number = next(_numbers)
+        self.refusal: BusyError | None = None
         self._called = threading.Event()
 
     @property
@@ -26,8 +33,15 @@ class Ticket:
         return self.queue.position(self)
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for one's turn; tell whether it has come."""
-        return self._called.wait(timeout_s)
+        """Wait for one's turn; tell whether it has come.
+
+        Raises:
+            BusyError: the position was lost, as one's other questions took more than a share.
+        """
+        called = self._called.wait(timeout_s)
+        if self.refusal is not None:
+            raise self.refusal
+        return called
 
     def leave(self) -> None:
         """Give the position up, whether served or not; twice is once."""
@@ -35,7 +49,9 @@ class Ticket:
 
 
 class RequestQueue:
-    """First come, first served, one at a time.
+    """One at a time, first come, first served, each in turn: nobody's second question comes before another's first.
+
+    Where the queue is full, a newcomer gets the last position of whoever holds the most, if that is more than his.
 
     Args:
         limit: how many may wait behind the one who is served.
@@ -52,31 +68,66 @@ class RequestQueue:
         """How many are being served or wait."""
         return len(self._tickets)
 
-    def check(self) -> None:
+    def check(self, owner: str = "") -> None:
         """Make sure that there is room for one more.
 
-        Raises:
-            BusyError: the queue is full.
-        """
-        count = len(self._tickets)
-        if count > self.limit:
-            seconds = max(1, round(count * self._usual_s))
-            raise BusyError(
-                f"{count} questions are waiting, and no more are taken; ask again in about {seconds} s.", seconds
-            )
-
-    def join(self) -> Ticket:
-        """Join the queue.
+        Args:
+            owner: who asks.
 
         Raises:
             BusyError: the queue is full.
         """
         with self._lock:
-            self.check()
-            ticket = Ticket(self)
+            if len(self._tickets) > self.limit and self._greedy(owner) is None:
+                raise self._full()
+
+    def join(self, owner: str = "") -> Ticket:
+        """Join the queue.
+
+        Args:
+            owner: who asks, such as a visitor or an address; "" is somebody of its own.
+
+        Raises:
+            BusyError: the queue is full.
+        """
+        with self._lock:
+            if len(self._tickets) > self.limit:
+                greedy = self._greedy(owner)
+                if greedy is None:
+                    raise self._full()
+                greedy.refusal = self._full()
+                self._tickets.remove(greedy)
+                greedy._called.set()
+            ticket = Ticket(self, owner)
             self._tickets.append(ticket)
+            self._sort()
             self._call()
         return ticket
+
+    def _full(self) -> BusyError:
+        count = len(self._tickets)
+        seconds = max(1, round(count * self._usual_s))
+        return BusyError(
+            f"{count} questions are waiting, and no more are taken; ask again in about {seconds} s.", seconds
+        )
+
+    def _greedy(self, owner: str) -> Ticket | None:
+        """Return the last ticket of whoever holds the most; None if that is no more than an owner would hold."""
+        held = Counter(ticket.owner or id(ticket) for ticket in self._tickets)
+        most, count = held.most_common(1)[0]
+        if count <= held.get(owner, 0) + 1:
+            return None
+        return next(ticket for ticket in reversed(self._tickets) if ticket.owner == most)
+
+    def _sort(self) -> None:
+        """Order those who wait: everybody's first question, then everybody's second, and so on."""
+        served, *waiting = self._tickets
+        before = Counter([served.owner])
+        ranked = []
+        for ticket in sorted(waiting, key=lambda ticket: ticket.number):
+            ranked.append((before[ticket.owner] if ticket.owner else 0, ticket.number, ticket))
+            before[ticket.owner] += 1
+        self._tickets = deque([served, *(ticket for *_, ticket in sorted(ranked, key=lambda item: item[:2]))])
 
     def leave(self, ticket: Ticket) -> None:
         """Take a ticket out of the queue."""

@@ -76,12 +76,17 @@ class Limits:
     new_tokens: int = 1_024
 
     queue: int = 16  # questions that wait behind the one being answered
+    stall_seconds: float = 300.0  # without progress of an answer, until the model is loaded again
     caches: int = 4  # conversations whose attention cache is kept for their next question
     event_bytes: int = 8 * MEGA  # a request that brings no files
     bodies_bytes: int = 1_000 * MEGA  # of all requests being received
     visitor_bytes: int = 1_000 * MEGA  # one visitor's uploads within their lifetime
     uploads_bytes: int = 10_000 * MEGA  # all visitors'
     upload_lifetime_s: int = 3_600
+    sessions: int = 1_000  # open pages whose conversation is kept in memory; the least recently used goes first
+    visitor_sessions: int = 16  # of one visitor
+    sessions_bytes: int = 500 * MEGA  # imported conversations that are kept in memory
+    feedback_bytes: int = 100 * MEGA  # the log of thumbs; further ones are refused
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Limits":

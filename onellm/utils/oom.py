@@ -14,7 +14,7 @@ from onellm.errors import ModelError
 # How PyTorch's allocators, its libraries and the system say it where they have no error of their own for it.
 SIGNS = (
     *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "std::bad_alloc"),
-    *("CUBLAS_STATUS_ALLOC_FAILED", "can't start new thread"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "can't start new thread", "could not create a primitive"),
 )
 
 

@@ -4,7 +4,9 @@ import contextlib
 import os
 import sys
 import threading
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from onellm.errors import OneLLMError
 from onellm.modalities import MODALITIES
@@ -23,11 +25,14 @@ class WebApp:
 
     Args:
         engine: the app's model.
-        fixed_model: visitors cannot switch it.
+        fixed_model: visitors cannot switch it; None: those can who come through no proxy.
         root_path: path or URL behind a reverse proxy.
+        names: host names that the app is reached by, besides this machine's own.
     """
 
-    def __init__(self, engine: "Engine", *, fixed_model: bool = False, root_path: str = ""):
+    def __init__(
+        self, engine: "Engine", *, fixed_model: bool | None = None, root_path: str = "", names: Iterable[str] = ()
+    ):
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         from onellm.web import gradio_internals
@@ -37,7 +42,7 @@ class WebApp:
         gradio_internals.load_gradio()
         from onellm.web.layout import build
 
-        self.engine, self.root_path = engine, root_path
+        self.engine, self.root_path, self.names = engine, root_path, [*names, urlsplit(root_path).netloc]
         self.page = build(engine, fixed_model=fixed_model)
 
     def launch(self, host: str, port: int, routes: list[Any]) -> None:
@@ -53,11 +58,16 @@ class WebApp:
         """
         from starlette.middleware import Middleware
 
-        from onellm.web.security import uploads
+        from onellm.web.security import connections, uploads
         from onellm.web.security.guard import Guard
+        from onellm.web.security.origins import Origins
+        from onellm.web.security.sessions import SESSIONS
         from onellm.web.views import theme
 
-        guard = Middleware(Guard, root_path=self.root_path, for_all=[EXAMPLES])
+        connections.be_patient()
+        SESSIONS.forget = self.page.forget
+        origins = Origins(self.names, host)
+        guard = Middleware(Guard, root_path=self.root_path, for_all=[EXAMPLES], origins=origins)
         self.page.launch(
             server_name=host,
             server_port=port,
@@ -71,6 +81,7 @@ class WebApp:
             ssr_mode=False,
             mcp_server=False,
             enable_monitoring=False,
+            state_session_capacity=LIMITS.sessions,
             max_threads=40 + LIMITS.queue,  # those who wait hold threads; 40 are Gradio's default
             max_file_size=max(modality.limit_bytes for modality in MODALITIES.values()),
             allowed_paths=[str(EXAMPLES)],

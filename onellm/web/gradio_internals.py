@@ -38,6 +38,33 @@ def load_gradio() -> None:
             del sys.modules[name]
         import gradio
     check_blocks(gradio.Blocks)
+    _leave_origins_to_us()
+
+
+def _leave_origins_to_us() -> None:
+    """Take out of Gradio what lets other sites' pages read its answers; it stands before any middleware of an app.
+
+    Raises:
+        OneLLMError: this Gradio does that elsewhere.
+    """
+    from gradio import __version__, routes
+
+    if not hasattr(routes, "CustomCORSMiddleware"):
+        raise OneLLMError(
+            f"Gradio {__version__} has no routes.CustomCORSMiddleware, which the app replaces to keep other sites out; "
+            "expected Gradio 6.31; run pip install 'gradio>=6.31,<7'."
+        )
+    routes.CustomCORSMiddleware = _PassOn
+
+
+class _PassOn:
+    """Middleware that does nothing: `security.origins` says who may speak to the app."""
+
+    def __init__(self, app: Any, **_: Any):
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
 
 
 def check_blocks(blocks: type) -> None:

@@ -25,17 +25,18 @@ EVENTS = 200  # of all visitors that wait to be handled; questions have a queue 
 LOGO = (Path(__file__).parent / "icons" / "logo.svg").read_text(encoding="utf-8")
 
 
-def build(engine: Engine, fixed_model: bool = False) -> gr.Blocks:
+def build(engine: Engine, fixed_model: bool | None = None) -> gr.Blocks:
     """Lay out the page and connect its events.
 
     Args:
         engine: the model, possibly still loading.
-        fixed_model: visitors cannot load another one.
+        fixed_model: visitors cannot load another one; None: those can who come through no proxy.
 
     Returns:
         The page, to be launched.
     """
     page = Page(engine, example_cards.read(), can_switch=not fixed_model)
+    page.through_proxies = fixed_model is False
     parts = page.parts
     with endpoints.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
         session = gr.State(Session())
@@ -55,6 +56,7 @@ def build(engine: Engine, fixed_model: bool = False) -> gr.Blocks:
         _said(page, gr.HTML, _html("foot", minutes=LIMITS.upload_lifetime_s / 60))
         wiring.connect(blocks, page, session)
         endpoints.add(engine)
+    blocks.session_id = session._id
     return blocks.queue(max_size=EVENTS, default_concurrency_limit=4)
 
 

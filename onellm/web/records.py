@@ -10,9 +10,9 @@ import shutil
 import time
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from onellm.chat.markdown import as_markdown
 from onellm.chat.sampling import Settings
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 VERSION = 1
 FORMATS = ("md", "json", "zip")
 RECORD = "conversation.json"  # in a zip
+NOTE_CHARACTERS = 2_000  # of what the app said below an answer
+TEXT_CHARACTERS = 4 * LIMITS.chat_characters  # of a whole conversation with all that was said and shown beside it
+TRACED = 30_000  # numbers and words that are shown of what the model did; of the answers before, nothing is
 
 
 class FileRecord(BaseModel):
@@ -51,7 +54,7 @@ class GeneratedRecord(BaseModel):
     path: str = Field("", max_length=4096)
     tokens: list[int] = Field([], max_length=LIMITS.new_tokens)
     prompt: str = Field("", max_length=LIMITS.message_characters)
-    error: str = Field("", max_length=LIMITS.message_characters)
+    error: str = Field("", max_length=NOTE_CHARACTERS)
 
 
 class TurnRecord(BaseModel):
@@ -62,11 +65,12 @@ class TurnRecord(BaseModel):
     settings: Settings = Settings()
     answer: str = Field("", max_length=LIMITS.chat_characters)
     made: list[GeneratedRecord] = Field([], max_length=LIMITS.files_per_turn)
-    note: str = Field("", max_length=LIMITS.message_characters)
+    note: str = Field("", max_length=NOTE_CHARACTERS)
     failed: bool = False
     held: bool = False
     model: str = Field("", max_length=255)
     vote: Literal["", "up", "down"] = ""
+    seal: str = Field("", max_length=64)
     trace: dict | None = None
 
 
@@ -75,9 +79,21 @@ class Record(BaseModel):
 
     version: Literal[1]
     id: str = Field(pattern=r"^[0-9a-f]{16}$")
-    begun_s: float
+    begun_s: float = Field(ge=0, le=1e11)
     title: str = Field("", max_length=200)
     turns: list[TurnRecord] = Field([], max_length=LIMITS.chat_turns)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "Record":
+        """Bound the whole, as each of its parts is."""
+        texts = (
+            text
+            for turn in self.turns
+            for text in (turn.question, turn.answer, turn.note, *(thing.prompt + thing.error for thing in turn.made))
+        )
+        if (found := sum(map(len, texts))) > TEXT_CHARACTERS:
+            raise ValueError(f"{found:,} characters; at most {TEXT_CHARACTERS:,} are taken")
+        return self
 
 
 def dump(session: Session) -> str:
@@ -105,6 +121,7 @@ def restore(page: "Page", session: Session, text: str) -> None:
             f"This is not a conversation kept by OneLLM ({field}: {first['msg']}); expected JSON or a zip as exported "
             "here; export it again."
         ) from error
+    _drop_traces(record)
     session.forget()
     session.id, session.begun_s = record.id, record.begun_s
     for turn_record in record.turns:
@@ -115,6 +132,28 @@ def restore(page: "Page", session: Session, text: str) -> None:
         with contextlib.suppress(Exception):  # an older version's trace is no reason to lose the answer
             turn.trace = Trace.from_dict(turn_record.trace) if turn_record.trace else None
         session.turns.append(turn)
+
+
+def _drop_traces(record: Record) -> None:
+    """Drop what the model did for the earlier answers, where all together would be too much for a page."""
+    left = TRACED
+    for turn in reversed(record.turns):
+        left -= _weight(turn.trace, left) if turn.trace else 0
+        if left < 0:
+            turn.trace = None
+
+
+def _weight(value: Any, most: int) -> int:
+    """Return how many numbers and words a trace holds, or something beyond `most`; long texts count for more."""
+    count, waiting = 0, [value]
+    while waiting and count <= most:
+        item = waiting.pop()
+        if isinstance(item, dict | list):
+            count += 1
+            waiting.extend(item if isinstance(item, list) else [*item, *item.values()])
+        else:
+            count += 1 + len(item if isinstance(item, str) else "") // 64
+    return count
 
 
 def export(session: Session, form: str) -> Path:
@@ -193,17 +232,23 @@ def _record(session: Session) -> Record:
                 files=files,
                 settings=turn.settings,
                 answer=turn.answer,
-                made=turn.generated[: LIMITS.files_per_turn],
-                note=turn.note,
+                made=[_shortened(thing) for thing in turn.generated[: LIMITS.files_per_turn]],
+                note=turn.note[:NOTE_CHARACTERS],
                 failed=turn.failed,
                 held=turn.held,
                 model=turn.model,
                 vote=turn.vote,
+                seal=turn.seal,
                 trace=turn.trace.to_dict() if turn.trace else None,
             )
         )
     title = session.turns[0].question[:80] if session.turns else ""
     return Record(version=VERSION, id=session.id, begun_s=session.begun_s, title=title, turns=turns)
+
+
+def _shortened(thing: dict) -> dict:
+    """Return a content part with no more words than a record takes."""
+    return thing | {key: thing[key][:NOTE_CHARACTERS] for key in ("error",) if key in thing}
 
 
 def _attachment(page: "Page", file: FileRecord) -> Attachment:

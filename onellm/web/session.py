@@ -84,6 +84,7 @@ class Turn:
         model: name of the model that answered.
         trace: what the model did.
         vote: the visitor's thumb, "up" or "down".
+        seal: says that this app gave the answer, see `visitors.seal`; empty if it did not.
     """
 
     question: str
@@ -98,6 +99,7 @@ class Turn:
     model: str = ""
     trace: Trace | None = None
     vote: str = ""
+    seal: str = ""
 
     def parts(self) -> list[dict]:
         """Return the files that are there as content parts of a chat message."""

@@ -50,6 +50,14 @@ class Visitor:
         assert success or NOT_ONES_OWN in told
         return success
 
+    def ask(self, path, session="one"):
+        """Ask about an upload as a program does; tells whether it was taken."""
+        event = next(event for event in self.config["dependencies"] if event["api_name"] == "ask")
+        data = [None if number else "What?" for number in range(len(event["inputs"]))]
+        data[1] = file_data(path)
+        ((success, told),) = self.trigger([(event, data, None)], session)
+        return success or NOT_ONES_OWN not in told
+
 
 def file_data(path):
     return {"path": path, "meta": {"_type": "gradio.FileData"}}

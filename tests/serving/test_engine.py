@@ -17,6 +17,7 @@ class PlainChat:
 
     inputs = {"image": {"size": 28}}
     broken = False
+    stalled_s = 0.0
 
     def __init__(self, name, quantize, busy=None, messages=None):
         self.name, self.description = f"{name} ({quantize})", f"{name} ({quantize}): plain"

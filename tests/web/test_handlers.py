@@ -23,6 +23,7 @@ from onellm.web.views.page import Page
 
 class PlainChat:
     name = origin = "plain"
+    stalled_s = 0.0
     quantize, description, busy, broken, inputs = "none", "plain: says what it was asked", False, False, {}
     trace = None
 
@@ -72,7 +73,7 @@ def streamed(chat, pieces, long=False):
                 break
         pieces.close()
 
-    return AnswerStream(AnswerJob(write, lambda job: threading.Thread(target=job).start()))
+    return AnswerStream(AnswerJob(write, lambda job, _: threading.Thread(target=job).start()))
 
 
 def plain(name, **_):

@@ -2,21 +2,29 @@
 
 import json
 import os
+import shutil
 import threading
 import time
+from collections import OrderedDict
 from pathlib import Path
 
 import gradio as gr
 
 from onellm.errors import OneLLMError
+from onellm.utils.limits import LIMITS
 from onellm.utils.paths import cache_folder
 from onellm.web import records
+from onellm.web.security import visitors
+from onellm.web.security.quotas import SPARE_BYTES
+from onellm.web.security.sessions import SESSIONS
 from onellm.web.session import Session
 from onellm.web.views.markup import file_url
 from onellm.web.views.page import Page, as_user_error
 from onellm.web.views.texts import say
 
 _writing = threading.Lock()
+CHANGES = 4  # of the thumb below one answer: given, taken back, and once more
+REMEMBERED = 100_000  # answers
 
 
 class Archive:
@@ -24,6 +32,25 @@ class Archive:
 
     def __init__(self, page: Page):
         self.page = page
+        self._votes: OrderedDict[str, int] = OrderedDict()  # seal -> how often
+
+    def may_log(self, seal: str, log: Path, size: int) -> bool:
+        """Tell whether one more line about an answer may be logged.
+
+        Args:
+            seal: of the answer.
+            log: the file.
+            size: bytes of the line.
+        """
+        kept = log.stat().st_size if log.is_file() else 0
+        room = kept + size <= LIMITS.feedback_bytes and shutil.disk_usage(log.parent).free > size + SPARE_BYTES
+        if not room or self._votes.get(seal, 0) >= CHANGES:
+            return False
+        self._votes[seal] = self._votes.get(seal, 0) + 1
+        self._votes.move_to_end(seal)
+        while len(self._votes) > REMEMBERED:
+            self._votes.popitem(last=False)
+        return True
 
     @as_user_error
     def new(self, session: Session) -> dict:
@@ -45,6 +72,7 @@ class Archive:
         """Show a conversation instead of the present one; the browser keeps both."""
         session.idle()
         records.restore(self.page, session, text)
+        SESSIONS.keep(visitors.session(), len(text))
         return self.page.show(session) | self.page.form(session) | self.page.record(session)
 
     @as_user_error
@@ -62,7 +90,9 @@ class Archive:
         turn, vote = session.turn(event.turn), str(event.vote)
         if vote not in ("up", "down"):
             raise OneLLMError(say(session.language, "error.gone"))
-        turn.vote = "" if turn.vote == vote else vote
+        if not turn.answer or turn.seal != visitors.seal(turn.question, turn.answer, turn.model):
+            raise OneLLMError(say(session.language, "error.gone"))  # nothing that this app said
+        wanted = "" if turn.vote == vote else vote
         entry = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "conversation": session.id,
@@ -71,11 +101,15 @@ class Archive:
             "kinds": [file.modality for file in turn.files],
             "question": turn.question,
             "answer": turn.answer,
-            "vote": turn.vote,
+            "vote": wanted,
         }
         log = Path(os.environ.get("ONELLM_FEEDBACK", cache_folder() / "feedback.jsonl"))
+        line = (json.dumps(entry, ensure_ascii=False) + "\n").encode()
         with _writing:
             log.parent.mkdir(parents=True, exist_ok=True)
-            with open(log, "a", encoding="utf-8") as file:
-                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            if not self.may_log(turn.seal, log, len(line)):
+                raise OneLLMError(say(session.language, "error.votes"))
+            with open(log, "ab") as file:
+                file.write(line)
+        turn.vote = wanted
         return {self.page.parts["conversation"]: self.page.messages(session)} | self.page.record(session)

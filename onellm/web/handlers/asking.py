@@ -17,7 +17,7 @@ from onellm.serving.metrics import counted
 from onellm.serving.queue import Ticket
 from onellm.utils.limits import LIMITS
 from onellm.web.handlers.settings import checked
-from onellm.web.security import uploads
+from onellm.web.security import uploads, visitors
 from onellm.web.session import Attachment, Pending, Session, Turn
 from onellm.web.views.inside import reading
 from onellm.web.views.page import Page, as_user_error
@@ -159,7 +159,8 @@ class Asking:
         try:
             with counted("page") as count:
                 yield self.page.show(session)
-                ticket = engine.queue.join()  # of this answer: a stopped one before it may not have left the queue yet
+                # of this answer: a stopped one before it may not have left the queue yet
+                ticket = engine.queue.join(visitors.owner())
                 yield from self.queue(session, turn, ticket)
                 if turn.stage == "waiting":
                     turn.stage = "answering"
@@ -236,6 +237,7 @@ class Asking:
         finally:
             stream.stop()
             turn.answer = turn.answer.strip()
+            turn.seal = visitors.seal(turn.question, turn.answer, turn.model)
         notes = [reading(chat.trace, session.language)] if chat.trace is not None else []
         if modalities := session.unread(chat.inputs):
             names = ", ".join(say(session.language, f"kind.{modality}") for modality in modalities)

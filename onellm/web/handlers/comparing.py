@@ -19,7 +19,7 @@ from onellm.serving.comparison import ComparisonModel
 from onellm.serving.engine import Engine
 from onellm.serving.metrics import counted
 from onellm.web.handlers.asking import SHOW_EVERY_S, Asking
-from onellm.web.security import uploads
+from onellm.web.security import uploads, visitors
 from onellm.web.session import Comparison, Session, Turn
 from onellm.web.views.page import Page, as_user_error
 from onellm.web.views.texts import say
@@ -54,6 +54,7 @@ class Comparing:
             *settings: values of the settings, see `settings.checked`.
         """
         language, engine = session.language, self.page.engine
+        self.page.changeable(session)
         self._idle(session)
         if not engine.ready:
             raise OneLLMError(say(language, "wait.loading", name=engine.name))
@@ -136,6 +137,7 @@ class Comparing:
         try:
             with counted("compare") as count:
                 options = asdict(turn.settings) | by_modality(turn.parts()) | {"output_path": uploads.placer()}
+                options["owner"] = visitors.owner()
                 try:
                     with closing(answers.stream(engine, count, turn.question, **options)) as pieces:
                         for piece in _said(pieces, answer):

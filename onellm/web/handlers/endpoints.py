@@ -3,7 +3,6 @@
 import inspect
 import itertools
 import logging
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from onellm.serving import answers
 from onellm.serving.engine import Engine
 from onellm.serving.metrics import counted
 from onellm.web.security import uploads, visitors
+from onellm.web.security.sessions import SESSIONS
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +29,38 @@ class Blocks(gr.Blocks):
     """Gradio's blocks, which know who asks, take that visitor's uploads, fetch nothing, and say so.
 
     Gradio itself downloads what a file's path names if that is a URL, and answers {"error": null} to other paths.
+
+    Attributes:
+        session_id: of the state that holds a visitor's `Session`.
     """
+
+    session_id = -1
+
+    def forget(self, name: str) -> bool:
+        """Drop what is kept of a session, unless an answer is on its way in it; tell whether that was done."""
+        states = self.state_holder
+        known = states.session_data.get(name)
+        session = known.state_data.get(self.session_id) if known is not None else None
+        if session is not None and session.busy:
+            return False
+        states.session_data.pop(name, None)
+        states.time_last_used.pop(name, None)
+        return True
 
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run one step of an event for the visitor who asked."""
-        with visitors.serving(visitors.from_event(kwargs["request"], kwargs.get("event_id"))):
-            return await super().process_api(*args, **kwargs)
+        request, event_id = kwargs["request"], kwargs.get("event_id")
+        visitor = visitors.from_event(request, event_id)
+        session, known = request.session_hash or "", visitors.has_cookie(visitor)
+        claim = SESSIONS.use if known and session != event_id else SESSIONS.may_use
+        if session and not claim(session, visitor):
+            raise gr.Error("This page belongs to another visitor; load it again.", print_exception=False)
+        try:
+            with visitors.serving(visitor, request.request.scope, session):
+                return await super().process_api(*args, **kwargs)
+        finally:
+            if not known:  # nothing is kept of those who cannot be known again
+                self.forget(session)
 
     async def preprocess_data(self, block_fn: Any, inputs: list, *args: Any, **kwargs: Any) -> list:
         """Check the files among an event's inputs before Gradio looks at them; what is left out at the end is None."""
@@ -46,6 +72,9 @@ class Blocks(gr.Blocks):
             named = [_files_of(value) for value in inputs]
             for path in itertools.chain(*named):
                 uploads.check(path)
+            stateful = any(isinstance(block, gr.State) for block in block_fn.inputs)
+            if stateful and not visitors.has_cookie(visitors.current() or "cookie:"):  # outside of requests all may
+                raise OneLLMError("The page is for browsers that keep its cookie; load it again, or call /ask.")
             taken = await super().preprocess_data(block_fn, inputs, *args, **kwargs)
         except gr.Error:
             raise
@@ -111,9 +140,9 @@ def add(engine: Engine) -> None:
             gr.Button().click(endpoint, [message, *files], answer, api_name=endpoint.__name__, concurrency_limit=None)
 
 
-def _beside(folder: str, name: str, _: int) -> Path:
+def _beside(folder: Path, name: str, _: int) -> Path:
     """Return where a file of a name goes."""
-    return Path(folder) / name
+    return folder / name
 
 
 def _answer(engine: Engine, face: str, message: str | None, *paths: str | None) -> Iterator[str]:
@@ -133,9 +162,10 @@ def _answer(engine: Engine, face: str, message: str | None, *paths: str | None) 
                     raise OneLLMError(f"{name} lies beside a {modality} map, and there is none; give {modality} too.")
                 if named[name]:
                     files[modality]["picture"] = uploads.check(named[name])
-            with tempfile.TemporaryDirectory(prefix="onellm-") as folder:  # this face returns text alone
-                path = partial(_beside, folder)
-                for thing in (yield from answers.stream(engine, count, message or "", output_path=path, **files)):
+            with answers.private_folder() as folder:  # this face returns text alone
+                path, owner = partial(_beside, folder), visitors.owner()
+                asked = answers.stream(engine, count, message or "", output_path=path, owner=owner, **files)
+                for thing in (yield from asked):
                     yield "\n" + (thing.get("error") or f"({thing['type']}: /v1/chat/completions returns the file)")
     except OneLLMError as error:
         raise gr.Error(str(error), print_exception=False) from error

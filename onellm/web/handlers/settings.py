@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import gradio as gr
 
@@ -11,7 +12,6 @@ from onellm.utils.limits import LIMITS
 from onellm.web.session import Session
 from onellm.web.views import texts
 from onellm.web.views.page import Page, as_user_error
-from onellm.web.views.texts import say
 
 ANEW = -1  # the seed that draws another answer each time
 DEFAULTS = (Settings.temperature, Settings.top_p, Settings.max_new_tokens, ANEW, 0, "")
@@ -34,13 +34,21 @@ def checked(
         OneLLMError: a value is out of its range.
     """
     drawn = Settings(
-        temperature=float(temperature),
-        top_p=float(top_p),
-        max_new_tokens=int(max_new_tokens),
-        seed=None if seed in (None, ANEW) else int(seed),
-        system=(system or "").strip(),
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=_whole(max_new_tokens),
+        seed=None if seed in (None, ANEW) else _whole(seed),
+        system=system.strip() if isinstance(system, str) else system or "",
     )
-    return drawn, min(int(frames), LIMITS.video_sampled_frames) if frames and frames > 0 else None
+    frames = _whole(frames or 0)
+    if not isinstance(frames, int):
+        raise OneLLMError("The frames of a video are no whole number; give another value.")
+    return drawn, min(frames, LIMITS.video_sampled_frames) if frames > 0 else None
+
+
+def _whole(value: Any) -> Any:
+    """Return a whole number as such, as a slider may send 8.0; `Settings` refuses the rest."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Options:
@@ -73,20 +81,11 @@ class Options:
     @as_user_error
     def switch(self, session: Session, event: gr.EventData) -> None:
         """Load another model instead of the present one."""
-        self.changeable(session)
+        self.page.changeable(session)
         self.page.engine.switch(self.page.model_name(str(event.model)), str(event.quantize))
 
     @as_user_error
     def cancel(self, session: Session, event: gr.EventData) -> None:
         """Give the loading up."""
-        self.changeable(session)
+        self.page.changeable(session)
         self.page.engine.cancel()
-
-    def changeable(self, session: Session) -> None:
-        """Refuse where the host has fixed the model.
-
-        Raises:
-            OneLLMError: it is fixed.
-        """
-        if not self.page.can_switch:
-            raise OneLLMError(say(session.language, "error.fixed"))

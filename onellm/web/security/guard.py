@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import anyio
 from fastapi import HTTPException
@@ -17,13 +17,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from onellm.modalities.base import megabytes
 from onellm.utils.limits import LIMITS
 from onellm.web.security import uploads, visitors
+from onellm.web.security.origins import API, Origins
 from onellm.web.security.quotas import FILE_BYTES, QUOTAS, QuotaError
+from onellm.web.security.sessions import SESSIONS
 
 logger = logging.getLogger(__name__)
 
-API = "/gradio_api/"
 FILE = "file="
 UPLOAD = "upload"
+HEARTBEAT = "heartbeat/"
+EVENTS = ("api/", "call/", "cancel", "queue/join", "reset", "run/")  # whose bodies name a session
+CONFIG = "/config"  # which programs read first
 # Gradio's addresses that read, fetch or write files and that this page has no use for.
 CLOSED = (
     *("component_server", "custom_component", "deep_link", "dev/", "file/", "process_recording", "profiling", "proxy="),
@@ -55,10 +59,12 @@ class Guard:
         app: what answers.
         root_path: where it lies behind a proxy.
         for_all: folders whose files everybody may have.
+        origins: the names and the sites that are served; by default this machine's own alone.
     """
 
-    def __init__(self, app: ASGIApp, root_path: str = "", for_all: Iterable[Path] = ()):
+    def __init__(self, app: ASGIApp, root_path: str = "", for_all: Iterable[Path] = (), origins: Origins | None = None):
         self.app, self.for_all = app, [folder.resolve() for folder in for_all]
+        self.origins = origins or Origins()
         self.cookie_path = urlsplit(root_path).path.rstrip("/") or "/"
         self.in_flight = 0  # bytes of bodies whose requests are not answered yet
 
@@ -67,15 +73,39 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+
+        async def protected(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.origins.protect(MutableHeaders(scope=message), scope["path"])
+            await send(message)
+
+        try:
+            self.origins.check(scope)
+        except HTTPException as refused:
+            await JSONResponse({"detail": refused.detail}, refused.status_code)(scope, receive, protected)
+            return
+        await self._serve(scope, receive, protected)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request of somebody who may ask."""
         route = scope["path"].partition(API)[2]  # whether or not a proxy passes the app's own path on
         if route.startswith(CLOSED):
             await _absent()(scope, receive, send)
         elif scope["method"] not in ("GET", "HEAD"):
             await self._with_body(scope, receive, send, route)
+        elif not self._owns_session(scope, route):
+            await _absent()(scope, receive, send)
         elif route.startswith(FILE):
             await self._file(scope, receive, send, route.removeprefix(FILE))
         else:
             await self._page(scope, receive, send)
+
+    def _owns_session(self, scope: Scope, route: str) -> bool:
+        """Tell whether the session that an address names, if any, is the visitor's."""
+        names = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("session_hash", [])
+        if route.startswith(HEARTBEAT):
+            names = [*names, unquote(route.removeprefix(HEARTBEAT))]
+        return all(SESSIONS.may_use(name, visitors.in_session(scope, name)) for name in names)
 
     async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Give a cookie with the page to whoever has none."""
@@ -86,7 +116,7 @@ class Guard:
         async def with_cookie(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                if headers.get("content-type", "").startswith("text/html"):
+                if headers.get("content-type", "").startswith("text/html") or scope["path"].endswith(CONFIG):
                     headers.append("Set-Cookie", visitors.new_cookie(scope, self.cookie_path))
                     headers["Cache-Control"] = "private, no-cache"
             await send(message)
@@ -123,7 +153,7 @@ class Guard:
 
     async def _with_body(self, scope: Scope, receive: Receive, send: Send, route: str) -> None:
         """Answer a request that has a body."""
-        body = _Upload(self, scope, receive, send) if route.startswith(UPLOAD) else _Body(self, scope, receive, send)
+        body = _body_of(route)(self, scope, receive, send)
         if API not in scope["path"] and "/v1/" in scope["path"]:
             body.limit_bytes = LIMITS.turn_bytes
         try:
@@ -215,6 +245,27 @@ class _Body:
                 self.whole = not message.get("more_body", False)
 
 
+class _Event(_Body):
+    """An event: the session that it names must be the visitor's."""
+
+    def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send):
+        super().__init__(guard, scope, receive, send)
+        self.content: list[bytes] = []
+
+    def take(self, message: Message) -> None:
+        super().take(message)
+        self.content.append(message.get("body", b""))
+        if not self.whole:
+            return
+        content, self.content = b"".join(self.content), []
+        try:
+            named = json.loads(content).get("session_hash") if b"session_hash" in content else None
+        except (ValueError, AttributeError, RecursionError):
+            return  # Gradio refuses it
+        if isinstance(named, str) and not SESSIONS.may_use(named, visitors.in_session(self.scope, named)):
+            raise Refused(403, "This page belongs to another visitor; load it again.")
+
+
 class _Upload(_Body):
     """An upload: what Gradio answers names the files, which are the visitor's from then on."""
 
@@ -261,6 +312,13 @@ class _Upload(_Body):
                 uploads.give(paths, self.visitor)
                 QUOTAS.spend(self.payer, FILE_BYTES * len(paths))
         await super().send(message)
+
+
+def _body_of(route: str) -> type[_Body]:
+    """Return what reads the body of a request."""
+    if route.startswith(UPLOAD):
+        return _Upload
+    return _Event if route.startswith(EVENTS) else _Body
 
 
 def _absent() -> JSONResponse:

@@ -21,6 +21,7 @@ from onellm.web.security import visitors
 from onellm.web.security.quotas import FILE_BYTES, QUOTAS
 
 OURS = "made"  # the folder of files that the app itself writes
+EMPTY_S = 60.0  # longer than an upload may take to begin
 GRADIOS = re.compile(
     r"[0-9a-f]{64}|tmp\w{8}"
 )  # an upload's folder; one that was being received when the app was killed
@@ -172,7 +173,9 @@ def sweep() -> None:
     oldest_s, root = time.time() - LIMITS.upload_lifetime_s, folder()
     for path in (*root.glob(f"{OURS}/*"), *(path for path in root.glob("*") if GRADIOS.fullmatch(path.name))):
         with contextlib.suppress(OSError):
-            if path.lstat().st_mtime < oldest_s:
+            found = path.lstat()
+            empty = stat.S_ISREG(found.st_mode) and not found.st_size  # what Gradio leaves behind of an upload
+            if found.st_mtime < (time.time() - EMPTY_S if empty else oldest_s):
                 _remove(path)
     for file in tuple(_owners):
         if not os.path.exists(os.path.dirname(file)):  # a fresh file may not have been written yet

@@ -1,23 +1,37 @@
 """Who asks: a browser is known by a cookie, a program by its Gradio session, anybody else by nothing."""
 
+import base64
+import hashlib
+import hmac
+import json
+import os
 import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from onellm.serving.answers import owner_of
+from onellm.utils.paths import cache_folder
+
 if TYPE_CHECKING:
     import gradio as gr
 
 COOKIE = "onellm-visitor"
-TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+TOKEN = re.compile(r"([A-Za-z0-9_-]{43})\.([A-Za-z0-9_-]{43})")  # a name, and this app's signature
+KEY_BYTES = 32
 NOBODY = ""  # a request with neither cookie nor session
 
 _current: ContextVar[str | None] = ContextVar("visitor", default=None)
+_proxied: ContextVar[bool] = ContextVar("proxied", default=False)
+_session: ContextVar[str] = ContextVar("session", default="")
+_owner: ContextVar[str] = ContextVar("owner", default="")
+PROXIES = ("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "forwarded", "via")
 
 
 def current() -> str | None:
@@ -28,20 +42,47 @@ def current() -> str | None:
     return _current.get()
 
 
+def came_through_proxy() -> bool:
+    """Tell whether the request that the code runs for came through a proxy, by what such a one adds to it."""
+    return _proxied.get()
+
+
+def owner() -> str:
+    """Return for whom the code runs as the request queue counts them, see `answers.owner_of`; empty outside."""
+    return _owner.get()
+
+
+def session() -> str:
+    """Return the name of the session that the code runs in; empty outside of requests."""
+    return _session.get()
+
+
 @contextmanager
-def serving(visitor: str) -> Iterator[None]:
-    """Run the block for a visitor."""
-    token = _current.set(visitor)
+def serving(visitor: str, scope: Scope | None = None, session: str = "") -> Iterator[None]:
+    """Run the block for a visitor.
+
+    Args:
+        visitor: who it is.
+        scope: the request, where there is one.
+        session: its name.
+    """
+    headers = HTTPConnection(scope).headers if scope is not None else {}
+    token, proxied = _current.set(visitor), _proxied.set(any(name in headers for name in PROXIES))
+    named, address = _session.set(session), ((scope or {}).get("client") or [None])[0]
+    owned = _owner.set(owner_of(address, visitor if has_cookie(visitor) else "") if scope is not None else "")
     try:
         yield
     finally:
         _current.reset(token)
+        _proxied.reset(proxied)
+        _session.reset(named)
+        _owner.reset(owned)
 
 
 def from_cookie(scope: Scope) -> str:
     """Return whose cookie a request brings; NOBODY if it brings none."""
-    token = HTTPConnection(scope).cookies.get(COOKIE, "")
-    return f"cookie:{token}" if TOKEN.fullmatch(token) else NOBODY
+    found = TOKEN.fullmatch(HTTPConnection(scope).cookies.get(COOKIE, ""))
+    return f"cookie:{found[1]}" if found and hmac.compare_digest(found[2], _signature(found[1])) else NOBODY
 
 
 def from_event(request: "gr.Request", event_id: str | None) -> str:
@@ -52,8 +93,12 @@ def from_event(request: "gr.Request", event_id: str | None) -> str:
         event_id: the event; Gradio takes its id for a session's where the request named none.
     """
     session = request.session_hash
-    named = f"session:{session}" if session and session != event_id else NOBODY
-    return from_cookie(request.request.scope) or named
+    return in_session(request.request.scope, session if session != event_id else None)
+
+
+def in_session(scope: Scope, session: str | None) -> str:
+    """Return who asks in a session that a request names, if it does."""
+    return from_cookie(scope) or (f"session:{session}" if session else NOBODY)
 
 
 def has_cookie(visitor: str) -> bool:
@@ -73,4 +118,32 @@ def new_cookie(scope: Scope, path: str) -> str:
     """
     scheme = HTTPConnection(scope).headers.get("x-forwarded-proto", scope.get("scheme", "http")).partition(",")[0]
     site = "SameSite=None; Secure; Partitioned" if scheme.strip() == "https" else "SameSite=Lax"
-    return f"{COOKIE}={secrets.token_urlsafe(32)}; Path={path}; HttpOnly; {site}"
+    name = secrets.token_urlsafe(32)
+    return f"{COOKIE}={name}.{_signature(name)}; Path={path}; HttpOnly; {site}"
+
+
+def seal(*texts: str) -> str:
+    """Return what says that this app gave a text to the present visitor: nobody else can write it."""
+    return _signature(json.dumps([current(), *texts]))
+
+
+def _signature(name: str) -> str:
+    """Return what nobody else can write below a visitor's name."""
+    digest = hmac.digest(_key(), name.encode(), hashlib.sha256)
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+@lru_cache
+def _key() -> bytes:
+    """Return the key of signatures: one for all starts of the app, or this process's own where none can be kept."""
+    fresh, path = secrets.token_bytes(KEY_BYTES), cache_folder() / "visitors.key"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(fresh)
+    except FileExistsError:
+        kept = path.read_bytes() if os.access(path, os.R_OK) else b""
+        return kept if len(kept) == KEY_BYTES else fresh
+    except OSError:
+        pass
+    return fresh

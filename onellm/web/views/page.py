@@ -11,13 +11,16 @@ import gradio as gr
 from onellm.errors import OneLLMError
 from onellm.serving.engine import Engine
 from onellm.web import records
-from onellm.web.security import uploads
+from onellm.web.security import uploads, visitors
 from onellm.web.session import Session
 from onellm.web.views import attachments, comparison, conversation, picker, status
 from onellm.web.views.examples import Example
 from onellm.web.views.texts import say
 
 logger = logging.getLogger(__name__)
+
+
+ODD = (AttributeError, TypeError, ValueError, OverflowError)  # of values that are missing or of another type
 
 
 def as_user_error(handler: Callable) -> Callable:
@@ -30,6 +33,9 @@ def as_user_error(handler: Callable) -> Callable:
         except OneLLMError as error:  # the page renders markup in it
             raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
         except Exception as error:
+            if isinstance(error, ODD) and any(isinstance(given, gr.EventData) for given in args):
+                logger.info("refused event", exc_info=True)  # its values are whatever somebody sent
+                raise gr.Error(say(session.language, "error.gone"), print_exception=False) from error
             logger.exception("%s failed", handler.__name__)
             raise gr.Error(say(session.language, "error.surprise"), print_exception=False) from error
 
@@ -45,12 +51,14 @@ class Page:
         can_switch: visitors may choose another model.
 
     Attributes:
+        through_proxies: also those who come through a proxy, and so may be anybody.
         parts: the page's components by name; filled in by the layout.
         translated: components that hold texts, each with a function language -> properties; filled in by the layout.
     """
 
     def __init__(self, engine: Engine, examples: list[Example], can_switch: bool):
         self.engine, self.examples, self.can_switch = engine, examples, can_switch
+        self.through_proxies = False
         self.parts: dict[str, Any] = {}
         self.translated: list[tuple[Any, Callable[[str], dict]]] = []
 
@@ -63,6 +71,15 @@ class Page:
         if any(path in (file.path, file.picture) for example in self.examples for file in example.files):
             return path
         return uploads.check(path)
+
+    def changeable(self, session: Session) -> None:
+        """Refuse where the host has fixed the model, or the visitor came through a proxy.
+
+        Raises:
+            OneLLMError: it is fixed.
+        """
+        if not self.can_switch or visitors.came_through_proxy() and not self.through_proxies:
+            raise OneLLMError(say(session.language, "error.fixed"))
 
     def model_name(self, model_id: str) -> str:
         """Return the model of the list that a request chose; an id of none of them stays as it is."""
