@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import nn
 
-SIDE = 416  # pixels of the square it was trained on
 STRIDES = (8, 16, 32)
 BINS = 11  # a side's distance from the centre is a distribution over 0..10 strides
 MEAN = (103.53, 116.28, 123.675)  # blue, green, red

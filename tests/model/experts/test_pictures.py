@@ -132,7 +132,7 @@ def test_long_text_is_cut_and_that_is_said():
     assert len(text) < 800 and text.endswith("(There is more text; the rest is left out.)")
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 3000, 3), (3000, 2, 3), (1500, 2000, 3)])
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 3000, 3), (3000, 2, 3), (800, 1000, 3)])
 def test_pictures_of_any_size(shape):
     array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     assert note(picture(array)).endswith("People: none. Text: none.")
