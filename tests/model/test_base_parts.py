@@ -8,6 +8,7 @@ import io
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import tarfile
@@ -530,6 +531,82 @@ def test_a_head_of_its_own_stays(tmp_path):
     conversions.qwen2(tmp_path / "toy.gguf", tmp_path / "out")
     made = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert made.lm_head.weight.data_ptr() != made.model.embed_tokens.weight.data_ptr()
+
+
+def write_whisper(model, folder):
+    """Write a model of transformers as CTranslate2 does: attention fused, keys with a bias of zeros."""
+
+    def name(text):
+        return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
+
+    def fuse(prefix, inner):
+        parts = [state[f"{prefix}.{part}_proj.weight"] for part in inner]
+        none = torch.zeros_like(state[f"{prefix}.q_proj.bias"])
+        return torch.cat(parts), torch.cat([state.get(f"{prefix}.{part}_proj.bias", none) for part in inner])
+
+    import torch
+
+    state, arrays = {key.removeprefix("model."): value for key, value in model.state_dict().items()}, {}
+    heads = model.config.encoder_attention_heads
+    for half in ("encoder", "decoder"):
+        arrays[f"{half}/num_heads"] = np.array(heads, np.int16)
+        arrays[f"{half}/position_encodings/encodings"] = state[f"{half}.embed_positions.weight"]
+        norms = {f"{half}/layer_norm": f"{half}.layer_norm"}
+        for layer in range(model.config.encoder_layers):
+            ours, theirs = f"{half}.layers.{layer}", f"{half}/layer_{layer}"
+            norms[f"{theirs}/ffn/layer_norm"] = f"{ours}.final_layer_norm"
+            for number in (0, 1):
+                for kind in ("weight", "bias"):
+                    arrays[f"{theirs}/ffn/linear_{number}/{kind}"] = state[f"{ours}.fc{number + 1}.{kind}"]
+            blocks = {"self_attention": ("self_attn", ["qkv"])}
+            blocks |= {"attention": ("encoder_attn", ["q", "kv"])} if half == "decoder" else {}
+            for block, (attention, fused) in blocks.items():
+                norms[f"{theirs}/{block}/layer_norm"] = f"{ours}.{attention}_layer_norm"
+                pairs = [*(fuse(f"{ours}.{attention}", inner) for inner in fused)]
+                pairs.append([state[f"{ours}.{attention}.out_proj.{kind}"] for kind in ("weight", "bias")])
+                for number, pair in enumerate(pairs):
+                    arrays |= {f"{theirs}/{block}/linear_{number}/{k}": v for k, v in zip(KINDS, pair, strict=True)}
+        for theirs, ours in norms.items():
+            arrays[f"{theirs}/gamma"], arrays[f"{theirs}/beta"] = state[f"{ours}.weight"], state[f"{ours}.bias"]
+    arrays["decoder/embeddings/weight"] = state["decoder.embed_tokens.weight"]
+    arrays |= {f"encoder/conv{n}/{kind}": state[f"encoder.conv{n}.{kind}"] for n in (1, 2) for kind in KINDS}
+    data = struct.pack("<I", 6) + name("WhisperSpec") + struct.pack("<II", 3, len(arrays))
+    for key, value in arrays.items():
+        value = np.asarray(value)
+        value = value.astype(np.float16) if value.ndim else value
+        data += name(key) + struct.pack(f"<B{value.ndim}I", value.ndim, *value.shape)
+        data += struct.pack("<BI", {"float16": 4, "int16": 2}[str(value.dtype)], value.nbytes) + value.tobytes()
+    (folder / "model.bin").write_bytes(data + struct.pack("<I", 0))
+    texts = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|translate|>", "<|notimestamps|>"]
+    tokens = [{"content": text, "id": number} for number, text in enumerate(texts)]
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": tokens}))
+    settings = {"lang_ids": [2], "suppress_ids": [3], "suppress_ids_begin": [0]}
+    (folder / "config.json").write_text(json.dumps(settings))
+
+
+KINDS = ("weight", "bias")
+
+
+def test_whisper_comes_out_of_ctranslate2_as_it_went_in(tmp_path):
+    import torch
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    sizes = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    sizes |= {"d_model": 16, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "vocab_size": 40, "num_mel_bins": 80}
+    ids = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 1}
+    model = WhisperForConditionalGeneration(WhisperConfig(**sizes, **ids)).half()
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.1)
+    for half in (model.model.encoder, model.model.decoder):  # a bias that Whisper does not have
+        assert all(layer.self_attn.k_proj.bias is None for layer in half.layers)
+    write_whisper(model, tmp_path)
+    (tmp_path / "out").mkdir()
+    conversions.whisper(tmp_path / "model.bin", tmp_path / "out")
+    made, said = WhisperForConditionalGeneration.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not said["missing_keys"] and not said["unexpected_keys"]
+    values = made.state_dict()
+    assert all(torch.equal(values[key], value) for key, value in model.state_dict().items())
+    assert made.generation_config.lang_to_id == {"<|en|>": 2} and made.generation_config.suppress_tokens == [3]
 
 
 QWEN = [name for name in base_parts.LLMS if name.startswith("qwen") and base_parts.folder(name)]
