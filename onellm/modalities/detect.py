@@ -176,7 +176,7 @@ def _vectors(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 def _are_colours(table: np.ndarray | None) -> bool:
     """Tell whether columns 4 to 6 of rows can be colours: a sensor that turns has negative rates too."""
-    return table is not None and table.shape[1] == 6 and clouds.split_columns(table)[1] is not None
+    return table is not None and table.shape[1] == 6 and clouds.split_columns(table).rgb is not None
 
 
 def _text(head: bytes) -> list[str]:
