@@ -193,7 +193,8 @@ def _are_colours(table: np.ndarray | None) -> bool:
 def _text(path: Path, head: bytes) -> list[str]:
     """Tables of numbers, with or without a header, and meshes written as text."""
     try:
-        text = decode_text(head[: head.rfind(b"\n") + 1 or None])
+        wide = head[:2] in (b"\xff\xfe", b"\xfe\xff")  # UTF-16, whose line ends have two bytes
+        text = decode_text(head if wide else head[: head.rfind(b"\n") + 1 or None])
     except ValueError:
         return []
     lines = [line.strip() for line in text.splitlines() if line.strip() and line.lstrip()[0] not in "#/"][:50]

@@ -93,7 +93,7 @@ class Imu(Modality):
         values = self.clean(path, values, notes)
         if times_s is not None:
             values, times_s = _in_order(values, times_s, notes)
-        rate_hint = 1 / max(float(np.median(np.diff(times_s))), 1e-6) if times_s is not None else DEFAULT_RATE_HZ
+        rate_hint = (recording.rate_hz or rate_hz or DEFAULT_RATE_HZ) if times_s is None else _mean_rate(times_s)
         acc_factor, counts = _acc_factor(values[:, :3], acc_unit or acc.unit, notes)
         values[:, :3] *= acc_factor
         _check_gravity(values[:, :3], acc, acc_unit, notes)
@@ -133,7 +133,7 @@ class Imu(Modality):
                 notes.append(f"there are {len(streams)} {sensor} in it: {streams[0].name[:40]} was taken")
         acc = accs[0] if accs else found["linear"][0]
         gravity = next(iter(found["gravity"]), None)
-        if gravity is not None and not still_level(acc.values)[1]:
+        if gravity is not None and (acc.sensor == "linear" or not _has_gravity(acc, gravity)):
             acc = _add_gravity(acc, gravity, notes)
         return acc, gyros[0] if gyros else None
 
@@ -199,7 +199,11 @@ class Imu(Modality):
         usual = steps[(steps > 0.3 * step) & (steps < _PATCHES * step)]
         coarse = bool((steps == 0).mean() > 0.3)
         if coarse:  # times of whole seconds, say
-            step = float(times_s[-1] - times_s[0]) / (len(times_s) - 1)
+            distinct, counts = np.unique(times_s, return_counts=True)
+            if len(distinct) > 2:  # the first and the last are not whole
+                step = float(np.median(np.diff(distinct)) / np.median(counts[1:-1]))
+            else:
+                step = float(times_s[-1] - times_s[0]) / (len(times_s) - 1)
             notes.append("many rows have the same time: they were spread evenly over the whole")
         elif len(usual):
             step = float(usual.mean())
@@ -208,7 +212,9 @@ class Imu(Modality):
             raise refuse(path, f"a rate of {rate_hz:.3g} Hz by the time column", "0.1 to 100,000 Hz",
                          "name the time's unit in the header, such as time_ms")  # fmt: skip
         even = times_s[0] + np.arange(len(times_s)) * step
-        if coarse or np.abs(steps - step).max() <= 0.05 * step or np.abs(times_s - even).max() <= 0.3 * step:
+        if coarse:
+            return values, rate_hz
+        if np.abs(steps - step).max() <= 0.05 * step or np.abs(times_s - even).max() <= 0.3 * step:
             return values, round((len(times_s) - 1) / float(times_s[-1] - times_s[0]), 6)
         count = int((times_s[-1] - times_s[0]) * rate_hz * (1 + 1e-9)) + 1
         if count > LIMITS.imu_rows:
@@ -370,14 +376,32 @@ def _name_bare(bare: list[Stream], found: dict[str, list[Stream]], notes: list[s
         notes.append("the gyroscope's columns come first: gravity is in the last three")
 
 
+def _at_times(stream: Stream, like: Stream) -> np.ndarray | None:
+    """Return a sensor's values at another one's times, or None where they cannot be brought there."""
+    if len(stream.values) == len(like.values):
+        return stream.values
+    if stream.times_s is None or like.times_s is None:
+        return None
+    order = np.argsort(stream.times_s, kind="stable")
+    columns = [np.interp(like.times_s, stream.times_s[order], column[order]) for column in stream.values.T]
+    return np.stack(columns, axis=1)
+
+
+def _has_gravity(acc: Stream, gravity: Stream) -> bool:
+    """Tell whether an acceleration mostly points where gravity does."""
+    down = _at_times(gravity, acc)
+    if down is None:
+        return True
+    lengths = np.linalg.norm(acc.values, axis=1) * np.linalg.norm(down, axis=1)
+    return float(np.nanmedian((acc.values * down).sum(axis=1) / np.maximum(lengths, 1e-12))) > 0.8
+
+
 def _add_gravity(acc: Stream, gravity: Stream, notes: list[str]) -> Stream:
     """Add gravity to an acceleration without it; both get one unit."""
-    if acc.times_s is not None and gravity.times_s is not None and len(acc.values) != len(gravity.values):
-        parts = [np.interp(acc.times_s, gravity.times_s, column) for column in gravity.values.T]
-        gravity = replace(gravity, values=np.stack(parts, axis=1))
-    if len(acc.values) != len(gravity.values):
+    down = _at_times(gravity, acc)
+    if down is None:
         return acc
-    level = float(np.nanmedian(np.linalg.norm(gravity.values, axis=1)))
+    level = float(np.nanmedian(np.linalg.norm(down, axis=1)))
     unit = gravity.unit or acc.unit or ("g" if level < 3 else "m/s2")
     factor = _FACTORS[acc.unit or unit] / _FACTORS[unit]
     notes.append("gravity was added to the acceleration, which the file has without it")
@@ -385,7 +409,7 @@ def _add_gravity(acc: Stream, gravity: Stream, notes: list[str]) -> Stream:
         notes.append(
             f"the accelerometer's unit is not named: {unit} was assumed from the size of gravity ({level:.2f})"
         )
-    return replace(acc, sensor="acc", values=acc.values * factor + gravity.values, unit=unit)
+    return replace(acc, sensor="acc", values=acc.values * factor + down, unit=unit)
 
 
 def _join(path: Path, acc: Stream, gyro: Stream | None, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -415,6 +439,12 @@ def _join(path: Path, acc: Stream, gyro: Stream | None, notes: list[str]) -> tup
     parts = [np.interp(times_s[both], gyro.times_s[order], column[order]) for column in gyro.values.T]
     notes.append("the sensors have times of their own: the turning rates were brought to the accelerometer's")
     return np.concatenate([values[both], np.stack(parts, axis=1)], axis=1), times_s[both]
+
+
+def _mean_rate(times_s: np.ndarray) -> float:
+    """Return about how many rows there are a second."""
+    span = float(times_s[-1] - times_s[0])
+    return (len(times_s) - 1) / span if 0 < span < np.inf else DEFAULT_RATE_HZ
 
 
 def _in_order(values: np.ndarray, times_s: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:

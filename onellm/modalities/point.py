@@ -27,23 +27,25 @@ _HEAD_BYTES = 512
 _MARKS = (
     (rb"ply[\r\n]", "ply"),
     (rb"glTF", "glb"),
+    (rb"LASF", "las"),
     (rb"\s*\{", "gltf"),
     (rb"(?:# \.PCD|VERSION\s+0?\.7|#[^\n]*\n\s*VERSION\s+0?\.7)", "pcd"),
     (rb"\x93NUMPY|PK\x03\x04", "numpy"),
     (rb"\s*(?:ST)?C?N?4?OFF(?![A-Za-z])", "off"),
 )
 _NAMES = {".obj": "obj", ".stl": "stl", ".off": "off", ".ply": "ply", ".pcd": "pcd", ".glb": "glb", ".gltf": "gltf",
-          ".npy": "numpy", ".npz": "numpy", ".bin": "kitti"}  # fmt: skip
+          ".npy": "numpy", ".npz": "numpy", ".bin": "kitti", ".las": "las", ".laz": "las"}  # fmt: skip
 _READERS = {
     "pcd": clouds.read_pcd,
     "text": clouds.read_text,
     "numpy": clouds.read_numpy,
     "kitti": clouds.read_kitti,
+    "las": clouds.read_las,
 }
 
 
 class Point(Modality):
-    """Point clouds, read with NumPy and Open3D, and meshes, read with trimesh and sampled.
+    """Point clouds, read with NumPy and laspy, and meshes, read with trimesh and sampled.
 
     Canonical array: [P, 6] float32: x, y, z in the file's own unit with z up, and r, g, b in 0..1 (0.5 where
     the file has no colours). Meshes give 16,384 points spread evenly over their surface, with the colours of
@@ -58,14 +60,16 @@ class Point(Modality):
     name = "point"
     title = "Point cloud"
     icon = "🧩"
-    libraries = ("open3d", "trimesh")
-    suffixes = (".ply", ".pcd", ".xyz", ".npy", ".npz", ".obj", ".off", ".stl", ".glb", ".gltf", ".txt", ".csv",
-                ".pts", ".ptx", ".asc", ".bin")  # fmt: skip
+    libraries = ("trimesh", "laspy")
+    suffixes = (
+        ".ply", ".pcd", ".xyz", ".npy", ".npz", ".obj", ".off", ".stl", ".glb", ".gltf", ".las", ".laz", ".txt",
+        ".csv", ".pts", ".ptx", ".asc", ".bin",
+    )  # fmt: skip
     layout = ("[P, 6], xyz and rgb in 0..1", 2, 6)
     unit = "x, y, z in the file's unit, red, green, blue in 0..1"
     expects = (
-        "a point cloud (ply, pcd, xyz, txt, csv, pts, ptx, npy, npz, bin) or mesh (obj, off, stl, glb, gltf, ply) "
-        f"of up to {megabytes(LIMITS.point_bytes)}"
+        "a point cloud (ply, pcd, las, laz, xyz, txt, csv, pts, ptx, npy, npz, bin) or mesh "
+        f"(obj, off, stl, glb, gltf, ply) of up to {megabytes(LIMITS.point_bytes)}"
     )
 
     def read(self, path: Path, up: str | None = None) -> Sample:
@@ -105,8 +109,8 @@ class Point(Modality):
         return Sample(self.name, path.name, array, summary, notes=notes, coloured=coloured)
 
     def recognises(self, path: Path, head: bytes) -> bool:
-        """Whether a file is ply, glb, gltf, pcd, binary stl or a laser scan; the last two by their sizes and values."""
-        if head.startswith((b"ply\n", b"ply\r", b"glTF", b"# .PCD")):
+        """Whether a file is ply, glb, gltf, las, pcd, binary stl or a laser scan; the last two have no magic bytes."""
+        if head.startswith((b"ply\n", b"ply\r", b"glTF", b"LASF", b"# .PCD")):
             return True
         if head.lstrip()[:1] == b"{" and re.search(rb'"asset"\s*:', head):
             return True

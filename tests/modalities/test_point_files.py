@@ -508,3 +508,23 @@ def test_content_counts_more_than_the_name(tmp_path, name):
     path = ply(tmp_path / name)
     assert np.abs(load("point", path).array[:, :3] - xyz).max() < 1e-5
     assert recognise(path) == ["point"]
+
+
+@pytest.mark.parametrize("name", ["a.las", "a.laz"])
+@pytest.mark.parametrize("full", [255, 65535])
+def test_las_keeps_its_digits_and_colours(tmp_path, refused, name, full):
+    import laspy
+
+    xyz, rgb = map_rows(), cloud()[1]
+    las = laspy.create(point_format=2, file_version="1.2")
+    las.header.offsets, las.header.scales = np.floor(xyz.min(axis=0)), np.full(3, 0.001)
+    las.x, las.y, las.z = xyz.T
+    las.red, las.green, las.blue = (rgb.astype(np.float64) / 255 * full).astype(np.uint16).T
+    las.write(tmp_path / name)
+    sample = load("point", tmp_path / name)
+    assert np.abs(sample.array[:, :3] - sample.array[0, :3] - (xyz - xyz[0])).max() < 1e-3
+    assert np.abs(sample.array[:, 3:] - rgb / 255).max() < 1e-4
+    assert recognise(tmp_path / name) == ["point"]
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) // 2])
+    refused("point", tmp_path / name)

@@ -19,7 +19,7 @@ from onellm.utils.limits import LIMITS
 
 __all__ = [
     "ADVICE", "Cloud", "are_normals", "check_count", "colour_triples", "column_role", "kitti_width", "read_kitti",
-    "read_numpy", "read_pcd", "read_text", "scale_colours", "split_columns",
+    "read_las", "read_numpy", "read_pcd", "read_text", "scale_colours", "split_columns",
 ]  # fmt: skip
 
 ADVICE = "the file is cut short or damaged, so save or download it again"
@@ -333,6 +333,37 @@ def _read_ptx(path: Path, text: str, expects: str) -> Cloud:
     xyz = np.concatenate(parts)
     check_count(path, len(xyz), expects)
     return Cloud(xyz, rgb)
+
+
+def read_las(path: Path, expects: str) -> Cloud:
+    """Read a las or laz file with laspy: scaled and moved in double precision; colours of 16 bits, or 8 in their place.
+
+    Raises:
+        FileError: if there are too many points, or fewer than promised.
+    """
+    import laspy
+
+    with laspy.open(path, laz_backend=laspy.LazBackend.Lazrs) as reader:  # without threads
+        header = reader.header
+        check_count(path, header.point_count, expects)
+        row = header.point_format.size
+        if not header.are_points_compressed and path.stat().st_size - header.offset_to_point_data < (
+            header.point_count * row
+        ):
+            raise refuse(path, f"fewer than the {header.point_count:,} points it promises", expects, ADVICE)
+        points = reader.read_points(header.point_count)
+    if len(points) != header.point_count:
+        raise refuse(path, f"{len(points):,} of {header.point_count:,} points", expects, ADVICE)
+    xyz = np.stack([np.asarray(points[axis], np.float64) for axis in "xyz"], axis=1)
+    names = set(header.point_format.dimension_names)
+    if not {"red", "green", "blue"} <= names:
+        return Cloud(xyz)
+    rgb = np.stack([np.asarray(points[name]) for name in ("red", "green", "blue")], axis=1).astype(np.float32)
+    if not rgb.any():
+        return Cloud(xyz, None, ["the file has room for colours, but all are 0"])
+    eight = rgb.max() <= 255
+    notes = ["its colours have 8 bits where the format has 16: they were read so"] if eight else []
+    return Cloud(xyz, rgb / np.float32(255 if eight else 65535), notes)
 
 
 def read_kitti(path: Path, expects: str) -> Cloud:

@@ -309,7 +309,7 @@ def _times(table: Table, titles: list[Title]) -> tuple[np.ndarray | None, np.nda
         if not (steps > 0).any():
             best, chosen = max((best, chosen), (0.0, (seconds, raw)), key=lambda one: one[0])  # to be refused
             continue
-        rate = 1 / float(np.median(steps[steps > 0]))
+        rate = 1 / usual_step(seconds)
         score = 4.0 * (0.5 <= rate <= 20_000) + round(float((steps > 0).mean()), 1) + 0.05 * (title.unit is not None)
         if score > best:
             best, chosen = score, (seconds, raw)
@@ -338,12 +338,22 @@ def time_factor(times: np.ndarray, unit: str | None) -> float:
         return _FACTORS[unit]
     finite = times[np.isfinite(times)]
     steps = np.diff(finite)
-    step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
+    step = usual_step(finite) or 1.0
     start = abs(float(np.median(finite))) if finite.size else 0.0
     for factor in _FACTORS.values():
         if _EPOCH[0] <= start * factor <= _EPOCH[1] and 1e-5 <= step * factor <= 2:
             return factor
     return next((factor for factor in _FACTORS.values() if step * factor <= 0.6), 1e-9)
+
+
+def usual_step(times: np.ndarray) -> float:
+    """Return the median step of times [T] that rises, or their mean step where many are the same; 0 if none rises."""
+    steps = np.diff(times[np.isfinite(times)])
+    if not (steps > 0).any():
+        return 0.0
+    if (steps == 0).mean() > 0.3:
+        return float(np.abs(steps).mean())
+    return float(np.median(steps[steps > 0]))
 
 
 # ---- rows of several sensors -----------------------------------------------------------------------------------------

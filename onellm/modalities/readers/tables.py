@@ -95,7 +95,7 @@ def decode_text(data: bytes) -> str:
         ValueError: it is not text.
     """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16")
+        return data[: len(data) // 2 * 2].decode("utf-16")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
