@@ -337,7 +337,6 @@ def time_factor(times: np.ndarray, unit: str | None) -> float:
     if unit:
         return _FACTORS[unit]
     finite = times[np.isfinite(times)]
-    steps = np.diff(finite)
     step = usual_step(finite) or 1.0
     start = abs(float(np.median(finite))) if finite.size else 0.0
     for factor in _FACTORS.values():
