@@ -216,7 +216,7 @@ def _text(path: Path, head: bytes) -> list[str]:
     try:
         values = table.numbers(range(table.width))
     except ValueError:  # words among the numbers
-        return ["imu", "point"] if table.width > 6 and not table.header else []
+        return ["imu", "point"] if table.width > 4 and not table.header else []
     if table.width in (6, 7):
         return ["point", "imu"] if _are_colours(values) else ["imu", "point"]
     if table.width < 3:

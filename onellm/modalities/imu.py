@@ -27,7 +27,7 @@ _FACTORS = {
     "rad/s": 1.0, "deg/s": np.pi / 180, "mdeg/s": np.pi / 180_000,
 }  # fmt: skip
 # counts a g of common sensors, and counts a degree a second of the range that goes with it
-_COUNTS = {16384: 131.0, 8192: 65.5, 4096: 32.8, 2048: 16.4, 1024: 16.4, 256: 14.375}
+_COUNTS = {16384: 131.0, 8192: 65.5, 4096: 32.8, 2048: 16.4, 256: 14.375}
 _PATCHES = 1.6  # steps of time: a longer one is a gap
 
 
@@ -94,7 +94,7 @@ class Imu(Modality):
         if times_s is not None:
             values, times_s = _in_order(values, times_s, notes)
         rate_hint = (recording.rate_hz or rate_hz or DEFAULT_RATE_HZ) if times_s is None else _mean_rate(times_s)
-        acc_factor, counts = _acc_factor(values[:, :3], acc_unit or acc.unit, notes)
+        acc_factor, counts = _acc_factor(values[:, :3], acc_unit or acc.unit, acc.sensor == "linear", notes)
         values[:, :3] *= acc_factor
         _check_gravity(values[:, :3], acc, acc_unit, notes)
         if gyro is None:
@@ -450,6 +450,12 @@ def _mean_rate(times_s: np.ndarray) -> float:
 def _in_order(values: np.ndarray, times_s: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Sort rows by time; where the time starts anew, its parts follow one another."""
     steps = np.diff(times_s)
+    twice = (steps == 0) & (np.diff(values, axis=0) == 0).all(axis=1)
+    if twice.any() and twice.sum() >= 0.9 * (steps == 0).sum():
+        notes.append(f"{int(twice.sum()):,} rows are there twice and were left out once")
+        keep = np.concatenate([[True], ~twice])
+        values, times_s = values[keep], times_s[keep]
+        steps = np.diff(times_s)
     back = steps < 0
     if not np.isfinite(times_s).all() or not back.any():
         return values, times_s
@@ -463,7 +469,7 @@ def _in_order(values: np.ndarray, times_s: np.ndarray, notes: list[str]) -> tupl
     return values[order], times_s[order]
 
 
-def _acc_factor(values: np.ndarray, unit: str | None, notes: list[str]) -> tuple[float, int | None]:
+def _acc_factor(values: np.ndarray, unit: str | None, linear: bool, notes: list[str]) -> tuple[float, int | None]:
     """Return m/s² a unit, and counts a g where the values are counts; told by the size of gravity if not named."""
     if unit in _FACTORS:
         return _FACTORS[unit], None
@@ -481,7 +487,7 @@ def _acc_factor(values: np.ndarray, unit: str | None, notes: list[str]) -> tuple
     if steady:
         unit = "g" if level < 3 else "m/s2" if level < 100 else "mg"
     elif size < 3.5:
-        unit = "g" if 0.5 < middle < 1.5 else "m/s2"
+        unit = "g" if 0.5 < middle < 1.5 and not linear else "m/s2"
     else:
         unit = "m/s2" if size < 100 else "mg"
     notes.append(f"the accelerometer's unit is not named: {unit} was assumed from its size ({size:.2f})")
@@ -527,9 +533,9 @@ def _gyro_factor(values: np.ndarray, rate_hz: float, unit: str | None, counts: i
         return np.pi / 180 / _COUNTS[counts]
     scale = _turning_scale(values, rate_hz)
     if scale is not None:
-        unit, why = ("rad/s" if scale > 0.13 else "deg/s"), "how gravity turns"
+        unit, why = ("rad/s" if scale > 0.13 else "deg/s" if scale > 5e-4 else "mdeg/s"), "how gravity turns"
     else:
-        unit, why = ("deg/s" if size > 20 else "rad/s"), f"its size ({size:.2f})"
+        unit, why = ("rad/s" if size <= 20 else "deg/s" if size < 4000 else "mdeg/s"), f"its size ({size:.2f})"
     notes.append(f"the gyroscope's unit is not named: {unit} was assumed from {why}; the option gyro_unit sets it")
     return _FACTORS[unit]
 

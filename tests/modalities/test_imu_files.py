@@ -336,3 +336,32 @@ def test_arrays_with_names(tmp_path):
     sample = load("imu", tmp_path / "b.npz")
     assert np.abs(sample.array - ROWS).max() < 1e-3 and abs(sample.rate_hz - 50) < 0.01
     assert recognise(tmp_path / "b.npz") == ["imu"]
+
+
+def test_rows_and_titles_that_come_twice(tmp_path):
+    table, header = np.c_[SECONDS, ROWS], "t,ax,ay,az,gx,gy,gz"
+    sample = load("imu", csv(tmp_path / "a.csv", header, np.repeat(table, 2, axis=0)))
+    assert np.abs(sample.array - ROWS).max() < 1e-3 and any("there twice" in note for note in sample.notes)
+    halves = [csv(tmp_path / "a.csv", header, half).read_text() for half in np.split(table, 2)]
+    (tmp_path / "a.csv").write_text("".join(halves))
+    sample = load("imu", tmp_path / "a.csv")
+    assert np.abs(sample.array - ROWS).max() < 1e-3 and any("titles come again" in note for note in sample.notes)
+
+
+def test_milli_units_words_and_marks_at_the_end_of_rows(tmp_path):
+    table = np.c_[SECONDS * 1e6, np.round(ROWS[:, :3] / G * 1000), np.round(ROWS[:, 3:] * DEG * 1000)]
+    array = load("imu", csv(tmp_path / "a.csv", "timestamp,ax,ay,az,gx,gy,gz", table)).array
+    assert np.abs(array - ROWS).max() < 0.01
+    rows = np.c_[SECONDS * 1e9, ROWS[:, :3]]
+    lines = ["33,Jogging,{:.0f},{:.5f},{:.5f},{:.5f};".format(*row) for row in rows]
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    sample = load("imu", tmp_path / "a.txt")
+    assert np.abs(sample.array[:, :3] - ROWS[:, :3]).max() < 1e-3 and abs(sample.rate_hz - 50) < 0.01
+    assert recognise(tmp_path / "a.txt")[0] == "imu"
+
+
+def test_strong_acceleration_without_gravity_by_name_is_in_metres(tmp_path):
+    header = "t,linear_acc_x,linear_acc_y,linear_acc_z,gx,gy,gz"
+    sample = load("imu", csv(tmp_path / "a.csv", header, np.c_[SECONDS, 2 * MOVED, ROWS[:, 3:]]))
+    assert np.abs(sample.array[:, :3] - 2 * MOVED).max() < 1e-3
+    assert any("no gravity in the acceleration" in note for note in sample.notes)

@@ -125,6 +125,9 @@ def _ply_colours(path: Path, vertices: int, expects: str) -> np.ndarray | None:
 
 def _plain_obj(content: bytes) -> bytes:
     """Write an obj file's colours of corners, where they go up to 255, as parts of 1."""
+    first = re.search(rb"(?m)^[ \t]*v[ \t][^\n]*", content)
+    if not first or len(first[0].split()) != 7:
+        return content
     corner = rb"(?m)^([ \t]*v(?:[ \t]+[-+.\deE]+){3})((?:[ \t]+[.\deE+-]+){3})[ \t]*\r?$"
     colours = [[float(value) for value in match[2].split()] for match in re.finditer(corner, content)]
     top = max(map(max, colours), default=0)

@@ -178,17 +178,23 @@ def read_table(path: Path, data: bytes, stem: str, expects: str) -> Recording:
 
 def _drop_uneven(path: Path, table: Table, expects: str, notes: list[str]) -> None:
     """Leave out rows that have too few or too many columns, if there are few; and titles that come again."""
-    rows, wrong = [], []
+    rows, wrong, again = [], [], False
+    titles = table.header or [None]
     for number, row in enumerate(table.rows):
-        cells = table.cells(row)
+        cells = table.cells(row) or [""]
         while len(cells) > table.width and not cells[-1]:
             cells.pop()
+        if cells[0] == titles[0] and cells[-1] == titles[-1]:
+            again = True
+            continue
         if len(cells) == table.width:
             rows.append(row)
         elif number == len(table.rows) - 1 and len(cells) < table.width and number:
             notes.append("the last row is cut short and was left out")
         else:
             wrong.append((number, len(cells)))
+    if again:
+        notes.append("the titles come again among the rows, as where files were joined")
     if len(wrong) > len(table.rows) / 20:
         found = f"row {wrong[0][0] + 1} has {wrong[0][1]} columns and the others have {table.width}"
         raise refuse(path, found, expects, "save the recording again")
