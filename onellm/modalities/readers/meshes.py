@@ -51,7 +51,7 @@ def read_mesh(path: Path, layout: str, count: int, expects: str) -> tuple[Cloud,
         _check_obj(path, expects)
         content = _plain_obj(path.read_bytes())
         if not re.search(rb"(?m)^[ \t]*f[ \t]", content):
-            return _bare_obj(content), 0
+            return _bare_obj(path, content, expects), 0
     elif layout in ("glb", "gltf"):
         content, layout = (_glb_of(path, expects) if layout == "gltf" else path.read_bytes()), "glb"
         content = _check_glb(path, content, expects)
@@ -126,7 +126,7 @@ def _ply_colours(path: Path, vertices: int, expects: str) -> np.ndarray | None:
 def _plain_obj(content: bytes) -> bytes:
     """Write an obj file's colours of corners, where they go up to 255, as parts of 1."""
     first = re.search(rb"(?m)^[ \t]*v[ \t][^\n]*", content)
-    if not first or len(first[0].split()) != 7:
+    if not first or len(first[0][:1000].split()) != 7:
         return content
     corner = rb"(?m)^([ \t]*v(?:[ \t]+[-+.\deE]+){3})((?:[ \t]+[.\deE+-]+){3})[ \t]*\r?$"
     colours = [[float(value) for value in match[2].split()] for match in re.finditer(corner, content)]
@@ -136,9 +136,11 @@ def _plain_obj(content: bytes) -> bytes:
     return re.sub(corner, lambda m: m[1] + b"".join(b" %.5f" % (float(v) / 255) for v in m[2].split()), content)
 
 
-def _bare_obj(content: bytes) -> Cloud:
+def _bare_obj(path: Path, content: bytes, expects: str) -> Cloud:
     """Read an obj file without faces as points."""
-    rows = [line.split()[1:] for line in content.splitlines() if line.split()[:1] == [b"v"]]
+    corner = rb"(?m)^[ \t]*v((?:[ \t]+[-+.\deE]+){3,7})[ \t]*\r?$"
+    rows = [match[1].split() for match in re.finditer(corner, content)]
+    check_count(path, len(rows), expects)
     width = 6 if all(len(row) == 6 for row in rows) else 3
     table = np.array([row[:width] for row in rows], np.float64)
     rgb = table[:, 3:].clip(0, 1).astype(np.float32) if width == 6 else None
@@ -284,20 +286,21 @@ def _read_off(path: Path, expects: str) -> Piece:
     start = 6 if head[3] else 3
     if head[2] and table.shape[1] >= start + 3:
         rgb = scale_colours(table[:, start : start + 3].astype(np.float32))
-    corners, colours = [], []
+    parts, colours, total = [], [], 0
     for row in rows[vertices : vertices + count]:
         words = row.split()
         sides = int(words[0])
         if not 0 <= sides < len(words):
             raise Damaged("a face lacks corners")
-        polygon = [int(word) for word in words[1 : sides + 1]]
-        triangles = [(polygon[0], a, b) for a, b in zip(polygon[1:], polygon[2:], strict=False)]
-        corners += triangles
-        colours += [words[sides + 1 : sides + 4]] * len(triangles)
-        check_count(path, max(1, len(corners)), expects, "triangles", LIMITS.triangle_count)
-    if not corners:
+        total += max(0, sides - 2)
+        check_count(path, max(1, total), expects, "triangles", LIMITS.triangle_count)
+        if sides >= 3:  # a fan of triangles
+            polygon = [int(word) for word in words[1 : sides + 1]]
+            parts += zip([polygon[0]] * (sides - 2), polygon[1:], polygon[2:], strict=False)
+            colours += [words[sides + 1 : sides + 4]] * (sides - 2)
+    if not parts:
         raise refuse(path, "a mesh without surface", expects, "save or download it again")
-    faces, by_face = np.array(corners), False
+    faces, by_face = np.array(parts), False
     if rgb is None and all(len(colour) == 3 for colour in colours):
         rgb, by_face = scale_colours(np.array(colours, np.float32)), True
         by_face = rgb is not None
