@@ -528,3 +528,12 @@ def test_las_keeps_its_digits_and_colours(tmp_path, refused, name, full):
     data = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(data[: len(data) // 2])
     refused("point", tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "head"), [("a.pts", "500\n"), ("a.txt", "500\n"), ("a.pts", "")])
+def test_pts_has_an_intensity_before_its_colours(tmp_path, name, head):
+    xyz, rgb = cloud()
+    intensity = np.random.default_rng(0).integers(0, 255, 500)
+    rows = "\n".join(" ".join(f"{value:.6g}" for value in row) for row in np.c_[xyz, intensity, rgb])
+    (tmp_path / name).write_text(head + rows)
+    assert np.abs(load("point", tmp_path / name).array[:, 3:] - rgb / 255).max() < 1e-5

@@ -290,7 +290,9 @@ def read_text(path: Path, expects: str) -> Cloud:
         if {"r", "g", "b"} <= set(roles):
             rgb = scale_colours(numbers[:, 3:6].astype(np.float32))
         return Cloud(numbers[:, :3], rgb, table.notes)
-    cloud = split_columns(table.numbers(_numeric_columns(table)))
+    counted = any(re.fullmatch(r"\s*\d+\s*", line) for line in table.preamble[-1:])
+    first = 4 if path.suffix.lower() == ".pts" or counted else 3  # where pts has colours: behind an intensity
+    cloud = split_columns(table.numbers(_numeric_columns(table)), first)
     names = ", ".join(table.header or ())
     if names:
         table.notes.append(f"the columns {names[:80]} are not x, y, z by name: the first three were taken")
@@ -452,11 +454,12 @@ def by_shape(arrays: dict[str, np.ndarray]) -> np.ndarray | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def split_columns(table: np.ndarray) -> Cloud:
+def split_columns(table: np.ndarray, first: int = 3) -> Cloud:
     """Split rows without names into coordinates and, where there are such, colours.
 
     Args:
         table: [P, 3 or more] numbers: x, y, z, and whatever follows.
+        first: the column at which colours start if they could at several.
 
     Returns:
         The points. Unit vectors are normals, not colours; whole numbers of 0 to 255 after them, or after an
@@ -467,7 +470,8 @@ def split_columns(table: np.ndarray) -> Cloud:
     normals = [start for start in (3, 6) if width >= start + 3 and are_normals(table[:, start : start + 3])]
     if normals:
         notes.append(f"columns {normals[0] + 1} to {normals[0] + 3} are vectors of length 1: normals, not colours")
-    start = next((start for start in colour_triples(table) if start not in normals), None)
+    starts = [start for start in colour_triples(table) if start not in normals]
+    start = first if first in starts else next(iter(starts), None)
     if start is None:
         if width == 4:
             notes.append("the fourth column is no colour, but an intensity or a label: it was left out")
