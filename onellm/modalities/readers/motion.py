@@ -111,16 +111,16 @@ def _read_zip(path: Path, expects: str) -> Recording:
         ]
         if not members:
             raise refuse(path, "a zip archive without tables (csv)", expects, "export the recording as csv")
-        if len(members) > _TABLES or sum(member.file_size for member in members) > 4 * LIMITS.imu_bytes:
+        if len(members) > _TABLES or sum(member.file_size for member in members) > 2 * LIMITS.imu_bytes:
             found = f"a zip archive of {len(members):,} tables"
-            raise refuse(path, found, f"one recording of up to {megabytes(4 * LIMITS.imu_bytes)}", "pack fewer into it")
+            raise refuse(path, found, f"one recording of up to {megabytes(2 * LIMITS.imu_bytes)}", "pack fewer into it")
         for member in members:
             name = PurePosixPath(member.filename)
             if name.parent.name == "meta":
                 continue
             with archive.open(member) as file:
-                data = file.read(4 * LIMITS.imu_bytes + 1)
-            if len(data) > 4 * LIMITS.imu_bytes:
+                data = file.read(2 * LIMITS.imu_bytes + 1)
+            if len(data) > 2 * LIMITS.imu_bytes:
                 raise Damaged("one of its tables is larger than it says")
             try:
                 part = read_table(path, data, name.stem, expects)
