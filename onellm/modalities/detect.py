@@ -5,9 +5,11 @@ What one modality alone can be sure of, its `Modality.recognises` says; here is 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +91,9 @@ def _candidates(path: Path) -> list[str]:
             return candidates(path)
     if sound.container_of(path):
         return _media(path)
+    if head[:2] == b"\x1f\x8b":
+        with contextlib.suppress(zlib.error):
+            head = zlib.decompressobj(31).decompress(head, _HEAD_BYTES)
     return _text(path, head)
 
 
@@ -207,7 +212,7 @@ def _text(path: Path, head: bytes) -> list[str]:
     table = parse_table(text)
     if table is None or len(table.rows) < 0.5 * len(lines):
         return []
-    stem = re.sub(r"\.[^.]*$", "", path.name)
+    stem = re.sub(r"\.[^.]*(\.gz)?$", "", path.name)
     roles = {clouds.column_role(title) for title in table.header or ()}
     if motion.is_recording(table, stem):
         return ["imu", "point"] if {"x", "y", "z"} <= roles else ["imu"]

@@ -365,3 +365,12 @@ def test_strong_acceleration_without_gravity_by_name_is_in_metres(tmp_path):
     sample = load("imu", csv(tmp_path / "a.csv", header, np.c_[SECONDS, 2 * MOVED, ROWS[:, 3:]]))
     assert np.abs(sample.array[:, :3] - 2 * MOVED).max() < 1e-3
     assert any("no gravity in the acceleration" in note for note in sample.notes)
+
+
+def test_packed_tables(tmp_path):
+    import gzip
+
+    data = csv(tmp_path / "a.csv", "t,ax,ay,az,gx,gy,gz", np.c_[SECONDS, ROWS]).read_bytes()
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(data))
+    assert np.abs(load("imu", tmp_path / "a.csv.gz").array - ROWS).max() < 1e-3
+    assert recognise(tmp_path / "a.csv.gz") == ["imu"]

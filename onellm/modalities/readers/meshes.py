@@ -311,6 +311,8 @@ def _check_obj(path: Path, expects: str) -> None:
     data = path.read_bytes()
     if b"\0" in data:
         raise Damaged("it is not text")
+    check_count(path, max(1, data.count(b"\nv ")), expects)  # quick, and never too many
+    check_count(path, max(1, data.count(b"\nf ")), expects, "faces", LIMITS.triangle_count)
     check_count(path, len(re.findall(rb"(?m)^[ \t]*v[ \t]", data)), expects)
     faces = len(re.findall(rb"(?m)^[ \t]*f[ \t]", data))
     check_count(path, max(1, faces), expects, "faces", LIMITS.triangle_count)
