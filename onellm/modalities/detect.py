@@ -5,22 +5,26 @@ What one modality alone can be sure of, its `Modality.recognises` says; here is 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from onellm.errors import OneLLMError
-from onellm.modalities import CACHE, MODALITIES, imu, normal, sandbox
+from onellm.modalities import CACHE, MODALITIES, normal, sandbox
 from onellm.modalities.base import check_file, describe, refuse
 from onellm.modalities.cache import stamp
-from onellm.modalities.readers import clouds, sound
+from onellm.modalities.readers import clouds, motion, sound
+from onellm.modalities.readers.archives import open_zip
 from onellm.modalities.readers.arrays import Header, pick, read_headers
 from onellm.modalities.readers.pictures import open_image
-from onellm.modalities.readers.tables import split_marks
+from onellm.modalities.readers.tables import decode_text, parse_table
+from onellm.modalities.readers.titles import sensor_of
 from onellm.utils.limits import LIMITS
 
 __all__ = ["recognise"]
@@ -87,7 +91,10 @@ def _candidates(path: Path) -> list[str]:
             return candidates(path)
     if sound.container_of(path):
         return _media(path)
-    return _text(head)
+    if head[:2] == b"\x1f\x8b":
+        with contextlib.suppress(zlib.error):
+            head = zlib.decompressobj(31).decompress(head, _HEAD_BYTES)
+    return _text(path, head)
 
 
 def _picture(path: Path) -> list[str]:
@@ -130,15 +137,24 @@ def _media(path: Path) -> list[str]:
 
 
 def _numpy(path: Path) -> list[str]:
-    """One array, or several with names: shapes and values tell."""
+    """One array, or several with names: shapes and values tell; an archive of tables is a recording."""
     arrays = read_headers(path, EXPECTS)
-    if pick(arrays, "acc", "accel", "accelerometer") and pick(arrays, "gyro", "gyr", "gyroscope"):
+    if not arrays and _holds_tables(path):
+        return ["imu"]
+    sensors = {sensor_of(name)[0] for name, array in arrays.items() if 3 in array.shape}
+    if {"acc", "linear"} & sensors:
         return ["imu"]
     for names, modality in _NAMES:
         if pick(arrays, *names):
             return [modality]
     array = pick(arrays, "", "arr_0", "data", "array") or next(iter(arrays.values()), None)
     return [] if array is None else _array(path, array)
+
+
+def _holds_tables(path: Path) -> bool:
+    """Tell whether a zip archive has a table of text in it that may be a sensor's."""
+    with open_zip(path) as archive:
+        return any(name.lower().endswith((".csv", ".txt", ".tsv")) for name in archive.namelist())
 
 
 def _array(path: Path, array: Header) -> list[str]:
@@ -176,42 +192,41 @@ def _vectors(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 def _are_colours(table: np.ndarray | None) -> bool:
     """Tell whether columns 4 to 6 of rows can be colours: a sensor that turns has negative rates too."""
-    return table is not None and table.shape[1] == 6 and clouds.split_columns(table)[1] is not None
+    return table is not None and table.shape[1] == 6 and clouds.split_columns(table).rgb is not None
 
 
-def _text(head: bytes) -> list[str]:
+def _text(path: Path, head: bytes) -> list[str]:
     """Tables of numbers, with or without a header, and meshes written as text."""
     try:
-        text, mark = split_marks(head[: head.rfind(b"\n") + 1 or None].decode("utf-8-sig"))
-    except UnicodeDecodeError:
+        wide = head[:2] in (b"\xff\xfe", b"\xfe\xff")  # UTF-16, whose line ends have two bytes
+        text = decode_text(head if wide else head[: head.rfind(b"\n") + 1 or None])
+    except ValueError:
         return []
     lines = [line.strip() for line in text.splitlines() if line.strip() and line.lstrip()[0] not in "#/"][:50]
     if not lines:
         return []
-    if re.match(r"(solid|(ST)?C?N?OFF)\b", lines[0]) or re.match(r"VERSION\s+0?\.7", lines[0]):
+    if re.match(r"solid\b|(ST)?C?N?OFF(?![A-Za-z])|VERSION\s+0?\.7", lines[0]):
         return ["point"]
     if sum(bool(re.match(r"(v|vt|vn|f|o|g|mtllib|usemtl|s)\s", line)) for line in lines) > 0.9 * len(lines):
         return ["point"]
-    marks = ";" if mark == ";" else r"[,\t ]\s*"
-    cells = [[cell.strip().strip('"') for cell in re.split(marks, line)] for line in lines]
-    rows = [row for row in cells if all(map(_is_number, row))]
-    if len(rows) < 0.5 * len(cells):
+    table = parse_table(text)
+    if table is None or len(table.rows) < 0.5 * len(lines):
         return []
-    if sum(role is not None for role, _ in map(imu.parse_title, cells[0])) >= 6:
-        return ["imu"]
-    width = len(rows[-1])
-    table = np.array([[float(cell or "nan") for cell in row] for row in rows if len(row) == width])
-    if width in (6, 7):
-        return ["point", "imu"] if _are_colours(table) else ["imu", "point"]
-    return [] if width < 3 else ["point"] if width < 6 else ["imu", "point"]
-
-
-def _is_number(cell: str) -> bool:
+    stem = re.sub(r"\.[^.]*(\.gz)?$", "", path.name)
+    roles = {clouds.column_role(title) for title in table.header or ()}
+    if motion.is_recording(table, stem):
+        return ["imu", "point"] if {"x", "y", "z"} <= roles else ["imu"]
+    if {"x", "y", "z"} <= roles:
+        return ["point"]
     try:
-        float(cell or "nan")
-    except ValueError:
-        return False
-    return True
+        values = table.numbers(range(table.width))
+    except ValueError:  # words among the numbers
+        return ["imu", "point"] if table.width > 4 and not table.header else []
+    if table.width in (6, 7):
+        return ["point", "imu"] if _are_colours(values) else ["imu", "point"]
+    if table.width < 3:
+        return []
+    return ["point"] if table.width < 6 or clouds.split_columns(values).rgb is not None else ["imu", "point"]
 
 
 def _always(modality: str) -> Callable[[Path], list[str]]:
@@ -233,7 +248,7 @@ _BY_MAGIC: tuple[tuple[int, bytes, Callable[[Path], list[str]]], ...] = (
 )
 # names of an npz file's arrays -> modality
 _NAMES = (
-    (("xyz", "points", "point", "pc", "pcd", "vertices", "coords"), "point"),
+    (tuple(name for name in clouds.POINT_NAMES if name not in ("", "data", "arr_0")), "point"),
     (("fmri", "voxels", "betas"), "fmri"),
     (("imu",), "imu"),
 )

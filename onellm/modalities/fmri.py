@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import re
-import struct
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onellm.modalities.base import Coverage, Damaged, Modality, Preview, Sample, megabytes, refuse, to_numpy
+from onellm.modalities.base import Coverage, Modality, Preview, Sample, megabytes, refuse, to_numpy
 from onellm.modalities.plots import COLOURS, GREY, spread, style
 from onellm.modalities.readers.arrays import pick, read_arrays
+from onellm.modalities.readers.scans import Scan, header_of, layout_of, read_head, read_scan
 from onellm.utils.limits import LIMITS
 
 if TYPE_CHECKING:
     import torch
 
 RUN_VOLUMES = 16  # a longer series is a run as it came from the scanner
-_HEADER_BYTES = 348
-_PACKED_BYTES = 65_536  # within which it is there; gzip allows a name of any length before it
 _SLICES = 24  # steps of the preview's slider
 # Colours that fade into the page, light or dark, towards 0.
 _DIVERGING = [
@@ -34,14 +30,16 @@ _SIDE = 64  # points a side of a slice in the preview
 class Fmri(Modality):
     """fMRI volumes, read with nibabel, and vectors of voxel responses.
 
-    Canonical array: float32, [R, V] for vectors or [R, X, Y, Z] for volumes, in the file's own voxel order.
+    Canonical array: float32, [R, V] for vectors or [R, X, Y, Z] for volumes, whose axes go to the right, the front
+    and the top of the head where the file says how it lies, and else are in the file's own order.
 
     What a file should hold: one response a voxel to one thing that was seen or done, without drift and
     divided by the voxel's spread over time (z-scores or beta weights). The published OneLLM takes the 15,724
     voxels of the Natural Scenes Dataset's "nsdgeneral" region of subject 1, [15724] or [R, 15724] with one
     row a repetition, which are averaged.
 
-    NIfTI files are [X, Y, Z] or [X, Y, Z, R]; npy and npz files [V], [R, V], [X, Y, Z] or [R, X, Y, Z]. A
+    NIfTI-1 and -2 (single files or pairs), Analyze and MGH files are [X, Y, Z] or [X, Y, Z, R], CIFTI files [R, V],
+    told by their content and not by their name; npy and npz files [V], [R, V], [X, Y, Z] or [R, X, Y, Z]. A
     series of more than 16 volumes is taken for a raw run: each voxel is detrended (linear) and z-scored over
     the run, and the option `volumes` says which volumes show the thing in question.
     """
@@ -50,29 +48,33 @@ class Fmri(Modality):
     title = "fMRI"
     icon = "🧠"
     libraries = ("nibabel",)
-    suffixes = (".nii", ".nii.gz", ".npy", ".npz")
+    suffixes = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img", ".hdr.gz", ".img.gz", ".npy", ".npz")
     layout = ("[R, V] or [R, X, Y, Z]", None, None)
     unit = "the file's unit, z-scores for a raw run"
     expects = (
-        f"an fMRI volume (nii, nii.gz) or voxel vector (npy, npz) of up to {megabytes(LIMITS.fmri_bytes)}, "
-        f"{megabytes(LIMITS.fmri_decoded_bytes)} decoded"
+        "an fMRI volume (nii, nii.gz, mgz, hdr with img) or voxel vector (npy, npz) "
+        f"of up to {megabytes(LIMITS.fmri_bytes)}, {megabytes(LIMITS.fmri_decoded_bytes)} decoded"
     )
 
-    def read(self, path: Path, volumes: str | int | None = None) -> Sample:
+    def read(self, path: Path, volumes: str | int | None = None, orientation: str | None = None) -> Sample:
         """Read volumes or vectors.
 
         Args:
             path: the file.
+            orientation: "ras" (the default) turns a volume's axes to right, anterior, superior by the file's header;
+                "file" leaves them as they are.
             volumes: which volumes of a series are averaged, counted from 0: "12", or "12:20" for 12 to 19.
 
         Returns:
             A sample whose array is [R, V] or [R, X, Y, Z] float32.
         """
-        if path.name.lower().endswith((".npy", ".npz")):
-            array, interval_s = self._read_numpy(path), None
+        if orientation not in (None, "ras", "file"):
+            raise refuse(path, f"the option orientation is {orientation!r}", "ras or file", "correct the option")
+        if _is_numpy(path):
+            scan = Scan(self._read_numpy(path))
         else:
-            array, interval_s = self._read_nifti(path)
-        notes: list[str] = []
+            scan = read_scan(path, self.expects, orientation or "ras")
+        array, interval_s, notes = scan.array, scan.interval_s, scan.notes
         array = self.clean(path, array, notes)
         count = len(array)
         if array.ndim == 4 and count > RUN_VOLUMES:
@@ -80,6 +82,8 @@ class Fmri(Modality):
             array = array[self._pick(path, array, volumes, notes)]
         elif volumes is not None:
             array = array[self._range(path, volumes, count)]
+        elif _is_mask(array):
+            notes.append("all values are whole and few: this looks like a mask or an atlas, not like responses")
         elif _looks_raw(array):
             notes.append("this looks like raw signal, not like responses: z-scores or beta weights are expected")
         shape = " × ".join(f"{side:,}" for side in array.shape[1:])
@@ -87,37 +91,6 @@ class Fmri(Modality):
         if interval_s and count > RUN_VOLUMES:
             summary = f"{shape} voxels, {count:,} volumes, one each {interval_s:g} s"
         return Sample(self.name, path.name, np.ascontiguousarray(array), summary, notes=notes)
-
-    def _read_nifti(self, path: Path) -> tuple[np.ndarray, float | None]:
-        """Return [R, X, Y, Z] float32 and the seconds between volumes, if the header says."""
-        import nibabel
-
-        head = read_head(path)
-        if not is_nifti(head):
-            raise Damaged("it has no NIfTI-1 header")
-        # without the extensions that may follow, which nibabel reads whole, however long they say they are
-        header = nibabel.Nifti1Header.from_fileobj(io.BytesIO(head))
-        shape = tuple(int(side) for side in header.get_data_shape())
-        dtype = header.get_data_dtype()
-        if dtype.names or dtype.kind not in "biuf":
-            raise refuse(path, f"values of type {dtype}", self.expects, "save the volume as float32")
-        while len(shape) > 4 and shape[-1] == 1:
-            shape = shape[:-1]
-        if not 2 <= len(shape) <= 4 or min(shape, default=0) < 1:
-            found = f"a volume of {' × '.join(map(str, shape))} values"
-            raise refuse(path, found, "[X, Y, Z] or [X, Y, Z, R]", "save one volume or one series")
-        self._check_size(path, shape, max(4, dtype.itemsize))
-        if not 0 <= header.get_data_offset() <= LIMITS.fmri_decoded_bytes:
-            raise Damaged(f"its values are said to start at byte {header.get_data_offset():,}")
-        image = nibabel.arrayproxy.ArrayProxy(path, header, mmap=False)
-        array = np.asarray(image, np.float32).reshape(shape)
-        array = array[..., None] if array.ndim == 2 else array
-        interval_s = None
-        if array.ndim == 4 and len(header.get_zooms()) > 3:
-            interval_s = float(header.get_zooms()[3])
-            interval_s /= {"msec": 1e3, "usec": 1e6}.get(header.get_xyzt_units()[1], 1.0)
-        array = np.moveaxis(array, 3, 0) if array.ndim == 4 else array[None]
-        return np.ascontiguousarray(array), interval_s
 
     def _read_numpy(self, path: Path) -> np.ndarray:
         """Return [R, V] or [R, X, Y, Z] float32."""
@@ -143,8 +116,8 @@ class Fmri(Modality):
             raise refuse(path, found, f"at most {megabytes(LIMITS.fmri_decoded_bytes)}", "save fewer volumes")
 
     def recognises(self, path: Path, head: bytes) -> bool:
-        """Whether a file is a NIfTI volume, packed or not."""
-        return is_nifti(read_head(path))
+        """Whether a file is a scan, packed or not, or the values of a pair whose header lies beside them."""
+        return layout_of(read_head(header_of(path))) is not None
 
     def from_memory(self, value: Any) -> Sample:
         """Turn responses [V], [R, V] or [R, X, Y, Z] into a sample."""
@@ -235,16 +208,10 @@ class Fmri(Modality):
         return Preview("plot", _plot_planes(mean), caption)
 
 
-def read_head(path: Path) -> bytes:
-    """Read the first 348 bytes of a file, unpacked if it is a gzip file; fewer if there are not so many."""
+def _is_numpy(path: Path) -> bool:
+    """Tell NumPy files and archives of them by their first bytes."""
     with open(path, "rb") as file:
-        head = file.read(_PACKED_BYTES)
-    return zlib.decompressobj(31).decompress(head, _HEADER_BYTES) if head[:2] == b"\x1f\x8b" else head[:_HEADER_BYTES]
-
-
-def is_nifti(head: bytes) -> bool:
-    """Tell whether a header starts with its own size, 348 bytes, in either byte order."""
-    return len(head) >= _HEADER_BYTES and head[:4] in (struct.pack("<i", 348), struct.pack(">i", 348))
+        return file.read(6).startswith((b"\x93NUMPY", b"PK\x03\x04"))
 
 
 def _standardise(run: np.ndarray) -> None:
@@ -259,6 +226,12 @@ def _standardise(run: np.ndarray) -> None:
         part -= time * (time.T @ part)
         spread_ = part.std(axis=0)
         part *= np.where(spread_ > 1e-5 * level, 1 / np.maximum(spread_, 1e-30), 0)
+
+
+def _is_mask(array: np.ndarray) -> bool:
+    """Tell labels of places, such as 0 and 1, from responses."""
+    values = np.unique(array.reshape(-1)[:: max(1, array.size // 100_000)])
+    return array.ndim == 4 and len(values) <= 3 and bool((values == np.round(values)).all())
 
 
 def _looks_raw(array: np.ndarray) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,30 +20,56 @@ if TYPE_CHECKING:
 MESH_POINTS = 16_384
 _PREVIEW_POINTS = 8_000
 _BACKGROUND, _LINES, _TEXT = "#666d78", "#858c97", "#e6e8eb"  # white and black points both stand out from it
-_Y_UP = (".obj", ".glb")  # by the format or by custom; the others have z up
+_Y_UP = ("obj", "glb", "gltf")  # by the format or by custom; the others have z up
+_FARTHEST = 1e9  # of a coordinate; more are marks of missing points
+_FAR = 200  # extents from 0: a float32 keeps fewer than five digits of a point's place in the cloud
+_HEAD_BYTES = 512
+_MARKS = (
+    (rb"ply[\r\n]", "ply"),
+    (rb"glTF", "glb"),
+    (rb"LASF", "las"),
+    (rb"\s*\{", "gltf"),
+    (rb"(?:# \.PCD|VERSION\s+0?\.7|#[^\n]*\n\s*VERSION\s+0?\.7)", "pcd"),
+    (rb"\x93NUMPY|PK\x03\x04", "numpy"),
+    (rb"\s*(?:ST)?C?N?4?OFF(?![A-Za-z])", "off"),
+)
+_NAMES = {".obj": "obj", ".stl": "stl", ".off": "off", ".ply": "ply", ".pcd": "pcd", ".glb": "glb", ".gltf": "gltf",
+          ".npy": "numpy", ".npz": "numpy", ".bin": "kitti", ".las": "las", ".laz": "las"}  # fmt: skip
+_READERS = {
+    "pcd": clouds.read_pcd,
+    "text": clouds.read_text,
+    "numpy": clouds.read_numpy,
+    "kitti": clouds.read_kitti,
+    "las": clouds.read_las,
+}
 
 
 class Point(Modality):
-    """Point clouds, read with NumPy and Open3D, and meshes, read with trimesh and sampled.
+    """Point clouds, read with NumPy and laspy, and meshes, read with trimesh and sampled.
 
     Canonical array: [P, 6] float32: x, y, z in the file's own unit with z up, and r, g, b in 0..1 (0.5 where
     the file has no colours). Meshes give 16,384 points spread evenly over their surface, with the colours of
     their vertices, materials or textures.
 
-    Text files (xyz) have a point a line, x y z or x y z r g b; npy [P, 3] or [P, 6]; npz xyz and rgb, or
-    one array. obj and glb are taken to have y up, the others z; the option `up` says otherwise.
+    Text files (xyz, txt, csv, pts, asc) have a point a line, x y z or x y z r g b, or a line of names first that says
+    what the columns are; npy [P, 3] or [P, 6]; npz xyz and rgb, or one array; bin is KITTI's laser scan. obj and glb
+    are taken to have y up, the others z; the option `up` says otherwise. Coordinates that lie far from 0, as on a
+    map, are moved to it in double precision.
     """
 
     name = "point"
     title = "Point cloud"
     icon = "🧩"
-    libraries = ("open3d", "trimesh")
-    suffixes = (".ply", ".pcd", ".xyz", ".npy", ".npz", ".obj", ".off", ".stl", ".glb")
+    libraries = ("trimesh", "laspy")
+    suffixes = (
+        ".ply", ".pcd", ".xyz", ".npy", ".npz", ".obj", ".off", ".stl", ".glb", ".gltf", ".las", ".laz", ".txt",
+        ".csv", ".pts", ".ptx", ".asc", ".bin",
+    )  # fmt: skip
     layout = ("[P, 6], xyz and rgb in 0..1", 2, 6)
     unit = "x, y, z in the file's unit, red, green, blue in 0..1"
     expects = (
-        "a point cloud (ply, pcd, xyz, npy, npz) or mesh (obj, off, stl, glb, ply) "
-        f"of up to {megabytes(LIMITS.point_bytes)}"
+        "a point cloud (ply, pcd, las, laz, xyz, txt, csv, pts, ptx, npy, npz, bin) or mesh "
+        f"(obj, off, stl, glb, gltf, ply) of up to {megabytes(LIMITS.point_bytes)}"
     )
 
     def read(self, path: Path, up: str | None = None) -> Sample:
@@ -55,13 +82,14 @@ class Point(Modality):
         Returns:
             A sample whose array is [P, 6] float32.
         """
-        suffix = path.suffix.lower()
-        up = up or ("y" if suffix in _Y_UP else "z")
+        layout = _layout(path)
+        up = up or ("y" if layout in _Y_UP else "z")
         if up not in ("y", "z"):
             raise refuse(path, f"the option up is {up!r}", "y or z", "correct the option")
-        (xyz, rgb), triangles = self._read(path, suffix[1:])
-        notes: list[str] = []
-        xyz, rgb = self._numbers(path, xyz, rgb, notes)
+        cloud, triangles = self._read(path, layout)
+        notes = cloud.notes
+        xyz, rgb = self._numbers(path, cloud.xyz, cloud.rgb, notes, cloud.missing)
+        xyz = _centre(xyz, notes)
         if float(np.ptp(xyz, axis=0).max()) == 0:
             found = f"{len(xyz):,} points, all in one place"
             raise refuse(path, found, self.expects, "check that the right file was saved")
@@ -81,17 +109,21 @@ class Point(Modality):
         return Sample(self.name, path.name, array, summary, notes=notes, coloured=coloured)
 
     def recognises(self, path: Path, head: bytes) -> bool:
-        """Whether a file is a ply, glb, pcd or binary stl file; the latter has no magic bytes, but a length."""
-        if head.startswith((b"ply", b"glTF", b"# .PCD")):
+        """Whether a file is ply, glb, gltf, las, pcd, binary stl or a laser scan; the last two have no magic bytes."""
+        if head.startswith((b"ply\n", b"ply\r", b"glTF", b"LASF", b"# .PCD")):
+            return True
+        if head.lstrip()[:1] == b"{" and re.search(rb'"asset"\s*:', head):
+            return True
+        if path.suffix.lower() == ".bin" and clouds.kitti_width(path) is not None:
             return True
         return len(head) >= 84 and path.stat().st_size == 84 + 50 * struct.unpack_from("<I", head, 80)[0]
 
     def _numbers(
-        self, path: Path, xyz: np.ndarray, rgb: np.ndarray | None, notes: list[str]
+        self, path: Path, xyz: np.ndarray, rgb: np.ndarray | None, notes: list[str], missing: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Leave out points that are not numbers; colours that are none become grey."""
-        good = np.isfinite(xyz).all(axis=1) & (np.abs(xyz) < 1e9).all(axis=1)
-        if good.sum() < max(1, len(xyz) / 2):
+        """Leave out points that are not numbers, of which there may be many if they are `missing`."""
+        good = np.isfinite(xyz).all(axis=1) & (np.abs(xyz) < _FARTHEST).all(axis=1)
+        if good.sum() < max(1, 0 if missing else len(xyz) / 2):
             found = f"{int((~good).sum()):,} of {len(xyz):,} points are not numbers"
             raise refuse(path, found, self.expects, "save or download it again")
         if not good.all():
@@ -107,18 +139,14 @@ class Point(Modality):
         return {"array": sample.array} | ({"rgb": sample.array[:, 3:]} if sample.coloured else {})
 
     def _read(self, path: Path, layout: str) -> tuple[clouds.Cloud, int]:
-        """Return xyz and rgb, and the number of triangles."""
+        """Return the points, and the number of triangles."""
         if layout == "ply":
             header = ply.read_ply_header(path, self.expects)
             if header.faces:
                 return meshes.read_mesh(path, "ply", MESH_POINTS, self.expects)
             return ply.read_ply(path, header, self.expects), 0
-        if layout == "pcd":
-            return clouds.read_pcd(path, self.expects), 0
-        if layout == "xyz":
-            return clouds.read_xyz(path, self.expects), 0
-        if layout in ("npy", "npz"):
-            return clouds.read_numpy(path, self.expects), 0
+        if layout in _READERS:
+            return _READERS[layout](path, self.expects), 0
         return meshes.read_mesh(path, layout, MESH_POINTS, self.expects)
 
     def to_tensor(self, sample: Sample, points: int = 8192) -> torch.Tensor:
@@ -178,6 +206,32 @@ class Point(Modality):
             },
         )
         return Preview("plot", figure, f"{sample.name}: {sample.summary}")
+
+
+def _layout(path: Path) -> str:
+    """Tell a file's format by its first bytes where they say it, else by its name."""
+    with open(path, "rb") as file:
+        head = file.read(_HEAD_BYTES)
+    for mark, layout in _MARKS:
+        if re.match(mark, head):
+            return layout
+    return _NAMES.get(path.suffix.lower(), "text")
+
+
+def _centre(xyz: np.ndarray, notes: list[str]) -> np.ndarray:
+    """Move points [P, 3] that lie far from 0 for their extent to it, and return them in single precision.
+
+    Coordinates on a map have more digits than a float32 keeps; a scan's own are left as they are.
+    """
+    low, high = xyz.min(axis=0), xyz.max(axis=0)
+    if np.abs([low, high]).max() > _FAR * max(float((high - low).max()), 1e-12):
+        middle = np.round((low + high) / 2)
+        notes.append(
+            "the coordinates lie far from 0, as those of maps do: "
+            f"{', '.join(f'{value:.0f}' for value in middle)} was subtracted from x, y, z"
+        )
+        xyz = xyz - middle
+    return xyz.astype(np.float32)
 
 
 def _choose(count: int, points: int) -> np.ndarray:

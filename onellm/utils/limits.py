@@ -46,7 +46,7 @@ class Limits:
     fmri_bytes: int = 100 * MEGA
     fmri_decoded_bytes: int = 512 * MEGA
 
-    imu_bytes: int = 5 * MEGA
+    imu_bytes: int = 25 * MEGA
     imu_rows: int = 100_000
 
     depth_bytes: int = 40 * MEGA

@@ -94,7 +94,9 @@ FILES = {
     "repeated.npy": (lambda p: array(p, np.abs(RNG.normal(size=(3, 900)))), ["point"]),
     "responses.npz": (lambda p: arrays(p, betas=VOLUME.ravel()), ["fmri"]),
     "motion.csv": (lambda p: make.csv(p, "time,ax,ay,az,gx,gy,gz", np.c_[np.arange(200), MOTION]), ["imu"]),
-    "bare.csv": (lambda p: make.csv(p, None, MOTION), ["imu"]),
+    "bare.csv": (lambda p: make.csv(p, None, MOTION), ["imu", "point"]),
+    "points.csv": (lambda p: make.csv(p, "x,y,z", COLOURED[:, :3]), ["point"]),
+    "points.txt": (lambda p: make.csv(p, None, COLOURED[:, :3], " "), ["point"]),
     "comma.csv": (lambda p: make.csv(p, "ax;ay;az;gx;gy;gz", MOTION, ";"), ["imu"]),
     "motion.npy": (lambda p: array(p, MOTION), ["imu", "point"]),
     "timed.npy": (lambda p: array(p, np.c_[np.arange(200), MOTION]), ["imu", "point"]),
@@ -143,7 +145,7 @@ def test_content_counts_and_the_name_only_keeps_readers_away(tmp_path):
         ("letter.docx", b"PK\x03\x04" + bytes(100), "a zip archive"),
         ("objects.npy", b"\x93NUMPY\x01\0", "a NumPy array that is damaged"),
         ("note.gz", b"\x1f\x8b" + bytes(30), "a gzip file"),
-        ("points.csv", b"1,2,3\n4,5,6\n", "the content is point cloud and the name ends in .csv"),
+        ("points.exe", b"1,2,3\n4,5,6\n", "the content is point cloud and the name ends in .exe"),
     ],
 )
 def test_files_that_are_none(name, content, words, tmp_path):

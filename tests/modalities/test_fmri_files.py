@@ -5,6 +5,7 @@ import pytest
 from file_makers import nifti
 
 from onellm.modalities import MODALITIES, load
+from onellm.modalities.detect import recognise
 
 FMRI = MODALITIES["fmri"]
 RNG = np.random.default_rng(0)
@@ -165,3 +166,87 @@ def test_preview_has_three_planes_and_a_slider(tmp_path):
     assert sum(trace.visible for trace in figure.data) == 3
     assert len(figure.layout.sliders[0].steps) == 24
     assert len(figure.to_json()) < 1_000_000
+
+
+def saved_as(kind, values, path, affine=None):
+    """Write values [X, Y, Z, …] with nibabel's class `kind`."""
+    import nibabel
+
+    nibabel.save(getattr(nibabel, kind)(values, np.diag([3, 3, 3, 1]) if affine is None else affine), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("Nifti2Image", "a.nii"), ("Nifti2Image", "a.nii.gz"), ("MGHImage", "a.mgz"), ("MGHImage", "a.mgh"),
+     ("Nifti1Pair", "a.hdr"), ("Nifti1Pair", "a.img"), ("Nifti2Pair", "a.img"), ("Spm99AnalyzeImage", "a.img")],
+)  # fmt: skip
+def test_formats_of_scans(tmp_path, kind, name):
+    sample = load("fmri", saved_as(kind, VOLUME, tmp_path / name))
+    assert np.array_equal(sample.array[0], VOLUME)
+    assert recognise(tmp_path / name) == ["fmri"]
+
+
+def test_halves_of_a_pair_without_the_other_are_refused(tmp_path, refused):
+    saved_as("Nifti1Pair", VOLUME, tmp_path / "a.hdr")
+    (tmp_path / "a.img").rename(tmp_path / "b.img")
+    refused("fmri", tmp_path / "a.hdr", "do not lie beside it", "convert the pair to a single .nii")
+    refused("fmri", tmp_path / "b.img", "without their header", "convert the pair to a single .nii")
+
+
+def test_the_content_says_whether_it_is_packed(tmp_path):
+    path = nifti(tmp_path / "a.nii", VOLUME)
+    packed, plain = gzip.compress(path.read_bytes()), path.read_bytes()
+    (tmp_path / "packed.nii").write_bytes(packed)
+    (tmp_path / "plain.nii.gz").write_bytes(plain)
+    (tmp_path / "packed.img").write_bytes(packed)
+    for name in ("packed.nii", "plain.nii.gz", "packed.img"):
+        assert np.array_equal(load("fmri", tmp_path / name).array[0], VOLUME), name
+        assert recognise(tmp_path / name) == ["fmri"]
+
+
+@pytest.mark.parametrize("shape", [(9, 8, 1, 7, 1), (9, 8, 1, 1, 7), (9, 8, 1, 1, 1, 7)])
+def test_repetitions_in_any_dimension(tmp_path, shape):
+    path = saved_as("Nifti1Image", VOLUME.reshape(shape), tmp_path / "a.nii")
+    assert np.array_equal(load("fmri", path).array, np.moveaxis(VOLUME[:, :, None], 3, 0))
+
+
+def test_two_dimensions_of_repetitions_are_refused(tmp_path, refused):
+    path = saved_as("Nifti1Image", RNG.normal(size=(4, 4, 4, 2, 3)), tmp_path / "a.nii")
+    refused("fmri", path, "4 × 4 × 4 × 2 × 3", "save one volume")
+
+
+def test_cifti_rows_are_repetitions(tmp_path):
+    import nibabel
+    from nibabel import cifti2
+
+    values = RNG.normal(size=(3, 50)).astype(np.float32)
+    axis = cifti2.BrainModelAxis.from_mask(np.ones(50, bool), name="CIFTI_STRUCTURE_CORTEX_LEFT")
+    nibabel.save(cifti2.Cifti2Image(values, (cifti2.ScalarAxis(list("abc")), axis)), tmp_path / "a.dscalar.nii")
+    assert np.array_equal(load("fmri", tmp_path / "a.dscalar.nii").array, values)
+
+
+def test_values_never_begin_within_the_header(tmp_path):
+    path = nifti(tmp_path / "a.nii", VOLUME)
+    data = bytearray(path.read_bytes())
+    data[108:112] = np.float32(0).tobytes()
+    path.write_bytes(data)
+    sample = load("fmri", path)
+    assert np.array_equal(sample.array[0], VOLUME) and "read from byte 352" in sample.notes[0]
+
+
+def test_axes_are_turned_by_the_header(tmp_path):
+    affine = np.array([[-3.0, 0, 0, 9], [0, 0, 3, -9], [0, 3, 0, 4], [0, 0, 0, 1]])  # left, superior, anterior
+    path = saved_as("Nifti1Image", VOLUME, tmp_path / "a.nii.gz", affine)
+    sample = load("fmri", path)
+    assert np.array_equal(sample.array[0], VOLUME[::-1].transpose(0, 2, 1)) and "LSA" in sample.notes[0]
+    assert np.array_equal(load("fmri", path, orientation="file").array[0], VOLUME)
+
+
+def test_masks_are_noted(tmp_path):
+    sample = load("fmri", nifti(tmp_path / "a.nii", (VOLUME > 0).astype(np.uint8)))
+    assert "mask" in sample.notes[0]
+
+
+def test_intervals_in_milliseconds_that_are_called_seconds(tmp_path):
+    assert "one each 2.5 s" in load("fmri", nifti(tmp_path / "a.nii", raw_run(), spacing_s=2500)).summary

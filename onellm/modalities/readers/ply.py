@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from onellm.modalities.base import Damaged, refuse
-from onellm.modalities.readers.clouds import ADVICE, Cloud, check_count, scale_colours
+from onellm.modalities.readers.clouds import ADVICE, SH_0, Cloud, check_count, column_role, scale_colours
 from onellm.utils.limits import LIMITS
 
-__all__ = ["PlyHeader", "read_ply", "read_ply_header"]
+__all__ = ["PlyHeader", "colour_names", "read_ply", "read_ply_header"]
 
 _PLY_TYPES = {
     "char": "i1", "uchar": "u1", "int8": "i1", "uint8": "u1", "short": "i2", "ushort": "u2", "int16": "i2",
@@ -23,7 +23,7 @@ _PLY_TYPES = {
     "double": "f8", "float64": "f8",
 }  # fmt: skip
 _PLY_ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
-_COLOURS = ("red", "green", "blue")
+_SPLAT = ("f_dc_0", "f_dc_1", "f_dc_2")
 _HEADER_BYTES = 65_536
 
 
@@ -113,7 +113,7 @@ def _row_size(properties: dict[str, list[str]], layout: str) -> int:
 
 
 def read_ply(path: Path, header: PlyHeader, expects: str) -> Cloud:
-    """Read a ply file without faces.
+    """Read a ply file's points.
 
     Args:
         path: the file.
@@ -121,7 +121,7 @@ def read_ply(path: Path, header: PlyHeader, expects: str) -> Cloud:
         expects: what is expected, for the error.
 
     Returns:
-        xyz [P, 3] and rgb [P, 3] in 0..1, or None.
+        The points.
 
     Raises:
         FileError: if fewer points are found than promised.
@@ -142,12 +142,29 @@ def read_ply(path: Path, header: PlyHeader, expects: str) -> Cloud:
             columns = np.frombuffer(file.read(header.vertices * row.itemsize), row)
     if len(columns["x"]) != header.vertices:
         raise refuse(path, f"{len(columns['x']):,} of {header.vertices:,} points", expects, ADVICE)
-    xyz, rgb = (_columns(columns, *group) if {*group} <= {*names} else None for group in ("xyz", _COLOURS))
-    if rgb is not None:
-        rgb = rgb / 255 if _PLY_TYPES[header.properties["red"]] == "u1" else scale_colours(rgb)
-    return xyz, rgb
+    xyz = np.stack([np.asarray(columns[axis], np.float64) for axis in "xyz"], axis=1)
+    return Cloud(xyz, *_colours(columns, header.properties))
 
 
-def _columns(table: Any, *names: str) -> np.ndarray:
-    """Stack columns that have names, [P, names] float32."""
-    return np.stack([np.asarray(table[name], np.float32) for name in names], axis=1)
+def colour_names(properties: dict[str, str]) -> tuple[str, ...]:
+    """Return the names of the three properties that are colours, such as diffuse_red; none if there are none."""
+    found: dict[str, str] = {}
+    for name in ("red", "green", "blue", *properties):  # the usual names win
+        role = column_role(name) if name in properties else None
+        if role in ("r", "g", "b"):
+            found.setdefault(role, name)
+    return tuple(found[role] for role in "rgb") if len(found) == 3 else ()
+
+
+def _colours(columns: Any, properties: dict[str, str]) -> tuple[np.ndarray | None, list[str]]:
+    """Return colours [P, 3] float32 in 0..1 or None, and notes."""
+    names = colour_names(properties)
+    if names:
+        rgb = np.stack([np.asarray(columns[name], np.float32) for name in names], axis=1)
+        full = {"u1": 255, "u2": 65535}.get(_PLY_TYPES[properties[names[0]]])
+        return (rgb / full if full else scale_colours(rgb)), []
+    if {*_SPLAT} <= {*properties}:
+        waves = np.stack([np.asarray(columns[name], np.float32) for name in _SPLAT], axis=1)
+        note = "a Gaussian splat: its points are the splats' middles, their colours those of no direction"
+        return (0.5 + np.float32(SH_0) * waves).clip(0, 1), [note]
+    return None, []
