@@ -11,7 +11,7 @@ RECIPES := $(filter-out %-routed.yaml,$(sort $(wildcard train/recipes/tiny-*.yam
 export UV_HTTP_TIMEOUT ?= 300
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: help setup packages run test soak lint lock audit bench tiny browser
+.PHONY: help setup packages run test soak lint lock audit bench small tiny browser
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
@@ -71,6 +71,11 @@ audit: $(filter .uv/bin/uv,$(UV)) ## look the locked packages up in the list of 
 
 bench: setup ## measure load, first token, tokens a second, memory
 	$(BIN)/python -m onellm bench
+
+small: setup ## build the corpus and train onellm-small's perception from nothing
+	$(BIN)/python -m train corpus
+	$(BIN)/python -m train $(sort $(wildcard train/recipes/small-*.yaml)) --runs $(RUNS)
+	$(BIN)/python -m onellm convert --checkpoint $(RUNS)/small-3-depth-normal-imu-fmri --llm qwen2.5-coder-1.5b-instruct --out $(RUNS)/onellm-small
 
 tiny: setup ## build the corpus and train onellm-tiny from nothing
 	$(BIN)/python -m train corpus
