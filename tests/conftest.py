@@ -150,6 +150,16 @@ def app_folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("app")
 
 
+@pytest.fixture(scope="session")
+def warm():
+    """Run `python -m onellm` in processes that do not import everything again, see warm_processes.py."""
+    from warm_processes import Warm
+
+    server = Warm()
+    yield server
+    server.close()
+
+
 @contextlib.contextmanager
 def running_app(folder, **environment):
     """Start app.py as a user starts it, on a free port; yields its address."""

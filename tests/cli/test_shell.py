@@ -16,9 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = os.environ.get("ONELLM_TEST_MODEL", "onellm-tiny")
 
 
-def shell(*arguments, **options):
-    command = [sys.executable, "-m", "onellm", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, **options)
+@pytest.fixture
+def shell(warm):
+    """Run a command and wait for its end."""
+    return lambda *arguments, **options: warm.run(arguments, **options)
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +34,16 @@ def files():
 
 
 def test_the_answer_and_nothing_else(files):
-    arguments = ["--image", files["image"], "--image", files["image"], "--audio", files["audio"]]
-    done = shell("ask", "--model", MODEL, *arguments, "--max-new-tokens", 4, "--temperature", 0.7, "--seed", 1, "?")
+    """As a person's shell starts it; nothing is imported beforehand."""
+    command = [sys.executable, "-m", "onellm", "ask", "--model", MODEL, "--max-new-tokens", "4", "--temperature", "0.7"]
+    command += ["--seed", "1", "--image", files["image"], "--image", files["image"], "--audio", files["audio"], "?"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() and done.stdout == done.stdout.lstrip() and done.stdout.endswith("\n")
     assert done.stderr == ""
 
 
-def test_models_are_listed():
+def test_models_are_listed(shell):
     done = shell("models")
     assert done.returncode == 0
     head, *rows = [line.split() for line in done.stdout.partition("\n\n")[0].splitlines()]
@@ -49,14 +52,14 @@ def test_models_are_listed():
     assert list(state) == list(MODELS) and (state["onellm-tiny"], state["onellm-7b"]) == ("installed", "available")
 
 
-def test_two_ways_are_compared(files):
+def test_two_ways_are_compared(shell, files):
     arguments = ["--image", files["image"], "--max-new-tokens", 2]
     done = shell("compare", "--model", MODEL, "--with-quantize", "none", *arguments, "?")
     assert done.returncode == 0, done.stderr
     assert re.search(r"weights +│ int8 +│ none", done.stdout) and re.search(r"first word +│ [\d.]+ s", done.stdout)
 
 
-def test_what_two_models_draw_is_kept(tmp_path):
+def test_what_two_models_draw_is_kept(shell, tmp_path):
     arguments = ["--model", "onellm-tiny-draw", "--with", "onellm-tiny", "--max-new-tokens", 80, "--out", tmp_path]
     done = shell("compare", *arguments, "Draw a dog.", env=os.environ | {"COLUMNS": "400"})
     assert done.returncode == 0, done.stderr
@@ -75,7 +78,7 @@ def test_what_two_models_draw_is_kept(tmp_path):
         (["--model", "no-such-model"], "no model 'no-such-model'"),
     ],
 )
-def test_an_error_is_one_line(arguments, words):
+def test_an_error_is_one_line(shell, arguments, words):
     done = shell("ask", *arguments, "What is this?")
     assert done.returncode == 1
     assert done.stdout == "" and words in done.stderr
@@ -97,7 +100,7 @@ def test_an_error_is_one_line(arguments, words):
         ["chat", "--top-p", "2"],
     ],
 )
-def test_usage(arguments):
+def test_usage(shell, arguments):
     done = shell(*arguments)
     assert done.returncode == 2
     assert done.stdout == "" and "usage:" in done.stderr

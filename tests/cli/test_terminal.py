@@ -25,19 +25,21 @@ STORY = "Tell me a very long story about the sea and the people who live by it."
 class Person:
     """Types into a terminal and reads what it shows."""
 
-    def __init__(self, *arguments):
+    def __init__(self, warm=None):
         self.end, inner = pty.openpty()
+        places = {"stdin": inner, "stdout": inner, "stderr": inner}
         environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
-        self.process = subprocess.Popen(
-            [*COMMAND, *arguments],
-            cwd=ROOT,
-            stdin=inner,
-            stdout=inner,
-            stderr=inner,
-            env=environment,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what started the tests may ignore it
-        )
+        if warm is not None:
+            self.process = warm.popen(["chat", "--model", MODEL], env=environment, session=True, **places)
+        else:
+            self.process = subprocess.Popen(
+                COMMAND,
+                cwd=ROOT,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what started the tests may ignore it
+                **places,
+            )
         os.close(inner)
         self.seen = ""
 
@@ -68,8 +70,8 @@ class Person:
 def sit_down():
     people = []
 
-    def make(*arguments):
-        people.append(Person(*arguments))
+    def make(warm=None):
+        people.append(Person(warm))
         return people[-1]
 
     yield make
@@ -108,22 +110,16 @@ def test_a_conversation(sit_down, example_files, tmp_path):
     assert "What is in the picture?" in saved.read_text() and STORY not in saved.read_text()
 
 
-def test_leaving_at_the_prompt(sit_down):
-    person = sit_down()
+def test_leaving_at_the_prompt(sit_down, warm):
+    person = sit_down(warm)
     person.sees("you>")
     time.sleep(0.5)  # as above
     person.process.send_signal(signal.SIGINT)
     assert person.leaves() == 0
 
 
-def piped(*lines, arguments=()):
-    return subprocess.run(
-        [*COMMAND, *arguments], cwd=ROOT, input="\n".join(lines), capture_output=True, text=True, timeout=300
-    )
-
-
-def test_in_a_pipe(example_files):
-    done = piped(
+def test_in_a_pipe(example_files, warm):
+    lines = (
         f"/audio {example_files['audio']}",
         "What do you hear?",
         f"{example_files['depth']} What is this?",
@@ -131,8 +127,8 @@ def test_in_a_pipe(example_files):
         "/wizard",
         "/exit",
         "This is not asked any more.",
-        arguments=("--max-new-tokens", "6"),
     )
+    done = warm.run(["chat", "--model", MODEL, "--max-new-tokens", "6"], input="\n".join(lines))
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 2 and all(done.stdout.splitlines())
     assert "\x1b" not in done.stdout + done.stderr
@@ -140,8 +136,8 @@ def test_in_a_pipe(example_files):
     assert "no command /wizard" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_model_that_is_not_there():
-    done = subprocess.run([*COMMAND[:-1], "nowhere"], cwd=ROOT, capture_output=True, text=True, timeout=180)
+def test_a_model_that_is_not_there(warm):
+    done = warm.run(["chat", "--model", "nowhere"])
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
 
 

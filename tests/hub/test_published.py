@@ -1,6 +1,7 @@
 """Fetching the published weights from a hub that runs here and speaks the real protocol.
 
-The hub's library reads its environment when it is imported, so every fetch is a process of its own, as a user's is.
+The hub's library reads its environment when it is imported, so every fetch is a process of its own, as a user's is. Two
+servers of warm processes have imported it, one with the hub and one offline; what they keep is removed after each test.
 """
 
 import hashlib
@@ -8,18 +9,19 @@ import http.server
 import json
 import os
 import re
-import subprocess
-import sys
+import shutil
+import socket
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from family_models import SYSTEMS, idefics, save, shake
 from PIL import Image
 from published_checkpoint import PARAMS, published_state, train_tokenizer
+from warm_processes import Warm
 
-ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY, CHECKPOINT = "csuhan/OneLLM-7B", "consolidated.00-of-01.pth"
 CHUNK = 10 * 1024 * 1024  # what the hub's library writes at once: a broken connection costs less than this
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -51,10 +53,10 @@ class Hub(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, files, repository=REPOSITORY):
-        super().__init__(("127.0.0.1", 0), Answer)
+    def __init__(self, files, port):
+        super().__init__(("127.0.0.1", port), Answer)
         self.files, self.hashes, self.cut_after, self.ranges = files, {}, None, []
-        self.repository, self.sent = repository, []
+        self.repository, self.sent = REPOSITORY, []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -125,9 +127,37 @@ def files(tmp_path_factory):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Where the hub is, and where its library and ours keep what they fetch."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("kept")
+    return SimpleNamespace(port=port, url=f"http://127.0.0.1:{port}", hf=folder / "hf", cache=folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def servers(places):
+    """Servers of processes that know only this hub and these caches: on the way to it, and offline."""
+    environment = os.environ | {
+        "HF_ENDPOINT": places.url,
+        "HF_HOME": str(places.hf),
+        "HF_HUB_DISABLE_XET": "1",
+        "ONELLM_CACHE": str(places.cache),
+    }
+    modules = ("torch", "onellm.auto", "onellm.chat.load", "onellm.hub.convert", "onellm.hub.published")
+    started = {
+        offline: Warm(modules, environment | ({"HF_HUB_OFFLINE": "1"} if offline else {})) for offline in (False, True)
+    }
+    yield started
+    for server in started.values():
+        server.close()
+
+
 @pytest.fixture
-def hub(files):
-    server = Hub(dict(files))
+def hub(files, places):
+    server = Hub(dict(files), places.port)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -135,26 +165,16 @@ def hub(files):
 
 
 @pytest.fixture
-def python(hub, tmp_path):
-    """Run code in a new process that knows only this hub and these caches."""
+def python(places, servers):
+    """Run code in a new process."""
 
-    def run(code, **changes):
-        environment = os.environ | {
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(tmp_path / "hf"),
-            "HF_HUB_DISABLE_XET": "1",
-            "ONELLM_CACHE": str(tmp_path / "cache"),
-            "OMP_NUM_THREADS": "1",
-            **changes,
-        }
-        command = [
-            sys.executable,
-            "-c",
-            f"import sys; from onellm.errors import OneLLMError\ntry:\n{indented(code)}\n{CATCH}",
-        ]
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    def run(code, offline=False):
+        caught = f"import sys; from onellm.errors import OneLLMError\ntry:\n{indented(code)}\n{CATCH}"
+        return servers[offline].run(code=caught)
 
-    return run
+    yield run
+    for folder in (places.hf, places.cache):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 CATCH = "except OneLLMError as error:\n    print(error, file=sys.stderr)\n    sys.exit(1)"
@@ -164,20 +184,20 @@ def indented(code):
     return "\n".join(f"    {line}" for line in code.strip().splitlines())
 
 
-def test_fetch_answer_and_offline(hub, python, tmp_path):
+def test_fetch_answer_and_offline(hub, python, places):
     """Downloaded, converted, loaded, answered; then the hub goes and everything still works."""
     done = python(ANSWER)
     assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
     assert "Converting" in done.stderr and CHECKPOINT in done.stderr  # progress of both
     assert hub.ranges == [(0, len(hub.files[CHECKPOINT]))]
-    assert not (tmp_path / "cache" / "downloads" / "onellm-7b").exists()  # the copy that was converted is gone
+    assert not (places.cache / "downloads" / "onellm-7b").exists()  # the copy that was converted is gone
     hub.shutdown()
-    done = python(f"{FETCH}\n{AVAILABLE}", HF_HUB_OFFLINE="1")
-    assert done.stdout == f"{tmp_path / 'cache' / 'models' / 'onellm-7b'}\nTrue\n", done.stderr
+    done = python(f"{FETCH}\n{AVAILABLE}", offline=True)
+    assert done.stdout == f"{places.cache / 'models' / 'onellm-7b'}\nTrue\n", done.stderr
     assert len(hub.ranges) == 1
 
 
-def test_a_cancelled_download_goes_on_next_time(hub, python, tmp_path):
+def test_a_cancelled_download_goes_on_next_time(hub, python, places):
     """Whoever is told how far it is may end it; what arrived stays, and no bars are drawn."""
     told = f"""
 from onellm.hub import published
@@ -191,7 +211,7 @@ published.fetch("onellm-7b", report)
     done = python(f"STOP = True\n{told}")
     assert (done.returncode, done.stderr) == (1, "Loading was cancelled.\n")
     assert set(done.stdout.splitlines()) >= {f"download {CHECKPOINT} True bytes", "check tokenizer.model True bytes"}
-    (part,) = (tmp_path / "cache" / "downloads" / "onellm-7b").glob("*.part")
+    (part,) = (places.cache / "downloads" / "onellm-7b").glob("*.part")
     kept = part.stat().st_size
     assert CHUNK <= kept < len(hub.files[CHECKPOINT])
     done = python(f"STOP = False\n{told}")
@@ -230,15 +250,15 @@ def test_a_broken_download_goes_on(hub, python):
     assert arrived == size and len(hub.ranges) == 4
 
 
-def test_a_wrong_hash_is_refused(hub, python, tmp_path):
+def test_a_wrong_hash_is_refused(hub, python, places):
     hub.hashes[CHECKPOINT] = "0" * 64
     done = python(FETCH)
     assert done.returncode == 1
     assert f"{CHECKPOINT} of {REPOSITORY} was refused and removed" in done.stderr
-    assert not list((tmp_path / "cache").rglob("*.p*t*")) and not (tmp_path / "cache" / "models").exists()
+    assert not list((places.cache).rglob("*.p*t*")) and not (places.cache / "models").exists()
 
 
-def test_the_hubs_own_cache_is_used_and_checked(hub, python, tmp_path):
+def test_the_hubs_own_cache_is_used_and_checked(hub, python, places):
     """What the hub's own tools have downloaded is not downloaded again, nor removed, but checked."""
     download = "from huggingface_hub import hf_hub_download\n" + "".join(
         f"print(hf_hub_download('{REPOSITORY}', '{file}'))\n" for file in hub.files
@@ -248,11 +268,11 @@ def test_the_hubs_own_cache_is_used_and_checked(hub, python, tmp_path):
     hub.shutdown()
     whole = path.read_bytes()
     path.resolve().write_bytes(whole[:-1] + b"!")
-    done = python(f"{AVAILABLE}\n{FETCH}", HF_HUB_OFFLINE="1")
+    done = python(f"{AVAILABLE}\n{FETCH}", offline=True)
     assert done.returncode == 1 and done.stdout == "True\n" and "was refused and removed" in done.stderr
     assert not path.exists()
     path.resolve().write_bytes(whole)
-    done = python(FETCH, HF_HUB_OFFLINE="1")
+    done = python(FETCH, offline=True)
     assert done.returncode == 0 and len(hub.ranges) == 1, done.stderr
     assert path.exists()
 
@@ -263,8 +283,8 @@ def test_without_hub_and_cache_it_says_what_to_do(hub, python):
     assert done.stdout == "False\n" and "could not be fetched" in done.stderr  # a file is missing
     hub.shutdown()
     hub.server_close()
-    for changes in ({}, {"HF_HUB_OFFLINE": "1"}):
-        done = python(f"{AVAILABLE}\n{FETCH}", **changes)
+    for offline in (False, True):
+        done = python(f"{AVAILABLE}\n{FETCH}", offline)
         assert (done.returncode, done.stdout) == (1, "False\n")
         assert f"could not be fetched from {hub.url}/{REPOSITORY}" in done.stderr
         assert "python -m onellm convert --checkpoint" in done.stderr
@@ -297,7 +317,7 @@ print(bool(onellm.load(NAME, quantize="none").ask("what is this", image=PICTURE,
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_folders_of_transformers(name, python, tmp_path):
+def test_folders_of_transformers(name, hub, python, places, tmp_path):
     """In several files, beside a form that is not wanted: fetched by name, made into a model if need be, asked."""
     repository, modality = FAMILY[name]
     theirs = idefics() if name == "idefics-9b" else SYSTEMS[name]()
@@ -305,12 +325,10 @@ def test_folders_of_transformers(name, python, tmp_path):
     weights = sorted(path.name for path in folder.glob("model-*.safetensors"))
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     unwanted = {"README.md": b"#", "pytorch_model.bin": b"0" * 99, "pytorch_model.bin.index.json": b"{}"}
-    hub = Hub(files | unwanted, repository)
-    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    hub.files, hub.repository = files | unwanted, repository
     Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
     code = f"NAME, PICTURE = {name!r}, {str(tmp_path / 'red.png')!r}\n{SAY}"
-    done = python(code, HF_ENDPOINT=hub.url)
-    hub.shutdown()
+    done = python(code)
     assert (done.returncode, done.stdout) == (0, f"{modality}\nTrue\n"), done.stderr
     assert len(weights) > 2 and sorted(hub.sent) == sorted(files)  # each once, and nothing else
-    assert not list((tmp_path / "cache" / "downloads").glob("*/*"))
+    assert not list((places.cache / "downloads").glob("*/*"))
