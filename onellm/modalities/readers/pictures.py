@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLIP_MEAN",
     "CLIP_STD",
+    "STILL_BRANDS",
     "fitted",
     "framed",
     "millions",
@@ -31,6 +32,9 @@ __all__ = [
 # Mean and standard deviation of CLIP's training pictures, in 0..1.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+# Brands of the first box of files that hold pictures: HEIC, AVIF.
+STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1", b"avif")
 
 FITS = ("cut", "squeeze", "pad")
 _LONGEST_RATIO = 4  # longer strips lose their ends before they are resized
