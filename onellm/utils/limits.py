@@ -29,7 +29,8 @@ class Limits:
 
     video_bytes: int = 100 * MEGA
     video_seconds: float = 120.0
-    video_pixels: int = 1920 * 1088
+    video_pixels: int = 4096 * 2176
+    video_frame_pixels: int = 1920 * 1088  # larger frames are reduced to this when they are read
     video_frames: int = 30_000  # compressed frames in a file
     video_sampled_frames: int = 64  # frames one load may keep
     video_decoded_pixels: int = 1_000 * MEGA  # decoding work of one load
