@@ -23,8 +23,9 @@ class Limits:
     their ``_seconds`` are cut, and the sample says so.
     """
 
-    image_bytes: int = 20 * MEGA
-    image_pixels: int = 40 * MEGA
+    image_bytes: int = 40 * MEGA
+    image_pixels: int = 64 * MEGA
+    jpeg_pixels: int = 120 * MEGA  # of a JPEG, which can be decoded at a fraction of its size
     image_side_pixels: int = 2048  # larger pictures are reduced to this side when they are read
 
     video_bytes: int = 100 * MEGA
