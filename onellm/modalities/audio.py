@@ -30,7 +30,20 @@ if TYPE_CHECKING:
     import torch
 
 RATE_HZ = mel.RATE_HZ
+_EMPTY_BYTES = 4096  # of a file without sound, at most
+_OFF_BYTES = 64  # by which a wav file's header may be off
+_OPEN_BYTES = 0x40000000  # no file that is read is as large: what writes to a pipe sets such sizes
 _PIECES = 10_000  # of a wav file, before its sound
+SUFFIXES = (
+    ".wav", ".flac", ".mp3", ".ogg", ".m4a", ".webm", ".opus", ".oga", ".aac", ".aif", ".aiff", ".aifc", ".caf",
+    ".amr", ".wma", ".mka", ".m4b", ".m4r", ".mpga", ".mp2", ".weba", ".au", ".snd", ".w64", ".rf64", ".sph", ".wv",
+    ".ape", ".ac3",
+)  # fmt: skip
+# a sound may lie in what is a video's container
+VIDEO_SUFFIXES = (
+    ".mp4", ".mov", ".webm", ".mkv", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".ogv", ".flv", ".wmv",
+    ".3gp", ".3g2", ".qt", ".vob",
+)  # fmt: skip
 PATCH_FRAMES = 96  # YAMNet looks at 0.96 s at a time
 PATCH_HOP = 48
 PATCH_SAMPLES = (PATCH_FRAMES - 1) * mel.HOP + mel.FRAME
@@ -38,6 +51,9 @@ FBANK_FRAMES = 1024
 # Mean and standard deviation of AudioSet's filter banks (AST, ImageBind, OneLLM); the latter counts twice.
 FBANK_MEAN = -4.2677393
 FBANK_STD = 4.5689974
+
+
+_LARGE = tuple(suffix for suffix in VIDEO_SUFFIXES if suffix not in SUFFIXES)
 
 
 class Audio(Modality):
@@ -50,14 +66,16 @@ class Audio(Modality):
     title = "Audio"
     icon = "🔊"
     libraries = ("soundfile", "librosa.core.audio", "av")
-    suffixes = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".webm")
+    suffixes = (*SUFFIXES, *VIDEO_SUFFIXES)
     layout = ("[S]", 1, None)
     unit = "amplitude, full scale is -1..1"
-    expects = f"a sound (wav, flac, mp3, ogg, m4a or webm) of up to {megabytes(LIMITS.audio_bytes)}"
+    expects = f"a sound (wav, flac, mp3, ogg, opus, m4a, aac, aiff or webm) of up to {megabytes(LIMITS.audio_bytes)}"
 
     def load(self, path: str | os.PathLike, track: bool = False, **options) -> Sample:
         """Read a sound file or, with `track`, the sound track of a video; for the rest see `Modality.load`."""
-        return Soundtrack().load(path, **options) if track else super().load(path, **options)
+        track = track or Path(path).name.lower().endswith(_LARGE)
+        reader = Soundtrack() if track and not isinstance(self, Soundtrack) else self
+        return super(Audio, reader).load(path, **options)
 
     def read(self, path: Path, start_s: float | None = None, stop_s: float | None = None) -> Sample:
         """Read a sound of any rate and channel count.
@@ -71,8 +89,11 @@ class Audio(Modality):
             A sample whose array is [S] float32 at 16 kHz, the first 60 s.
         """
         check_times(path, start_s, stop_s)
-        _check_whole(path, self.expects)
-        return self.sample(path, self._decode(path, start_s, stop_s))
+        notes: list[str] = []
+        _check_whole(path, self.expects, notes)
+        track = self._decode(path, start_s, stop_s)
+        track.notes[:0] = notes
+        return self.sample(path, track)
 
     def from_memory(self, value: Any, rate_hz: float | None = None) -> Sample:
         """Turn a waveform [S] into a sample; `rate_hz` samples a second, 16,000 by default."""
@@ -93,7 +114,7 @@ class Audio(Modality):
             FileError: if there is nothing to hear.
         """
         samples = track.samples
-        notes = []
+        notes = list(track.notes)
         finite = np.isfinite(samples)
         if not samples.size or not finite.any():
             found = "values that are not numbers" if samples.size else "no sound data"
@@ -132,13 +153,18 @@ class Audio(Modality):
         """Decode at most the longest sound allowed, at its own rate."""
         import soundfile
 
+        if sound.container_of(path) is None:  # libsndfile takes anything for samples where the name is that of some
+            raise Damaged("not a sound in these formats")
         try:
             info = soundfile.info(str(path))
         except soundfile.LibsndfileError:
             return sound.decode(path, RATE_HZ, self.expects, start_s, stop_s)
+        if not info.frames and path.stat().st_size > _EMPTY_BYTES:  # a pipe left the size 0
+            return sound.decode(path, RATE_HZ, self.expects, start_s, stop_s)
         sound.check_rate(path, info.samplerate, info.channels)
+        file_s = (sound.length_of_mp3(path) if info.format == "MP3" else None) or info.duration
         # not librosa.load: it looks for other programs that might read the file, and starts them
-        begin_s = min(start_s or 0, info.duration)
+        begin_s = min(start_s or 0, file_s)
         longest_s = LIMITS.audio_seconds if stop_s is None else min(LIMITS.audio_seconds, stop_s - begin_s)
         channels, rate_hz = soundfile.read(
             path,
@@ -147,13 +173,14 @@ class Audio(Modality):
             dtype="float32",
             always_2d=True,
         )
-        samples = channels.mean(axis=1)
-        wanted_s = min(info.duration - begin_s, longest_s)
+        notes: list[str] = []
+        samples = sound.mixed(channels, notes)
+        wanted_s = min(file_s - begin_s, longest_s)
         if len(samples) / rate_hz < 0.98 * wanted_s - 0.1:
-            found = f"the sound ends after {len(samples) / rate_hz:.1f} s of {info.duration:.1f} s"
+            found = f"the sound ends after {len(samples) / rate_hz:.1f} s of {file_s:.1f} s"
             raise refuse(path, found, self.expects, "the file is cut short, so save or download it again")
-        duration_s = info.duration if start_s is None and stop_s is None else len(samples) / rate_hz
-        return Track(samples, int(rate_hz), duration_s, info.samplerate, info.channels)
+        duration_s = file_s if start_s is None and stop_s is None else len(samples) / rate_hz
+        return Track(samples, int(rate_hz), duration_s, info.samplerate, info.channels, notes)
 
     def to_tensor(
         self,
@@ -290,7 +317,7 @@ class Audio(Modality):
 class Soundtrack(Audio):
     """Reads the sound tracks of videos."""
 
-    suffixes = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".gif")
+    suffixes = (*VIDEO_SUFFIXES, ".gif", ".webp", ".apng")
     expects = "a video with a sound track"
     limit_bytes = LIMITS.video_bytes
 
@@ -298,7 +325,7 @@ class Soundtrack(Audio):
         """Decode the sound track."""
         check_times(path, start_s, stop_s)
         if sound.container_of(path) not in sound.VIDEOS:
-            raise Damaged("not a video in these formats")
+            return super().read(path, start_s, stop_s)
         return self.sample(path, sound.decode(path, RATE_HZ, self.expects, start_s, stop_s))
 
 
@@ -363,28 +390,33 @@ def _envelope(waveform: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarra
     return (edges / RATE_HZ).astype(np.float32), low.astype(np.float32), high.astype(np.float32)
 
 
-def _check_whole(path: Path, expects: str) -> None:
-    """Refuse a wav or ogg file that is shorter than its header says: decoders take it for a shorter sound."""
+def _check_whole(path: Path, expects: str, notes: list[str]) -> None:
+    """Refuse a wav or ogg file that is shorter than its header says: decoders take it for a shorter sound.
+
+    A header that is only a little off is believed to be wrong, and that is noted.
+    """
     data = path.read_bytes()
     missing = 0
-    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
-        missing = _missing_wav(data)
+    if data[:4] in (b"RIFF", b"RIFX") and data[8:12] == b"WAVE":
+        missing = _missing_wav(data, ">I" if data[:4] == b"RIFX" else "<I")
     elif data[:4] == b"OggS":
         missing = _missing_ogg(data)
-    if missing:
+    if missing > (_OFF_BYTES if data[:3] == b"RIF" else 0):
         found = f"the file ends {missing:,} bytes before its header says"
         raise refuse(path, found, expects, "the file is cut short, so save or download it again")
+    if missing:
+        notes.append(f"the file ends {missing:,} bytes before its header says: read to its end")
 
 
-def _missing_wav(data: bytes) -> int:
+def _missing_wav(data: bytes, size_format: str) -> int:
     """Count the bytes that lack from the data chunk; streams that left its size open lack none."""
     position = 12
     for _ in range(_PIECES):
         if position + 8 > len(data):
             return 0
-        name, size = data[position : position + 4], struct.unpack_from("<I", data, position + 4)[0]
+        name, size = data[position : position + 4], struct.unpack_from(size_format, data, position + 4)[0]
         if name == b"data":
-            return 0 if size >= 0x7FFFFF00 else max(0, position + 8 + size - len(data))
+            return 0 if size >= _OPEN_BYTES else max(0, position + 8 + size - len(data))
         position += 8 + size + size % 2
     raise Damaged(f"it starts with {_PIECES:,} pieces that are no sound")
 

@@ -19,10 +19,10 @@ from onellm.errors import OneLLMError
 from onellm.modalities import CACHE, MODALITIES, normal, sandbox
 from onellm.modalities.base import check_file, describe, refuse
 from onellm.modalities.cache import stamp
-from onellm.modalities.readers import clouds, motion, sound
+from onellm.modalities.readers import clouds, exr, motion, sound
 from onellm.modalities.readers.archives import open_zip
 from onellm.modalities.readers.arrays import Header, pick, read_headers
-from onellm.modalities.readers.pictures import open_image
+from onellm.modalities.readers.pictures import FORMATS, STILL_BRANDS, is_deep, open_image
 from onellm.modalities.readers.tables import decode_text, parse_table
 from onellm.modalities.readers.titles import sensor_of
 from onellm.utils.limits import LIMITS
@@ -31,6 +31,8 @@ __all__ = ["recognise"]
 
 EXPECTS = "a picture, a video, a sound, a point cloud, a brain scan, motion data, a depth map or a normal map"
 _HEAD_BYTES = 65_536
+_MAP_FORMATS = ("PNG", "TIFF", "WEBP", "JPEG", "TGA", "BMP")  # of pictures that may hold a map
+_DEPTH_FORMATS = ("PNG", "TIFF")
 _SAMPLES = 20_000  # pixels or vectors looked at
 _RUN = 16  # rows of an array below which it is repetitions of voxels, not a map
 
@@ -98,26 +100,42 @@ def _candidates(path: Path) -> list[str]:
 
 
 def _picture(path: Path) -> list[str]:
-    """PNG, TIFF and the like: the pixels' type tells maps from pictures."""
+    """Pictures of all formats: the pixels' type tells maps from pictures, several frames tell videos."""
     from PIL import Image
 
-    with open_image(path, LIMITS.image_pixels, ("PNG", "GIF", "TIFF", "BMP")) as image:
+    with open_image(path, LIMITS.image_pixels, FORMATS, LIMITS.jpeg_pixels) as image:
         if image.mode == "F" or image.mode.startswith("I"):
             return ["depth", "image"]
-        if image.mode in ("1", "L"):
-            return ["image", "depth"]
+        if getattr(image, "is_animated", False) and image.format in ("GIF", "WEBP", "AVIF"):
+            return ["video", "image"]
         if image.format == "GIF":
-            return ["video", "image"] if image.is_animated else ["image", "video"]
-        if image.format not in ("PNG", "TIFF"):
+            return ["image", "video"]
+        if is_deep(path, image) and image.mode in ("LA", "La"):
+            return ["depth", "image"]
+        if image.format not in _MAP_FORMATS:
             return ["image"]
+        if image.mode in ("1", "L"):
+            return ["image", "depth"] if image.format in _DEPTH_FORMATS else ["image"]
         if image.width * image.height > LIMITS.map_pixels:  # as large as no map may be
             return ["image"]
         step = max(1, int((image.width * image.height / _SAMPLES) ** 0.5))
         few = image.resize((-(-image.width // step), -(-image.height // step)), Image.Resampling.NEAREST)
         rgba = np.asarray(few.convert("RGBA"))
+        lossless = image.format in _DEPTH_FORMATS
     if np.ptp(rgba[..., :3].astype(np.int16), axis=2).max() <= 2:
-        return ["image", "depth"]
-    return ["normal", "image"] if _are_normals(*normal.from_picture(rgba)) else ["image", "normal"]
+        return ["image", "depth"] if lossless else ["image"]
+    if _are_normals(*normal.from_picture(rgba)):
+        return ["normal", "image"]
+    return ["image", "normal"] if lossless else ["image"]
+
+
+def _exr(path: Path) -> list[str]:
+    """EXR pictures: the names of their channels tell."""
+    with open(path, "rb") as file:
+        names = exr.channel_names(file.read(_HEAD_BYTES))
+    last = {name.rpartition(".")[2].lower() for name in names}
+    vectors = {"x", "y", "z"} <= last or {"r", "g", "b"} <= last and "z" not in last
+    return ["normal", "depth"] if vectors else ["depth"]
 
 
 def _are_normals(vectors: np.ndarray, known: np.ndarray) -> bool:
@@ -229,8 +247,8 @@ def _text(path: Path, head: bytes) -> list[str]:
     return ["point"] if table.width < 6 or clouds.split_columns(values).rgb is not None else ["imu", "point"]
 
 
-def _always(modality: str) -> Callable[[Path], list[str]]:
-    return lambda path: [modality]
+def _always(*modalities: str) -> Callable[[Path], list[str]]:
+    return lambda path: list(modalities)
 
 
 _BY_MAGIC: tuple[tuple[int, bytes, Callable[[Path], list[str]]], ...] = (
@@ -238,11 +256,20 @@ _BY_MAGIC: tuple[tuple[int, bytes, Callable[[Path], list[str]]], ...] = (
     (0, b"GIF8", _picture),
     (0, b"II*\0", _picture),
     (0, b"MM\0*", _picture),
-    (0, b"\xff\xd8\xff", _always("image")),
-    (8, b"WEBP", _always("image")),
+    (0, b"\xff\xd8\xff", _picture),
+    (8, b"WEBP", _picture),
     (0, b"BM", _picture),
-    (4, b"ftypheic", lambda path: []),
-    (4, b"ftypavif", lambda path: []),
+    *((4, b"ftyp" + brand, _picture) for brand in (*STILL_BRANDS, b"avis")),
+    (0, b"\xff\x0a", _always("image")),
+    (0, b"\0\0\0\x0cJXL ", _always("image")),
+    (0, b"\0\0\0\x0cjP  ", _picture),
+    (0, b"P6", _picture),
+    (0, b"\0\0\1\0", _picture),
+    (0, b"P5", _always("depth", "image")),
+    (0, b"P2", _always("depth", "image")),
+    (0, b"Pf", _always("depth")),
+    (0, b"v/1\x01", _exr),
+    (0, b"\x89HDF", _always("depth")),
     (0, b"\x93NUMPY", _numpy),
     (0, b"PK\x03\x04", _numpy),
 )
@@ -251,4 +278,6 @@ _NAMES = (
     (tuple(name for name in clouds.POINT_NAMES if name not in ("", "data", "arr_0")), "point"),
     (("fmri", "voxels", "betas"), "fmri"),
     (("imu",), "imu"),
+    (("depth", "depths", "depth_map", "depth_m", "disparity", "disp", "inverse_depth"), "depth"),
+    (("normals", "normal_map"), "normal"),
 )

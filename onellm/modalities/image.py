@@ -36,10 +36,13 @@ class Image(Modality):
     name = "image"
     title = "Image"
     icon = "🖼️"
-    suffixes = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+    suffixes = (
+        ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".hif", ".avif", ".jxl",
+        ".jfif", ".jpe", ".jif", ".mpo", ".apng", ".dib", ".jp2", ".ppm", ".pgm", ".pnm", ".tga", ".ico",
+    )  # fmt: skip
     unit = "red, green, blue in 0..255"
     expects = (
-        f"a picture (png, jpg, webp, bmp, tiff or gif) of up to {megabytes(LIMITS.image_bytes)} "
+        f"a picture (png, jpg, webp, heic, avif, jxl, bmp, tiff or gif) of up to {megabytes(LIMITS.image_bytes)} "
         f"and {millions(LIMITS.image_pixels)}"
     )
 
@@ -85,7 +88,9 @@ class Image(Modality):
         if array.dtype != np.uint8:
             finite = np.isfinite(array)
             top = array[finite].max(initial=0)  # the pixels that are no numbers do not say what the others are
-            array = np.where(finite, array, 0).astype(np.float32) * (255 if top <= 1 else 1)
+            deep = array.dtype.kind in "ui" and top > 255  # whole numbers of more than 8 bits
+            factor = 255 / (2 ** int(top).bit_length() - 1) if deep else 255 if top <= 1 else 1
+            array = np.where(finite, array, 0).astype(np.float32) * factor
             array = array.clip(0, 255).round().astype(np.uint8)
         return np.asarray(to_rgb(Image.fromarray(array)))
 

@@ -9,12 +9,20 @@ import numpy as np
 
 from onellm.modalities.base import Preview, Sample, megabytes, refuse
 from onellm.modalities.maps import Map, shade
+from onellm.modalities.readers import exr
 from onellm.modalities.readers.arrays import pick, read_arrays
 from onellm.modalities.readers.pictures import open_image, size_text
 from onellm.utils.limits import LIMITS
 
 LENGTHS = (0.7, 1.3)  # lengths of vectors that pass for normals
 _LEGEND_SIDE = 144  # pixels
+_FORMATS = ("PNG", "WEBP", "JPEG", "TIFF", "TGA", "BMP")
+_EXR_NAMES = (("x", "y", "z"), ("r", "g", "b"))
+_NOTHING = 0.1  # length of a vector that stands for no normal
+_STEEP = 0.2  # z of what is too steep to have a slope
+_STEP = 0.5  # change of slope from pixel to pixel that is an edge
+_SURE = 0.25  # correlation of slopes by which the direction of y is told
+_QUADS = 200  # squares of pixels that are needed for it
 
 
 class Normal(Map):
@@ -23,36 +31,39 @@ class Normal(Map):
     Canonical array: [H, W, 3] float32, unit vectors in the camera's frame: x to the right, y up, z towards
     the viewer; 0, 0, 0 where unknown.
 
-    A png holds (normal + 1) / 2 as red, green, blue; black or transparent pixels are unknown. An npy file is
-    [H, W, 3] or [3, H, W] in -1..1, in 0..1 or in 0..255. The option `y` = "down" reads maps whose green
-    channel points down.
+    A picture holds (normal + 1) / 2 as red, green, blue; black or transparent pixels are unknown. An array is
+    [H, W, 3] or [3, H, W] in -1..1, in 0..1 or of whole numbers. Which way y points is told by whether the normals
+    can be those of one surface; a map in OpenCV's frame (y down, z away) or with red and blue swapped is turned.
+    What was decided stands in the sample's notes.
     """
 
     name = "normal"
     title = "Normal"
     icon = "🧊"
-    suffixes = (".png", ".npy")
+    suffixes = (".png", ".npy", ".npz", ".webp", ".jpg", ".jpeg", ".tif", ".tiff", ".exr", ".tga", ".bmp")
     layout = ("[H, W, 3]", 3, 3)
     unit = "unit vectors"
     expects = (
-        "a normal map (png with x, y, z as red, green, blue, or npy [H, W, 3]) "
+        "a normal map (png, webp, jpg, tiff or exr with x, y, z as red, green, blue, or npy [H, W, 3]) "
         f"of up to {megabytes(LIMITS.normal_bytes)}"
     )
 
-    def read(self, path: Path, picture: str | Path | None = None, y: str = "up") -> Sample:
+    def read(self, path: Path, picture: str | Path | None = None, y: str | None = None, z: str | None = None) -> Sample:
         """Read a normal map.
 
         Args:
             path: the file.
             picture: the picture the map belongs to, an image file.
-            y: "up" or "down", where the file's second component points.
+            y: "up" or "down", where the file's second component points; by evidence if not given.
+            z: "towards" or "away" from the viewer, where the third one points; by evidence if not given.
 
         Returns:
             A sample whose array is [H, W, 3] float32.
         """
-        if y not in ("up", "down"):
-            raise refuse(path, f"the option y is {y!r}", "up or down", "correct the option")
-        normals, known = self._read_numpy(path) if path.suffix.lower() == ".npy" else self._read_image(path)
+        for option, value, valid in (("y", y, ("up", "down")), ("z", z, ("towards", "away"))):
+            if value not in (None, *valid):
+                raise refuse(path, f"the option {option} is {value!r}", " or ".join(valid), "correct the option")
+        normals, known = self._read_vectors(path)
         lengths = np.linalg.norm(normals, axis=2)
         known &= np.isfinite(lengths) & (lengths > 1e-3)
         if not known.any():
@@ -62,12 +73,8 @@ class Normal(Map):
             found = f"only {share:.0%} of the pixels hold vectors of length 1"
             raise refuse(path, found, self.expects, "give photographs as image, or save the normals again")
         normals = np.divide(normals, lengths[..., None], out=np.zeros_like(normals), where=known[..., None])
-        if y == "down":
-            normals[..., 1] *= -1
         notes: list[str] = []
-        away = float((normals[known][:, 2] < -0.2).mean())
-        if away > 0.5:
-            notes.append(f"{away:.0%} of the normals point away from the viewer: is z meant the other way?")
+        normals = _turned(normals, known, y, z, notes)
         summary = f"{size_text(normals.shape[1], normals.shape[0])}, {known.mean():.0%} known"
         return Sample(
             self.name,
@@ -78,10 +85,33 @@ class Normal(Map):
             notes=notes,
         )
 
+    def _read_vectors(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Return [H, W, 3] float32 in -1..1 and which pixels may be known."""
+        with open(path, "rb") as file:
+            head = file.read(8)
+        if head.startswith((b"\x93NUMPY", b"PK\3\4")):
+            return self._read_numpy(path)
+        return self._read_exr(path) if head.startswith(b"v/1\x01") else self._read_image(path)
+
+    def _read_exr(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        for size in exr.windows(path):
+            self.check_pixels(path, *size)
+        channels = exr.read_channels(path)
+        last = {name.rpartition(".")[2].lower(): values for name, values in reversed(channels.items())}
+        names = next((names for names in _EXR_NAMES if set(names) <= set(last)), None)
+        if names is None:
+            found = f"channels {', '.join(list(channels)[:8])}"
+            raise refuse(path, found, "channels X, Y, Z or R, G, B", "save the normals as three channels")
+        return from_array(np.stack([last[name] for name in names], axis=-1))
+
     def _read_numpy(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         """Return [H, W, 3] float32 in -1..1 and which pixels may be known."""
         arrays = read_arrays(path, LIMITS.map_pixels * 3 * 8, self.expects)
-        array = pick(arrays, "", "normal", "normals") if len(arrays) > 1 else next(iter(arrays.values()))
+        array = (
+            pick(arrays, "", "normal", "normals", "normal_map", "arr_0")
+            if len(arrays) > 1
+            else next(iter(arrays.values()))
+        )
         while array is not None and array.ndim > 3 and array.shape[0] == 1:
             array = array[0]
         if array is not None and array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
@@ -94,7 +124,7 @@ class Normal(Map):
 
     def _read_image(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         """Return [H, W, 3] float32 in -1..1 and which pixels may be known."""
-        with open_image(path, LIMITS.map_pixels, ("PNG",)) as image:
+        with open_image(path, LIMITS.map_pixels, _FORMATS) as image:
             if image.mode not in ("RGB", "RGBA", "P"):
                 found = f"a picture of mode {image.mode}, without three colours"
                 raise refuse(path, found, self.expects, "save x, y, z as red, green, blue")
@@ -157,11 +187,78 @@ def from_array(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not known.any():
         return normals, known
     low, high = float(normals[known].min()), float(normals[known].max())
-    if low >= 0 and high > 1.5:
-        normals = normals / 127.5 - 1
-    elif low >= 0 and np.linalg.norm(normals[known] * 2 - 1, axis=1).std() < 0.05:
-        normals = normals * 2 - 1
+    if high > 1.5 or low < -1.5:
+        wide = max(high, -low) > 300
+        if array.dtype.kind in "iu" or low >= 0 and high > 100:  # whole numbers, of 8 or 16 bits
+            if low < 0:
+                return normals / (32_767 if wide else 127), known
+            normals = normals / (32_767.5 if wide else 127.5) - 1
+            known &= (np.abs(normals) > 0.012).any(axis=2)
+    elif low >= 0:
+        centred = normals * 2 - 1
+        far = known & (np.linalg.norm(centred, axis=2) > _NOTHING)  # (0.5, 0.5, 0.5) is no direction
+        if _share_of_units(centred, far) > _share_of_units(normals, known):
+            normals, known = centred, far
     return normals, known
+
+
+def _share_of_units(vectors: np.ndarray, known: np.ndarray) -> float:
+    """Tell how many of the known vectors [H, W, 3] have about length 1."""
+    lengths = np.linalg.norm(vectors[known], axis=-1)
+    return float((np.abs(lengths - 1) < 0.1).mean()) if lengths.size else 0.0
+
+
+def _turned(normals: np.ndarray, known: np.ndarray, y: str | None, z: str | None, notes: list[str]) -> np.ndarray:
+    """Bring unit vectors [H, W, 3] to x right, y up, z towards the viewer; say what was decided."""
+    x_values, _, z_values = normals[known].T
+    if (x_values > 0).mean() > 0.98 and (z_values < 0).mean() > 0.2:
+        normals = np.ascontiguousarray(normals[..., ::-1])
+        z_values = x_values
+        notes.append("red and blue seem to be swapped: read as z, y, x")
+    away = float((z_values < -0.2).mean())
+    if z is None and away > 0.95:
+        z = "away"
+        notes.append("z points away from the viewer in the file: turned around (option z)")
+    elif z is None and away > 0.5:
+        notes.append(f"{away:.0%} of the normals point away from the viewer: is z meant the other way? (option z)")
+    if z == "away":
+        normals[..., 2] *= -1
+    if y is None:
+        agreement = _agreement(normals, known)
+        if agreement is not None and agreement < -_SURE:
+            y = "down"
+            notes.append("y, the green channel, points down in the file: turned up (option y)")
+        elif agreement is not None and agreement < _SURE:
+            notes.append("which way y, the green channel, points cannot be told: taken as up (option y)")
+    if y == "down":
+        normals[..., 1] *= -1
+    return normals
+
+
+def _agreement(normals: np.ndarray, known: np.ndarray) -> float | None:
+    """Correlate how the slope along x changes along y with how the slope along y changes along x.
+
+    On one surface the two are equal, as d2z/dxdy = d2z/dydx; where y is meant the other way, they are opposite.
+
+    Args:
+        normals: [H, W, 3] unit vectors, x right, y up.
+        known: [H, W] bool.
+
+    Returns:
+        -1..1; None where there is too little to tell, as on a plane.
+    """
+    inside = known & (normals[..., 2] > _STEEP)
+    safe = np.where(inside, normals[..., 2], 1)
+    along_x, along_y = -normals[..., 0] / safe, -normals[..., 1] / safe
+    square = inside[:-1, :-1] & inside[:-1, 1:] & inside[1:, :-1] & inside[1:, 1:]
+    of_x = (along_x[:-1, :-1] + along_x[:-1, 1:] - along_x[1:, :-1] - along_x[1:, 1:]) / 2
+    of_y = (along_y[:-1, 1:] + along_y[1:, 1:] - along_y[:-1, :-1] - along_y[1:, :-1]) / 2
+    square &= (np.abs(of_x) < _STEP) & (np.abs(of_y) < _STEP)
+    first, second = of_x[square].astype(np.float64), of_y[square].astype(np.float64)
+    powers = float((first**2).sum() * (second**2).sum())
+    if first.size < _QUADS or powers < 1e-12:
+        return None
+    return float((first * second).sum() / powers**0.5)
 
 
 def to_picture(normals: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from onellm.modalities.base import (
 )
 from onellm.modalities.image import Image
 from onellm.modalities.plots import spread
-from onellm.modalities.readers import sound
+from onellm.modalities.readers import animations, sound
 from onellm.modalities.readers.pictures import CLIP_MEAN, CLIP_STD, millions, size_text, to_pixels
 from onellm.utils.limits import LIMITS
 
@@ -32,35 +33,73 @@ if TYPE_CHECKING:
 
 SILENT = "the sound track is not part of what is seen; choose to have it heard, or add it as audio"
 # the largest picture of 16:9 within the limit; codecs fill sides up to a multiple of 8 or 16
-_HEIGHT = int((LIMITS.video_pixels * 9 / 16) ** 0.5) // 8 * 8
+_HEIGHT = int((LIMITS.video_pixels * 9 / 16) ** 0.5) // 16 * 16
 _WIDTH = _HEIGHT * 16 // 9
+_HOLD = 2  # a frame that is shown for so many times as long as is usual is held
+_EVEN = 1.5  # longest to shortest frame of a video of few frames, in which each counts once
+_BY_DECODING_TIME = ("mpeg", "mpegts")  # readers that seek by when packets are decoded, not by when they are shown
+_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # codec -> the decoder that reads its transparency
 
 
 @dataclass
 class _Index:
-    """Where the frames of a video, or of a part of it, are.
+    """Where the frames of a video are, and which part of it is to be read.
 
     Attributes:
-        times: of the frames, in order, in stream units.
+        times: of the frames that are shown, in order, in stream units.
         keys: times of the video's key frames.
-        origin: time of the video's first frame.
+        seeks: where to seek for each of them.
+        begin: time of the part's begin.
+        end: time of the part's end.
         seconds_per_unit: of the stream.
-        length_s: how long it lasts.
+        origin: time of the video's first frame that is shown.
     """
 
     times: np.ndarray
     keys: np.ndarray
-    origin: int
+    seeks: np.ndarray
+    begin: float
+    end: float
     seconds_per_unit: float
-    length_s: float
+    origin: int
+
+    @property
+    def length_s(self) -> float:
+        """How long the part lasts."""
+        return max(0.0, float((self.end - self.begin) * self.seconds_per_unit))
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Times of the part's frames; where none begins in it, of the one that is still shown."""
+        inside = self.times[(self.times >= self.begin) & (self.times < self.end)]
+        return inside if len(inside) else self.times[self.times <= self.begin][-1:]
 
     def between(self, start_s: float, stop_s: float) -> _Index:
-        """Return the frames of a part; where none is in it, the one that is still shown."""
-        first, last = (self.origin + time_s / self.seconds_per_unit for time_s in (start_s, stop_s))
-        inside = self.times[(self.times >= first) & (self.times < last)]
-        if not len(inside):
-            inside = self.times[self.times < last][-1:]
-        return replace(self, times=inside, length_s=max(0.0, min(stop_s, self.length_s) - start_s))
+        """Return a part."""
+        begin, end = (self.origin + time_s / self.seconds_per_unit for time_s in (start_s, stop_s))
+        return replace(self, begin=begin, end=min(end, self.end))
+
+    def choose(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Choose the frames that are shown in the middles of `count` equal parts of the time.
+
+        Of a video of fewer frames, all are chosen once; where one of them is held, it is chosen as often as it is
+        met.
+
+        Returns:
+            Indices into `times`, in order, and the moments they are shown at, in stream units.
+        """
+        inside = self.inside
+        gaps = np.diff(inside, append=max(self.end, inside[-1]))
+        usual = float(np.median(gaps))
+        first = int(np.searchsorted(self.times, inside[0]))
+        if len(inside) <= count and gaps.max() <= _EVEN * gaps.min():
+            return first + np.arange(len(inside)), inside
+        moments = self.begin + (np.arange(count) + 0.5) * (self.end - self.begin) / count
+        # times are rounded to the stream's unit, so a frame may seem to begin a little late
+        chosen = np.searchsorted(self.times, moments + max(0.05 * usual, 1), "right") - 1
+        chosen = chosen.clip(0, len(self.times) - 1)
+        times = self.times[chosen]
+        return chosen, np.where(moments - times > _HOLD * usual, moments, times)
 
 
 class Video(Modality):
@@ -77,7 +116,7 @@ class Video(Modality):
     suffixes = Soundtrack.suffixes
     unit = "red, green, blue in 0..255"
     expects = (
-        f"a video (mp4, mov, webm, mkv, avi or gif) of up to {megabytes(LIMITS.video_bytes)} "
+        f"a video (mp4, mov, webm, mkv, avi, mpg, ts, ogv, flv, gif or webp) of up to {megabytes(LIMITS.video_bytes)} "
         f"and {_WIDTH} × {_HEIGHT} pixels"
     )
 
@@ -100,55 +139,52 @@ class Video(Modality):
             raise refuse(path, f"the option frames is {frames}", expected, "choose another number")
         check_times(path, start_s, stop_s)
         reader = sound.container_of(path)
+        if reader == animations.READER:
+            return self._animation(path, frames, start_s, stop_s)
         if reader not in sound.VIDEOS:
             raise Damaged("not a video in these formats")
+        notes: list[str] = []
         with av.open(str(path), format=reader) as container:
-            if not container.streams.video:
-                raise refuse(path, "there is no picture in it", self.expects, "choose a file with video")
-            stream = container.streams.video[0]
-            width, height = stream.codec_context.width, stream.codec_context.height
-            if width * height > LIMITS.video_pixels:
-                found = f"the video has {size_text(width, height)}"
-                raise refuse(path, found, f"at most {_WIDTH:,} × {_HEIGHT:,}", "make it smaller")
-            if stream.duration and stream.time_base:
-                declared_s = float(stream.duration * stream.time_base)
-            else:
-                declared_s = (container.duration or 0) / av.time_base
+            stream = self._stream(path, container)
             index = self._index(path, container, stream)
-            duration_s = index.length_s
-            if duration_s < 0.9 * min(declared_s, 1e5) - 1 / max(float(stream.average_rate or 1), 1):
-                found = f"the video ends after {duration_s:.1f} s of {declared_s:.1f} s"
-                raise refuse(path, found, self.expects, "the file is cut short, so save or download it again")
-            if reader == "gif" and len(index.times) * width * height > LIMITS.gif_decoded_pixels:
-                found = f"an animation of {len(index.times):,} frames of {size_text(width, height)}"
-                raise refuse(
-                    path,
-                    found,
-                    f"at most {millions(LIMITS.gif_decoded_pixels)} in all",
-                    "save it as mp4, or shorten it",
-                )
+            whole = index
+            if start_s is not None or stop_s is not None:
+                index = index.between(start_s or 0, whole.length_s if stop_s is None else stop_s)
+            pixels = stream.codec_context.width * stream.codec_context.height
+            if reader == "gif":
+                self._check_animation(path, len(index.times), pixels)
             stream.thread_type = "AUTO"
             stream.codec_context.options = {"max_pixels": str(LIMITS.video_pixels)}  # frames may be larger than that
-            if start_s is not None or stop_s is not None:
-                index = index.between(start_s or 0, duration_s if stop_s is None else stop_s)
-            wanted = self._choose(index, frames, width * height, reader == "gif")
-            pictures, times_s = self._decode(path, container, stream, wanted, index)
-            rotation = self._pictures_turn(pictures)
+            wanted, moments = self._choose(index, frames, pixels, reader == "gif")
+            pictures = self._decode(path, container, stream, wanted, index, notes)
+            aspect = float(stream.sample_aspect_ratio or 1)
             has_sound = bool(container.streams.audio)
-        array = np.stack([_to_array(picture, rotation) for picture in pictures])
-        whole, duration_s = duration_s == index.length_s, index.length_s
-        rate_hz = len(index.times) / duration_s if duration_s > 0 else 1.0
-        notes = []
-        if whole and duration_s > LIMITS.video_seconds:
+        array, size = _arrays(pictures, aspect, notes)
+        if index is whole and whole.length_s > LIMITS.video_seconds:
             notes.append(f"cut to the first {LIMITS.video_seconds:g} s")
         if has_sound:
             notes.append(SILENT)
-        summary = f"{duration_s:.1f} s, {size_text(array.shape[2], array.shape[1])}, {rate_hz:.3g} frames/s"
+        times_s = (moments - index.origin) * index.seconds_per_unit
+        return self._sample(path, array, size, len(index.inside), index.length_s, times_s, notes, has_sound)
+
+    def _sample(
+        self,
+        path: Path,
+        array: np.ndarray,
+        size: tuple[int, int],
+        count: int,
+        duration_s: float,
+        times_s: np.ndarray,
+        notes: list[str],
+        has_sound: bool = False,
+    ) -> Sample:
+        """Describe the frames that were read, of `count`."""
+        rate_hz = count / duration_s if duration_s > 0 else 1.0
         return Sample(
             self.name,
             path.name,
             array,
-            summary,
+            f"{duration_s:.1f} s, {size_text(*size)}, {rate_hz:.3g} frames/s",
             rate_hz,
             notes=notes,
             duration_s=duration_s,
@@ -156,61 +192,125 @@ class Video(Modality):
             sound=has_sound,
         )
 
+    def _stream(self, path: Path, container: Any) -> Any:
+        """Return the first track of pictures; the cover of a sound is none."""
+        covers = stream_disposition().attached_pic
+        streams = [stream for stream in container.streams.video if not stream.disposition & covers]
+        if not streams:
+            advice = "give it as audio" if container.streams.audio else "choose a file with video"
+            raise refuse(path, "there is no moving picture in it", self.expects, advice)
+        width, height = streams[0].codec_context.width, streams[0].codec_context.height
+        if width * height > LIMITS.video_pixels:
+            found = f"the video has {size_text(width, height)}"
+            raise refuse(path, found, f"at most {_WIDTH:,} × {_HEIGHT:,} pixels", "make it smaller")
+        return streams[0]
+
+    def _check_animation(self, path: Path, count: int, pixels: int) -> None:
+        """Refuse an animation that takes too long: it can only be decoded from its start."""
+        if count * pixels > LIMITS.gif_decoded_pixels:
+            found = f"an animation of {count:,} frames of {millions(pixels)}"
+            expected = f"at most {millions(LIMITS.gif_decoded_pixels)} in all"
+            raise refuse(path, found, expected, "save it as mp4, or shorten it")
+
+    def _animation(self, path: Path, frames: int, start_s: float | None, stop_s: float | None) -> Sample:
+        """Read evenly spread frames of an animated picture."""
+        with animations.opened(path, LIMITS.video_pixels) as image:
+            count = getattr(image, "n_frames", 1)
+            self._check_animation(path, count, image.width * image.height)
+            times, end = animations.times_ms(image, LIMITS.video_frames)
+            index = _Index(times, times[:1], times[:1], 0, end, 0.001, 0)
+            if start_s is not None or stop_s is not None:
+                index = index.between(start_s or 0, index.length_s if stop_s is None else stop_s)
+            chosen, moments = index.choose(frames)
+            array, size = animations.frames(image, chosen), image.size
+        return self._sample(path, array, size, len(index.inside), index.length_s, moments / 1000, [])
+
     def _index(self, path: Path, container: Any, stream: Any) -> _Index:
         """Walk through the packets, without decoding them, and rewind."""
-        times, keys, end = [], [], 0
-        for packet in container.demux(stream):
+        times, keys, seeks, end = [], [], [], 0
+        reader = sound.container_of(path)
+        for count, packet in enumerate(container.demux(stream)):
             if not packet.size:
                 continue
             moment = packet.pts if packet.pts is not None else packet.dts
             if moment is None:
-                moment = len(times)
-            times.append(moment)
-            end = max(end, moment + (packet.duration or 0))
+                moment = count
+            if not packet.is_discard:  # an edit list hides it
+                times.append(moment)
+                end = max(end, moment + (packet.duration or 0))
             if packet.is_keyframe:
                 keys.append(moment)
-            if len(times) > LIMITS.video_frames:
+                seeks.append(packet.dts if reader in _BY_DECODING_TIME and packet.dts is not None else moment)
+            if count > LIMITS.video_frames:
                 found = f"more than {LIMITS.video_frames:,} frames"
                 raise refuse(path, found, self.expects, "use a shorter video")
         if not times:
             raise refuse(path, "a video without frames", self.expects, "save or download it again")
         unit = float(stream.time_base)
         ordered = np.sort(np.asarray(times))
-        container.seek(int(ordered[0]), stream=stream)
-        return _Index(ordered, np.sort(np.asarray(keys)), ordered[0], unit, float((end - ordered[0]) * unit))
+        usual = float(np.median(np.diff(ordered))) if len(ordered) > 1 else 1 / float(stream.average_rate or 1) / unit
+        if end <= ordered[-1] or reader != "mov" and end < ordered[-1] + usual / 2:
+            end = ordered[-1] + usual  # the last frame does not say how long it is shown
+        self._check_length(path, container, stream, (end - ordered[0]) * unit)
+        order = np.argsort(keys)
+        starts = np.asarray(seeks)[order]
+        container.seek(int(min(ordered[0], *starts[:1])), stream=stream)
+        return _Index(ordered, np.asarray(keys)[order], starts, ordered[0], end, unit, ordered[0])
+
+    def _check_length(self, path: Path, container: Any, stream: Any, length_s: float) -> None:
+        """Refuse a file that ends before its header says; pictures may well end before the sound does."""
+        import av
+
+        if stream.duration and stream.time_base:
+            declared_s = float(stream.duration * stream.time_base)
+        else:
+            declared_s = (container.duration or 0) / av.time_base
+        least_s = 0.9 * min(declared_s, 1e5) - 1 / max(float(stream.average_rate or 1), 1)
+        if length_s >= least_s:
+            return
+        container.seek(0)
+        ends_s = [length_s]
+        for packet in container.demux(*(other for other in container.streams if other.type in ("audio", "subtitle"))):
+            if packet.size and packet.pts is not None:
+                ends_s.append(float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if max(ends_s) < least_s:
+            found = f"the video ends after {length_s:.1f} s of {declared_s:.1f} s"
+            raise refuse(path, found, self.expects, "the file is cut short, so save or download it again")
 
     @staticmethod
-    def _choose(index: _Index, frames: int, pixels: int, from_start: bool) -> np.ndarray:
-        """Choose the times of the frames to keep: the middle of each of `frames` equal parts.
+    def _choose(index: _Index, frames: int, pixels: int, from_start: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Choose the times of the frames to keep, and the moments they are shown at.
 
         Where that would mean decoding more than the limit, a frame moves towards its key frame.
         """
-        last = index.times[0] + LIMITS.video_seconds / index.seconds_per_unit
-        times = index.times[index.times <= last]
-        count = min(frames, len(times))
-        chosen = ((np.arange(count) + 0.5) * len(times) / count).astype(int)
+        index = replace(index, end=min(index.end, index.begin + LIMITS.video_seconds / index.seconds_per_unit))
+        chosen, moments = index.choose(frames)
+        times = index.times
         if not from_start and len(index.keys):
-            key = np.searchsorted(times, index.keys[np.searchsorted(index.keys, times[chosen], "right") - 1])
-            reach = max(1, int(LIMITS.video_decoded_pixels / (pixels * count)))
-            chosen = np.minimum(chosen, np.maximum(key, 0) + reach) if len(times) > reach * count else chosen
-        return times[np.unique(chosen)]
+            before = np.searchsorted(index.keys, times[chosen], "right") - 1
+            key = np.searchsorted(times, index.keys[np.maximum(before, 0)])
+            reach = max(1, int(LIMITS.video_decoded_pixels / (pixels * len(chosen))))
+            if len(index.inside) > reach * len(chosen):
+                near = np.minimum(chosen, key + reach)
+                moments = np.where(near < chosen, times[near], moments)
+                chosen = near
+        return times[chosen], moments
 
     def _decode(
-        self, path: Path, container: Any, stream: Any, wanted: np.ndarray, index: _Index
-    ) -> tuple[list[Any], np.ndarray]:
-        """Decode the frames at the wanted times, seeking only where a key frame lies between two of them.
-
-        Returns:
-            The frames, and their times [T] in seconds from the first.
-        """
+        self, path: Path, container: Any, stream: Any, wanted: np.ndarray, index: _Index, notes: list[str]
+    ) -> list[Any]:
+        """Decode the frames at the wanted times, seeking only where a key frame lies between two of them."""
         deadline = time.monotonic() + LIMITS.load_seconds
-        pictures, shown, position, last = [], [], index.origin, None
-        decoder = container.decode(stream)
+        pictures, position, last = [], index.keys[0] if len(index.keys) else index.origin, None
+        decoder = _frames(container, stream)
         for moment in wanted:
-            key = index.keys[index.keys <= moment]
-            if len(key) and key[-1] > position:
-                container.seek(int(key[-1]), stream=stream)
-                decoder = container.decode(stream)
+            key = int(np.searchsorted(index.keys, moment, "right")) - 1
+            if key >= 0 and index.keys[key] > position:
+                container.seek(int(index.seeks[key]), stream=stream)
+                decoder = _frames(container, stream)
+            if last is not None and position >= moment:  # it is held
+                pictures.append(last)
+                continue
             for frame in decoder:
                 last, position = frame, frame.pts if frame.pts is not None else position + 1
                 if position >= moment:
@@ -218,18 +318,15 @@ class Video(Modality):
                 if time.monotonic() > deadline:
                     found = f"decoding takes longer than {LIMITS.load_seconds:g} s"
                     raise refuse(path, found, self.expects, "use a shorter or smaller video")
-            if last is not None and (not pictures or pictures[-1] is not last):
+            if last is not None:
                 pictures.append(last)
-                shown.append(position)
-        if len(pictures) < max(1, 0.75 * len(wanted)):
-            found = f"only {len(pictures)} of {len(wanted)} frames could be decoded"
+        decoded, distinct = len(set(map(id, pictures))), len(set(wanted))
+        if decoded < max(1, 0.75 * distinct):
+            found = f"only {decoded} of {distinct} frames could be decoded"
             raise refuse(path, found, self.expects, "the file is damaged, so save or download it again")
-        return pictures, (np.array(shown) - index.origin) * index.seconds_per_unit
-
-    @staticmethod
-    def _pictures_turn(pictures: list[Any]) -> int:
-        """Return by how many quarter turns (counter-clockwise) the pictures are to be turned upright."""
-        return round((getattr(pictures[0], "rotation", 0) or 0) / 90) % 4
+        if len(pictures) < len(wanted):
+            raise refuse(path, "its first frames cannot be decoded", self.expects, "save or download it again")
+        return pictures
 
     def soundtrack(self, path: str | Path) -> Sample:
         """Read a video's sound track.
@@ -279,7 +376,8 @@ class Video(Modality):
 
     def coverage(self, sample: Sample, frames: int = 5, **settings) -> Coverage:
         """Say how many of the file's frames the model takes."""
-        taken = len(set(_pick(len(sample.array), frames)))
+        picked = _pick(len(sample.array), frames)
+        taken = len(set(picked) if sample.times_s is None else set(sample.times_s[picked]))
         return Coverage(f"{taken:,}", f"{max(len(sample.array), round(sample.seconds * sample.rate_hz)):,}", "frames")
 
     def preview(self, sample: Sample, frames: int | None = None, **settings) -> Preview:
@@ -300,12 +398,61 @@ def _pick(count: int, frames: int) -> np.ndarray:
     return ((np.arange(frames) + 0.5) * count / frames).astype(int)
 
 
-def _to_array(frame: Any, quarter_turns: int) -> np.ndarray:
-    """Convert a decoded frame to [H, W, 3] uint8, upright, on white where it is transparent."""
-    if any(component.is_alpha for component in frame.format.components):
-        rgba = frame.to_ndarray(format="rgba").astype(np.uint16)
-        alpha = rgba[..., 3:]
-        array = ((rgba[..., :3] * alpha + 255 * (255 - alpha)) // 255).astype(np.uint8)
-    else:
-        array = frame.to_ndarray(format="rgb24")
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    """Decode a track from where the container stands; VP8 and VP9 with their transparency."""
+    import av
+
+    name = _ALPHA.get(stream.codec_context.name)
+    if name is None or stream.metadata.get("alpha_mode") != "1":
+        yield from container.decode(stream)
+        return
+    decoder = av.CodecContext.create(name, "r")
+    decoder.options = {"max_pixels": str(LIMITS.video_pixels)}
+    for packet in container.demux(stream):
+        yield from decoder.decode(packet if packet.size else None)
+
+
+def _arrays(pictures: list[Any], aspect: float, notes: list[str]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Convert decoded frames to what is shown: upright, with square pixels, on white where they are transparent.
+
+    Args:
+        pictures: the frames.
+        aspect: width of a pixel by its height.
+        notes: one is added if they are transparent, or reduced.
+
+    Returns:
+        [T, H, W, 3] uint8, and the width and height they are shown in.
+    """
+    first = pictures[0]
+    width, height = first.width, first.height
+    if 0.2 < aspect < 5 and aspect != 1:
+        width = max(1, round(width * aspect))
+        notes.append(f"its pixels are not square: shown {width:,} pixels wide, as players do")
+    scale = min(1.0, (LIMITS.video_frame_pixels / (width * height)) ** 0.5)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    if scale < 1:
+        notes.append(f"its frames were reduced to {size_text(*size)}")
+    turns = round((getattr(first, "rotation", 0) or 0) / 90) % 4
+    if any(component.is_alpha for component in first.format.components):
+        notes.append("transparent parts are shown white")
+    array = np.stack([_to_array(picture, size, turns) for picture in pictures])
+    return array, (height, width) if turns % 2 else (width, height)
+
+
+def _to_array(frame: Any, size: tuple[int, int], quarter_turns: int) -> np.ndarray:
+    """Convert a decoded frame to [H, W, 3] uint8 of a width and height, upright, on white where it is transparent."""
+    if (frame.width, frame.height) == size:
+        size = (None, None)
+    alpha = any(component.is_alpha for component in frame.format.components)
+    array = frame.reformat(*size, format="rgba" if alpha else "rgb24").to_ndarray()
+    if alpha:
+        rgba = array.astype(np.uint16)
+        array = ((rgba[..., :3] * rgba[..., 3:] + 255 * (255 - rgba[..., 3:])) // 255).astype(np.uint8)
     return np.ascontiguousarray(np.rot90(array, quarter_turns))
+
+
+def stream_disposition() -> Any:
+    """Return PyAV's names of what a track is for."""
+    import av
+
+    return av.stream.Disposition

@@ -23,13 +23,15 @@ class Limits:
     their ``_seconds`` are cut, and the sample says so.
     """
 
-    image_bytes: int = 20 * MEGA
-    image_pixels: int = 40 * MEGA
+    image_bytes: int = 40 * MEGA
+    image_pixels: int = 64 * MEGA
+    jpeg_pixels: int = 120 * MEGA  # of a JPEG, which can be decoded at a fraction of its size
     image_side_pixels: int = 2048  # larger pictures are reduced to this side when they are read
 
     video_bytes: int = 100 * MEGA
     video_seconds: float = 120.0
-    video_pixels: int = 1920 * 1088
+    video_pixels: int = 4096 * 2176
+    video_frame_pixels: int = 1920 * 1088  # larger frames are reduced to this when they are read
     video_frames: int = 30_000  # compressed frames in a file
     video_sampled_frames: int = 64  # frames one load may keep
     video_decoded_pixels: int = 1_000 * MEGA  # decoding work of one load

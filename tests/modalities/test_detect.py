@@ -69,7 +69,7 @@ FILES = {
     "still.gif": (lambda p: make.gif(p, frames=1), ["image", "video"]),
     "moving.gif": (lambda p: make.gif(p), ["video", "image"]),
     "film.mp4": (lambda p: make.video(p), ["video"]),
-    "film.mkv": (lambda p: make.video(p, sound=True), ["video"]),
+    "film.mkv": (lambda p: make.video(p, sound=True), ["video", "audio"]),
     "film.webm": (lambda p: make.video(p, "libvpx-vp9", sound=True), ["video", "audio"]),
     "film.avi": (lambda p: make.video(p, "mpeg4"), ["video"]),
     "voice.webm": (make.webm_sound, ["audio"]),

@@ -100,10 +100,6 @@ def test_frames_option(tmp_path, refused):
     refused("video", path, "the option frames is 0", frames=0)
 
 
-def test_more_than_1080p_is_refused(tmp_path, refused):
-    refused("video", video(tmp_path / "a.mp4", frames=2, size=(2560, 1440)), "2,560 × 1,440", "1,920 × 1,080")
-
-
 def test_long_gif_is_refused_before_decoding(tmp_path, refused, monkeypatch):
     from onellm.modalities import video as module
     from onellm.utils.limits import Limits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
 __all__ = [
     "CLIP_MEAN",
     "CLIP_STD",
+    "FORMATS",
+    "STILL_BRANDS",
+    "deep_pixels",
     "fitted",
     "framed",
+    "is_deep",
     "millions",
     "open_image",
     "read_picture",
@@ -32,17 +37,29 @@ __all__ = [
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+# Brands of the first box of files that hold pictures: HEIC, AVIF.
+STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1", b"avif")
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF", "JXL", "JPEG2000", "PPM", "TGA", "ICO")
+_JXL = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
+_DRAFTED = ("JPEG", "MPO")
+_BITS = (8, 10, 12, 14, 16)  # that cameras and scanners fill of 16
+_DEEP_MODES = ("RGB", "RGBA", "RGBX", "LA", "La")  # of which Pillow keeps 8 bits where the file has 16
+_PLAIN = 8  # levels of 255 within which a picture is all of one colour
+_PROBE = b"\x55\xaa" * 64  # goes before the end mark that a JPEG lacks
+
 FITS = ("cut", "squeeze", "pad")
 _LONGEST_RATIO = 4  # longer strips lose their ends before they are resized
 
 
-def open_image(path: Path, limit_pixels: int, formats: tuple[str, ...]) -> Image.Image:
+def open_image(path: Path, limit_pixels: int, formats: tuple[str, ...], limit_drafted: int = 0) -> Image.Image:
     """Open a picture and check its header; the pixels are not decoded yet.
 
     Args:
         path: the file.
         limit_pixels: most pixels it may have.
-        formats: Pillow's names of the formats that are read.
+        formats: Pillow's names of the formats that are read, and "JXL".
+        limit_drafted: most pixels of a JPEG that will be decoded at a fraction of its size.
 
     Returns:
         The opened picture.
@@ -52,6 +69,20 @@ def open_image(path: Path, limit_pixels: int, formats: tuple[str, ...]) -> Image
     """
     from PIL import Image, UnidentifiedImageError
 
+    with open(path, "rb") as file:
+        head = file.read(64)
+    if "JXL" in formats and head.startswith(_JXL):
+        return _open_jxl(path, limit_pixels)
+    if "HEIF" in formats:
+        if head[4:8] == b"ftyp":
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+        else:
+            formats = tuple(name for name in formats if name != "HEIF")
+    if head.startswith((b"II*\0", b"MM\0*")):
+        _teach_doubles()
+    formats = tuple(name for name in formats if name != "JXL")
     try:
         image = Image.open(path, formats=formats)
     except UnidentifiedImageError as error:
@@ -61,10 +92,38 @@ def open_image(path: Path, limit_pixels: int, formats: tuple[str, ...]) -> Image
     width, height = image.size
     if width < 1 or height < 1:
         raise Damaged("a picture without pixels")
+    _check_pixels(
+        path, width, height, limit_pixels if image.format not in _DRAFTED else max(limit_pixels, limit_drafted)
+    )
+    return image
+
+
+def _teach_doubles() -> None:
+    """Have Pillow read TIFF pictures of 64-bit floats: it can unpack them, and has no name for them."""
+    from PIL import TiffImagePlugin
+
+    for mark, raw in ((b"II", "F;64F"), (b"MM", "F;64BF")):
+        TiffImagePlugin.OPEN_INFO.setdefault((mark, 1, (3,), 1, (64,), ()), ("F", raw))
+
+
+def _check_pixels(path: Path, width: int, height: int, limit_pixels: int) -> None:
     if width * height > limit_pixels:
         found = f"the picture has {size_text(width, height)}"
         raise refuse(path, found, _at_most(limit_pixels), "make it smaller")
-    return image
+
+
+def _open_jxl(path: Path, limit_pixels: int) -> Image.Image:
+    """Decode a JPEG XL picture with libavcodec, as Pillow cannot."""
+    import av
+    from PIL import Image
+
+    with av.open(str(path), format="jpegxl_pipe") as container:
+        stream = container.streams.video[0]
+        _check_pixels(path, stream.codec_context.width, stream.codec_context.height, limit_pixels)
+        stream.codec_context.options = {"max_pixels": str(limit_pixels)}
+        frame = next(container.decode(stream))
+    alpha = any(component.is_alpha for component in frame.format.components)
+    return Image.fromarray(frame.reformat(format="rgba" if alpha else "rgb24").to_ndarray())
 
 
 def _at_most(limit_pixels: int) -> str:
@@ -90,24 +149,118 @@ def read_picture(path: Path) -> tuple[np.ndarray, tuple[int, int], list[str]]:
     """
     from PIL import ImageOps
 
-    formats = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-    with open_image(path, LIMITS.image_pixels, formats) as image:
-        notes = []
+    notes: list[str] = []
+    with open_image(path, LIMITS.image_pixels, FORMATS, LIMITS.jpeg_pixels) as image:
         # not n_frames, for which Pillow walks through all of them
         if getattr(image, "is_animated", False) and image.format != "MPO":
             image.seek(0)
             notes.append("only the first frame is used")
         size = image.size
-        side = LIMITS.image_side_pixels
-        if max(size) > side:
-            image.draft("RGB", (side, side))  # lets JPEG decode at a fraction of its size
-        rgb = to_rgb(image)
-        if max(rgb.size) > side:
-            rgb.thumbnail((side, side), reducing_gap=2.0)
+        rgb = _decoded(path, image, notes)
         turned = ImageOps.exif_transpose(_with_exif(rgb, image))
     if turned.size != rgb.size:
         size = size[::-1]
     return np.asarray(turned), size, notes
+
+
+def _decoded(path: Path, image: Image.Image, notes: list[str]) -> Image.Image:
+    """Decode an opened picture to RGB, reduced if it is very large."""
+    side = LIMITS.image_side_pixels
+    if max(image.size) > side:
+        image.draft("RGB", (side, side))  # lets JPEG decode at a fraction of its size
+    try:
+        image.load()
+    except OSError:
+        if image.format not in _DRAFTED:
+            raise
+        image = _without_end_mark(path, side, notes)
+    rgb = _deep_rgb(path, image, notes) if is_deep(path, image) else None
+    rgb = to_rgb(image, notes) if rgb is None else rgb
+    if max(rgb.size) > side:
+        rgb.thumbnail((side, side), reducing_gap=2.0)
+    return rgb
+
+
+def _without_end_mark(path: Path, side: int, notes: list[str]) -> Image.Image:
+    """Decode a JPEG that lacks its end mark, if nothing else is missing.
+
+    Where the pixels are all there, they do not depend on what follows them.
+    """
+    from PIL import Image
+
+    data = path.read_bytes()
+    images = []
+    for end in (b"\xff\xd9", _PROBE + b"\xff\xd9"):
+        image = Image.open(io.BytesIO(data + end), formats=("JPEG",))
+        if max(image.size) > side:
+            image.draft("RGB", (side, side))
+        image.load()
+        images.append(image)
+    if images[0].tobytes() != images[1].tobytes():
+        raise Damaged("it is cut short")
+    notes.append("it lacks its end mark")
+    return images[0]
+
+
+def is_deep(path: Path, image: Image.Image) -> bool:
+    """Tell whether a PNG or TIFF picture has 16 bits in each of several channels, of which Pillow keeps 8."""
+    if image.mode not in _DEEP_MODES:
+        return False
+    if image.format == "PNG":
+        with open(path, "rb") as file:
+            return file.read(25)[24:] == b"\x10"
+    return image.format == "TIFF" and set(image.tag_v2.get(258, ())) == {16}
+
+
+def deep_pixels(path: Path, form: str) -> np.ndarray | None:
+    """Read a PNG or TIFF picture of 16 bits a channel with libavcodec.
+
+    Args:
+        path: the file, whose header was checked.
+        form: "PNG" or "TIFF".
+
+    Returns:
+        [H, W, C] uint16; None if libavcodec cannot.
+    """
+    import av
+
+    with av.open(str(path), format=f"{form.lower()}_pipe") as container:
+        frame = next(container.decode(video=0))
+    name = frame.format.name
+    if len(frame.planes) != 1 or not name.startswith(("gray16", "ya16", "rgb48", "rgba64")):
+        return None
+    channels = len(frame.format.components)
+    rows = np.frombuffer(frame.planes[0], np.uint8).reshape(frame.height, frame.planes[0].line_size)
+    values = np.ascontiguousarray(rows[:, : frame.width * channels * 2]).view(">u2" if name.endswith("be") else "<u2")
+    return values.reshape(frame.height, frame.width, channels).astype(np.uint16)
+
+
+def _deep_rgb(path: Path, image: Image.Image, notes: list[str]) -> Image.Image | None:
+    """Read the colours of a picture that fills only a part of 16 bits; None if it fills them."""
+    from PIL import Image
+
+    if max(high for _, high in image.getextrema()[:3]) >= 2**6:  # of the higher 8 of 16 bits
+        alpha_only = image.mode in ("LA", "La") and image.getextrema()[0][1] < 2**6
+        if not alpha_only:
+            return None
+    pixels = deep_pixels(path, image.format)
+    if pixels is None:
+        return None
+    count = 3 if pixels.shape[2] >= 3 else 1
+    colours = pixels[..., :count] / np.float32(_full_scale(int(pixels[..., :count].max()), notes))
+    grey = np.repeat(colours, 3 // count, axis=2)
+    if pixels.shape[2] in (2, 4):
+        alpha = pixels[..., -1:] / np.float32(65535)
+        grey = grey * alpha + 1 - alpha
+    return Image.fromarray((grey * 255 + 0.5).astype(np.uint8))
+
+
+def _full_scale(top: int, notes: list[str] | None) -> int:
+    """Return the value that stands for white where the largest of 16 bits is `top`."""
+    bits = next(bits for bits in _BITS if top < 2**bits)
+    if bits < 16 and notes is not None:
+        notes.append(f"no value is above {2**bits - 1:,} of 65,535: read as {bits} bits a pixel, and brightened")
+    return 2**bits - 1
 
 
 def _with_exif(rgb: Image.Image, source: Image.Image) -> Image.Image:
@@ -117,26 +270,60 @@ def _with_exif(rgb: Image.Image, source: Image.Image) -> Image.Image:
     return rgb
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a Pillow image of any mode to RGB, keeping 16-bit and float content visible."""
+def to_rgb(image: Image.Image, notes: list[str] | None = None) -> Image.Image:
+    """Convert a Pillow image of any mode to RGB, keeping 16-bit and float content visible.
+
+    Args:
+        image: the image.
+        notes: what is guessed is added.
+
+    Returns:
+        The image in RGB, on white where it is transparent; on black where all would be white.
+    """
     from PIL import Image
 
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image).astype(np.uint16)
+        scale = _full_scale(int(values.max()), notes)
+        if scale == 65535:
+            return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+        return Image.fromarray((values * np.float32(255 / scale) + 0.5).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        values = np.asarray(image, np.float32)
-        finite = values[np.isfinite(values)]
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-        if image.mode != "F":
-            low, high = 0.0, 65535.0 if high > 255 else 255.0
-        scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / max(high - low, 1e-12)
-        return Image.fromarray((scaled.clip(0, 1) * 255 + 0.5).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(_levels(np.asarray(image), notes)).convert("RGB")
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGB", rgba.size, "white")
-        white.paste(rgba, mask=rgba.getchannel("A"))
-        return white
+        return _on_ground(image.convert("RGBA"), notes)
     return image.convert("RGB")
+
+
+def _levels(values: np.ndarray, notes: list[str] | None) -> np.ndarray:
+    """Bring whole or floating numbers [H, W] to 0..255."""
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    if values.dtype.kind != "f" and low >= 0 and high < 65536:
+        low, high = 0.0, float(_full_scale(int(high), notes if high > 255 else None))
+    elif notes is not None:
+        notes.append(f"its values, {low:.4g} to {high:.4g}, are shown from black to white")
+    scaled = (np.nan_to_num(values.astype(np.float32), nan=low, posinf=high, neginf=low) - low) / max(high - low, 1e-12)
+    return (scaled.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _on_ground(rgba: Image.Image, notes: list[str] | None) -> Image.Image:
+    """Set a transparent picture on white, or on black where nothing would be seen on white."""
+    from PIL import Image
+
+    def on(ground: str) -> tuple[Image.Image, bool]:
+        whole = Image.new("RGB", rgba.size, ground)
+        whole.paste(rgba, mask=rgba.getchannel("A"))
+        return whole, all(high - low <= _PLAIN for low, high in whole.getextrema())
+
+    white, plain = on("white")
+    if plain:
+        black, still_plain = on("black")
+        if not still_plain:
+            if notes is not None:
+                notes.append("what is transparent is shown black, as the rest is white")
+            return black
+    return white
 
 
 def to_pixels(
