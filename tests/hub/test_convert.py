@@ -4,8 +4,6 @@ import json
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,8 +16,6 @@ from onellm.hub.convert import convert
 from onellm.hub.layouts import plan_with, recognise
 from onellm.hub.layouts.onellm import DROPPED
 from onellm.model.configuration import OneLLMConfig
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def on_meta(shapes):
@@ -276,16 +272,17 @@ def test_an_existing_folder_and_a_full_disk(state, save, tmp_path, monkeypatch):
     assert not list(out.iterdir()) and not list(tmp_path.glob(".out*"))
 
 
-def test_a_killed_conversion_leaves_nothing_for_long(state, save, tmp_path):
+def test_a_killed_conversion_leaves_nothing_for_long(state, save, tmp_path, warm):
     """Kill a process while it writes: there is no `out`, and the next run removes what it left."""
     path, out, hidden = save(state), tmp_path / "out", tmp_path / ".part.out"
     code = (
-        "import onellm.hub.convert as c, time, sys\n"
+        "import onellm.hub.convert as c, time\n"
         "save = c.save_file\n"
         "c.save_file = lambda *a, **k: (save(*a, **k), time.sleep(600))\n"
-        "c.convert(*sys.argv[1:], progress=False)"
+        f"c.convert({str(path)!r}, {str(out)!r}, progress=False)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, path, out], cwd=ROOT, stderr=subprocess.DEVNULL)
+    with open(os.devnull, "w") as nowhere:
+        process = warm.popen(code=code, stderr=nowhere.fileno())
     until = time.monotonic() + 300
     while not (hidden / "model.safetensors").exists() and time.monotonic() < until:
         time.sleep(0.05)
@@ -300,10 +297,9 @@ def test_a_killed_conversion_leaves_nothing_for_long(state, save, tmp_path):
     assert not list(tmp_path.glob(".*out*"))
 
 
-def test_the_shell(state, save, tmp_path):
+def test_the_shell(state, save, tmp_path, warm):
     """The command prints the folder and nothing else on standard output."""
-    command = [sys.executable, "-m", "onellm", "convert", "--quiet", "--checkpoint", save(state)]
-    done = subprocess.run([*command, "--out", tmp_path / "out"], cwd=ROOT, capture_output=True, text=True)
+    done = warm.run(["convert", "--quiet", "--checkpoint", save(state), "--out", tmp_path / "out"])
     assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'out'}\n"), done.stderr
     assert done.stderr.startswith("No tokenizer.model was given") and len(done.stderr.splitlines()) == 1
 

@@ -112,7 +112,7 @@ class Text(Expert):
         self._reader = Reader()
 
     def find(self, sample: Sample) -> Finding:
-        """Say 'Text: "EXIT", "No parking".', or "Text: none."."""
+        """Say 'Text: "EXIT", "No parking".', or that there is none."""
         if sample.modality == "image":
             lines = self._reader.read(sample.array)
             return Finding(self.name, sentence([line["text"] for line in lines]), _score(lines), _details(lines))
@@ -133,7 +133,7 @@ def sentence(texts: list[str], characters: int = CHARACTERS) -> str:
         kept.append(text if len(text) <= room else text[:room].rstrip() + "…")
         length += len(text)
     if not kept:
-        return "Text: none."
+        return "Text: none; there is no sign to read."
     quoted = ", ".join('"{}"'.format(text.replace('"', "'")) for text in kept)
     return f"Text: {quoted}." + (" (There is more text; the rest is left out.)" if length > characters else "")
 

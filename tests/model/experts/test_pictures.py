@@ -46,7 +46,7 @@ def test_a_photograph_gives_the_whole_note():
     text = note(of("image", "image/cat.jpg"))
     assert re.fullmatch(
         r"Colours: the picture is mostly brown.*; the main thing is brown.*\. "
-        r"Objects: one cat \(centre\)\. People: none\. Text: none\.",
+        r"Objects: one cat \(centre\)\. People: none\. Text: none; there is no sign to read\.",
         text,
     )
 
@@ -135,7 +135,7 @@ def test_long_text_is_cut_and_that_is_said():
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 3000, 3), (3000, 2, 3), (800, 1000, 3)])
 def test_pictures_of_any_size(shape):
     array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    assert note(picture(array)).endswith("People: none. Text: none.")
+    assert note(picture(array)).endswith("People: none. Text: none; there is no sign to read.")
 
 
 def test_points_have_a_size_and_colours():
