@@ -86,7 +86,7 @@ class Whisper:
         """Write down what is said between two samples that are at most 30 s apart, see `windows`.
 
         A short recording is followed by silence up to 30 s, on which Whisper was taught. With less of it the encoder
-        has less to do, but of 63 recordings of some seconds 32 were doubtful then (words came twice, or for ever), and
+        has less to do, but of 63 recordings of some seconds about half were doubtful then (words came twice, or for ever), and
         hearing these again with all of it took what had been saved.
 
         Args:
