@@ -41,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="name that the app is reached by, such as chat.example.org; again for each",
     )
     parser.add_argument("--public", action="store_true", help="strangers are served: as --fixed-model")
-    for name in ("model", "llm", "quantize", "host", "port", "root_path"):
+    for name in ("host", "port", "root_path"):
         if given := os.environ.get(f"ONELLM_{name.upper()}"):
             parser.set_defaults(**{name: given})
 

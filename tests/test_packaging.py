@@ -41,4 +41,4 @@ def test_examples_presets_and_weights_are_in_the_wheel(tmp_path):
     folder, count, presets, pretrained = json.loads(done.stdout.splitlines()[-1])
     assert folder == str(tmp_path / "site" / "onellm" / "examples")
     assert count == len(json.loads((ROOT / "examples" / "examples.json").read_text(encoding="utf-8")))
-    assert presets == sorted(path.stem for path in (ROOT / "onellm/model/presets").glob("*.json")) and pretrained == 2
+    assert presets == sorted(path.stem for path in (ROOT / "onellm/model/presets").glob("*.json")) and pretrained == 3

@@ -52,7 +52,6 @@ class FileTrace:
         router: [M, K], the weight of each expert in each soft token; every row sums to 1.
         words: for each of the M soft tokens the nearest words of the LLM with their weights; empty for a model
             without a vocabulary anchor.
-        findings: what experts found in it besides, see `experts.Finding.as_json`.
         read_s: seconds to read and prepare the file.
         encode_s: seconds in tokenizer and encoder.
         project_s: seconds in the projection.
@@ -60,6 +59,7 @@ class FileTrace:
         sizes: for each window whose soft tokens remain, how many windows were merged into it; `router` and `words`
             are of what remains.
         window_words: soft tokens of one window.
+        findings: what experts found in it besides, see `experts.Finding.as_json`.
     """
 
     modality: Annotated[str, Field(validation_alias=AliasChoices("modality", "kind"))]  # "kind" in older exports
@@ -69,13 +69,13 @@ class FileTrace:
     frames: int = 1
     router: list[list[float]] = field(default_factory=list)
     words: list[list[tuple[str, float]]] = field(default_factory=list)
-    findings: list[dict] = field(default_factory=list)
     read_s: float = 0.0
     encode_s: float = 0.0
     project_s: float = 0.0
     windows: list[tuple[float, float]] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     window_words: int = 0
+    findings: list[dict] = field(default_factory=list)
 
     @property
     def nearest(self) -> list[str]:

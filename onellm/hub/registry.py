@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +69,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=quantization.CPU_MODES,
         help="bits of the weights: less memory, slightly worse answers; int8 is for the CPU",
     )
+    for name in ("model", "llm", "quantize"):
+        if given := os.environ.get(f"ONELLM_{name.upper()}"):
+            parser.set_defaults(**{name: given})
     parser.add_argument(
         "--offload", action="store_true", help="keep what does not fit on the GPU in main memory, or on disk; slow"
     )

@@ -95,7 +95,7 @@ class OneLLMProcessor(ProcessorMixin):
         lengths = {modality: config.length_of(modality) for modality in config.modalities}
         length = next(iter(lengths.values())) if len(set(lengths.values())) == 1 else lengths
         position, template, outputs = config.media_position, config.chat_template, cls.outputs_of(config)
-        tags, instruction = len(config.tags), config.media_instruction
+        tags, instruction = len(config.tags), getattr(config, "media_instruction", "")
         return cls(tokenizer, modalities, length, position, template, outputs, tags, instruction)
 
     @staticmethod

@@ -53,7 +53,7 @@ class Hub(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, files, port):
+    def __init__(self, files, port=0):
         super().__init__(("127.0.0.1", port), Answer)
         self.files, self.hashes, self.cut_after, self.ranges = files, {}, None, []
         self.repository, self.sent = REPOSITORY, []

@@ -73,6 +73,11 @@ class HalfEmbedding(nn.Module):
         self.table = embedding.weight.detach().clone()  # the file it may be mapped from can go
         self.packed_bytes = self.table.nbytes
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """The table [size, D]; it cannot train."""
+        return self.table
+
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Look up [...] ids: [..., D] float32."""
         return F.embedding(input_ids, self.table).float()
