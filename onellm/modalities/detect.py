@@ -34,6 +34,7 @@ _HEAD_BYTES = 65_536
 _MAP_FORMATS = ("PNG", "TIFF", "WEBP", "JPEG", "TGA", "BMP")  # of pictures that may hold a map
 _DEPTH_FORMATS = ("PNG", "TIFF")
 _SAMPLES = 20_000  # pixels or vectors looked at
+_DRAFT_SIDE = 128
 _RUN = 16  # rows of an array below which it is repetitions of voxels, not a map
 
 
@@ -118,6 +119,7 @@ def _picture(path: Path) -> list[str]:
             return ["image", "depth"] if image.format in _DEPTH_FORMATS else ["image"]
         if image.width * image.height > LIMITS.map_pixels:  # as large as no map may be
             return ["image"]
+        image.draft("RGB", (_DRAFT_SIDE, _DRAFT_SIDE))  # lets JPEG decode at a fraction of its size
         step = max(1, int((image.width * image.height / _SAMPLES) ** 0.5))
         few = image.resize((-(-image.width // step), -(-image.height // step)), Image.Resampling.NEAREST)
         rgba = np.asarray(few.convert("RGBA"))

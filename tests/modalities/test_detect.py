@@ -50,7 +50,7 @@ FILES = {
     "photo.jpg": (lambda p: saved(p, NOISE), ["image"]),
     "photo.webp": (lambda p: saved(p, NOISE), ["image"]),
     "photo.bmp": (lambda p: saved(p, NOISE), ["image"]),
-    "photo.tiff": (lambda p: saved(p, NOISE), ["image"]),
+    "photo.tiff": (lambda p: saved(p, NOISE), ["image", "normal"]),
     "gradient.png": (lambda p: saved(p, make.picture()), ["image", "normal"]),
     "grey.png": (lambda p: saved(p, NOISE[..., 0]), ["image", "depth"]),
     "grey_as_colour.png": (lambda p: saved(p, np.repeat(NOISE[..., :1], 3, axis=2)), ["image", "depth"]),

@@ -58,7 +58,7 @@ def open_image(path: Path, limit_pixels: int, formats: tuple[str, ...], limit_dr
     Args:
         path: the file.
         limit_pixels: most pixels it may have.
-        formats: Pillow's names of the formats that are read, and "JXL".
+        formats: Pillow's names of the formats that are read.
         limit_drafted: most pixels of a JPEG that will be decoded at a fraction of its size.
 
     Returns:
@@ -72,7 +72,7 @@ def open_image(path: Path, limit_pixels: int, formats: tuple[str, ...], limit_dr
     with open(path, "rb") as file:
         head = file.read(64)
     if "JXL" in formats and head.startswith(_JXL):
-        return _open_jxl(path, limit_pixels)
+        import pillow_jxl  # noqa: F401  # tells Pillow of the format
     if "HEIF" in formats:
         if head[4:8] == b"ftyp":
             import pillow_heif
@@ -82,7 +82,8 @@ def open_image(path: Path, limit_pixels: int, formats: tuple[str, ...], limit_dr
             formats = tuple(name for name in formats if name != "HEIF")
     if head.startswith((b"II*\0", b"MM\0*")):
         _teach_doubles()
-    formats = tuple(name for name in formats if name != "JXL")
+    if not head.startswith(_JXL):
+        formats = tuple(name for name in formats if name != "JXL")
     try:
         image = Image.open(path, formats=formats)
     except UnidentifiedImageError as error:
@@ -110,20 +111,6 @@ def _check_pixels(path: Path, width: int, height: int, limit_pixels: int) -> Non
     if width * height > limit_pixels:
         found = f"the picture has {size_text(width, height)}"
         raise refuse(path, found, _at_most(limit_pixels), "make it smaller")
-
-
-def _open_jxl(path: Path, limit_pixels: int) -> Image.Image:
-    """Decode a JPEG XL picture with libavcodec, as Pillow cannot."""
-    import av
-    from PIL import Image
-
-    with av.open(str(path), format="jpegxl_pipe") as container:
-        stream = container.streams.video[0]
-        _check_pixels(path, stream.codec_context.width, stream.codec_context.height, limit_pixels)
-        stream.codec_context.options = {"max_pixels": str(limit_pixels)}
-        frame = next(container.decode(stream))
-    alpha = any(component.is_alpha for component in frame.format.components)
-    return Image.fromarray(frame.reformat(format="rgba" if alpha else "rgb24").to_ndarray())
 
 
 def _at_most(limit_pixels: int) -> str:
