@@ -207,7 +207,8 @@ def test_the_python_of_the_api_page(ready_url, monkeypatch, capsys):
 def test_the_commands_of_the_api_page(ready_url):
     for block in blocks(API, "bash"):
         script = "set -eo pipefail\n" + block.replace(LOCAL, ready_url).replace(".venv/bin/python", sys.executable)
-        done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        own = os.environ | {"ONELLM_MODEL": MODEL}
+        done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=own, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0 and done.stdout.strip(), done.stderr
         assert '"error"' not in done.stdout and "event: error" not in done.stdout
 

@@ -119,7 +119,7 @@ WAVES = {
     "none a second": (wav(rate=0, data=SOUND), ""),
     "no channels": (wav(channels=0, data=SOUND), ""),
     "data of 4 GB": (wav(data=SOUND, said=0xFFFFFFF0), "streams do not know their size"),
-    "data of 2 GB": (wav(data=SOUND, said=0x7FFF0000), ""),
+    "data of 2 GB": (wav(data=SOUND, said=0x7FFF0000), "what is there is read"),
     "65,535 bits": (wav(bits=65_535, data=SOUND), "?"),
     "floats that are no numbers": (wav(bits=32, form=3, data=np.full(16_000, np.nan, "<f4").tobytes()), ""),
     "floats beyond": (wav(bits=32, form=3, data=np.array([3e38, -3e38] * 8000, "<f4").tobytes()), "?"),

@@ -56,7 +56,7 @@ def qwen2(source: Path, out: Path) -> None:
     tied = "output.weight" not in stored or _same(stored["output.weight"], stored["token_embd.weight"])
     if tied and "output.weight" in stored:
         stored["token_embd.weight"] = stored.pop("output.weight")
-    config = AutoConfig.from_pretrained(source.parent, gguf_file=source.name)
+    config = AutoConfig.from_pretrained(source.parent, gguf_file=source.name, trust_remote_code=False)
     config.tie_word_embeddings, config.dtype, config.architectures = tied, torch.bfloat16, ["Qwen2ForCausalLM"]
     config.name_or_path = ""
     config.save_pretrained(out)

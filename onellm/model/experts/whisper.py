@@ -66,7 +66,7 @@ class Whisper:
         from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
         self.model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self.features = WhisperFeatureExtractor.from_pretrained(folder)
         settings = self.model.generation_config
         self.languages = {number: name.strip("<|>") for name, number in settings.lang_to_id.items()}
@@ -86,8 +86,8 @@ class Whisper:
         """Write down what is said between two samples that are at most 30 s apart, see `windows`.
 
         A short recording is followed by silence up to 30 s, on which Whisper was taught. With less of it the encoder
-        has less to do, but of 63 recordings of some seconds about half were doubtful then (words came twice, or for ever), and
-        hearing these again with all of it took what had been saved.
+        has less to do, but of 63 recordings of some seconds about half were doubtful then (words came twice, or for
+        ever), and hearing these again with all of it took what had been saved.
 
         Args:
             waveform: [S] float32 at 16 kHz, about -1..1.
