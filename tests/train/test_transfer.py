@@ -149,9 +149,7 @@ def test_a_new_start_keeps_the_encoder_and_nothing_of_the_projector(old_model, n
 def test_what_cannot_be_moved_is_told(old_model, next_llm, tmp_path, capsys):
     old = str(old_model())
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        ModelError, match="is no LLM that can be loaded.*choose one of smollm2-135m.*gemma-3"
-    ):
+    with pytest.raises(ModelError, match="is no LLM that can be loaded.*choose one of smollm2-135m.*gemma-3"):
         transfer(old, str(tmp_path / "empty"), tmp_path / "moved")
     vocabulary = json.loads((next_llm / "tokenizer.json").read_text())
     words = {word.replace("w", "v"): index for word, index in vocabulary["model"]["vocab"].items()}

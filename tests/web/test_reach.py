@@ -150,8 +150,9 @@ def test_another_quantisation_is_loaded(open_page):
     page = person.page
     before = page.locator(".badge").inner_text()
     other = "none" if "int8" in before else "int8"
-    page.locator(f'#models input[value="{other}"]').first.check()
-    person.act("switch", last=False)
+    loaded = page.locator("#models details[open]")
+    loaded.locator(f'input[value="{other}"]').check()
+    loaded.locator('[data-act="switch"]').click()
     page.wait_for_selector(".status.loading")
     person.see("loading")
     page.wait_for_selector(".status.ready")
