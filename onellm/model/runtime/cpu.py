@@ -19,6 +19,7 @@ from onellm.model.runtime import kernels
 from onellm.utils.progress import Progress, Report
 
 SMALL = 65_536  # weights below which packing a linear costs more than it gains
+ROWS_AT_ONCE = 4096  # of a weight while it is quantised: a large head in float32 would need more than the model
 WIDE = 512  # width of an encoder from which 8-bit products pay
 
 
@@ -107,9 +108,15 @@ class Int8ProductLinear(nn.Module):
 
 def _to_8_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Quantise a weight [out, in]: int8 of the same shape, and a float32 scale a row."""
-    weight = weight.detach().float()
-    scale = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
-    return (weight / scale[:, None]).round().to(torch.int8), scale
+    weight = weight.detach()
+    quantised = torch.empty(weight.shape, dtype=torch.int8)
+    scale = torch.empty(len(weight))
+    for start in range(0, len(weight), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        part = weight[rows].float()
+        scale[rows] = part.abs().amax(dim=1).clamp_min(1e-12) / 127
+        quantised[rows] = part.div_(scale[rows, None]).round_().to(torch.int8)
+    return quantised, scale
 
 
 class PackedAttention(Attention):

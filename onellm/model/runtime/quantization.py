@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from onellm.model.configuration import OneLLMConfig
 
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that nothing here uses
+
 MODES = ("none", "8bit", "4bit")
 CPU_MODES = ("none", "int8", "8bit", "4bit")
 
@@ -64,7 +66,6 @@ def mode_for(quantize: str | None, device: str) -> str:
 
 def _require_bitsandbytes(mode: str, device: str) -> None:
     """Make sure that bitsandbytes is installed and built for the device."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that nothing here uses
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
             found=f"--quantize {mode} needs bitsandbytes, which is not installed",
