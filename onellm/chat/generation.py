@@ -167,7 +167,6 @@ class GenerationWorker:
             LogitsProcessorList,
             StoppingCriteria,
             StoppingCriteriaList,
-            set_seed,
         )
 
         model, tokenizer, settings = self.model, self.processor.tokenizer, request.settings
@@ -205,7 +204,7 @@ class GenerationWorker:
 
         begun_s, pulse = time.perf_counter(), self.pulse
         if settings.seed is not None:
-            set_seed(settings.seed)
+            torch.manual_seed(settings.seed)
         embeds = self._encode(request)
         prompt = self._prompt(request, embeds)
         tokens, cache = state.tokens, state.cache

@@ -5,7 +5,6 @@ the family are presets of the same modules.
 """
 
 import inspect
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
@@ -147,8 +146,6 @@ class OneLLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return
         if name != "lora":
             raise ModelError(f"The adapter '{name}' is not known; choose one of lora, routed.")
-        # peft imports bitsandbytes, which warns of a 4-bit kernel that nothing here uses
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         from peft import LoraConfig, inject_adapter_in_model
 
         inject_adapter_in_model(LoraConfig(**options), self.language_model)
