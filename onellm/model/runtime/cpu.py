@@ -113,7 +113,7 @@ def _to_8_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     scale = torch.empty(len(weight))
     for start in range(0, len(weight), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
-        part = weight[rows].float()
+        part = weight[rows].to(torch.float32, copy=True)
         scale[rows] = part.abs().amax(dim=1).clamp_min(1e-12) / 127
         quantised[rows] = part.div_(scale[rows, None]).round_().to(torch.int8)
     return quantised, scale
