@@ -88,7 +88,9 @@ def test_8_bits_stay_close(make_model, tensors):
 def test_linears_map_any_leading_shape(linear, bias):
     torch.manual_seed(0)
     layer = torch.nn.Linear(64, 48, bias=bias)
+    before = layer.weight.clone()
     fast = linear(layer.weight, layer.bias)
+    assert torch.equal(layer.weight, before)
     x = torch.randn(2, 3, 64) * torch.tensor([1e-3, 1.0, 1e3])[None, :, None]  # each token has a size of its own
     with torch.inference_mode():
         expected = layer(x)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 LANES = 16  # numbers that the 8-bit kernel takes at once
 PROMPT = 16  # rows from which unpacking an 8-bit weight for tiles of bfloat16 pays
+UNPACKED = 512  # rows of an 8-bit weight that are unpacked at a time
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ def int8_linear(rows: torch.Tensor, weight: torch.Tensor, ones: torch.Tensor) ->
     fits = rows.shape[1] % LANES == 0  # what the kernel does not check, and reads beyond the row
     if fits and has_int8_linear() and not (len(rows) >= PROMPT and has_tiles()):
         return torch.ops.aten._weight_int8pack_mm(rows, weight, ones)
-    return F.linear(rows, weight.to(rows.dtype))  # the same sums: 8-bit numbers are exact in bfloat16
+    # the same sums: 8-bit numbers are exact in bfloat16; a part at a time stays in the processor's cache
+    return torch.cat([F.linear(rows, part.to(rows.dtype)) for part in weight.split(UNPACKED)], dim=-1)
 
 
 def int8_product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
