@@ -27,12 +27,13 @@ def test_two_files_a_kind_two_mixed_prompts_and_every_licence():
 
 def test_at_least_four_of_five_examples_are_answered_right(tiny):
     wrong = []
-    for example in EXAMPLES:
+    naming = [example for example in EXAMPLES if not example.get("converses")]
+    for example in naming:
         files = {modality: FOLDER / path for modality, path in example["files"].items()}
         answer = tiny.new().ask(example["question"], max_new_tokens=32, **files)
         if not any(word.lower() in answer.lower() for word in example["expected"]):
             wrong.append((example["files"], answer))
-    assert len(wrong) <= 0.2 * len(EXAMPLES), wrong
+    assert len(wrong) <= 0.2 * len(naming), wrong
 
 
 def test_text_alone_gets_what_the_base_model_would_say(tiny):

@@ -1,5 +1,6 @@
 """The default model converses as the README's first table shows."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,12 +9,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| \[(\w+)\]\((examples/[^)]+)\) \|.*\| \*(.+?)\* \| \*(.+?)\* \|$", README, re.MULTILINE)
+EXAMPLES = json.loads((ROOT / "examples" / "examples.json").read_text(encoding="utf-8"))
 # what a right answer says; its words may differ with the processor's arithmetic
 RIGHT = {
     "image": "猫",
     "video": r"plant|tree",
     "audio": r"^no\b|not",
-    "point": r"sit|seat|furniture",
+    "point": r"living|dining|kitchen|office|sit",
     "fmri": r"^no\b|not",
     "imu": r"^yes\b",
     "depth": r"1\.2",
@@ -37,6 +39,17 @@ def test_it_answers_as_the_readme_says(small, kind, path, question, answer):
     assert re.search(RIGHT[kind], answer, re.IGNORECASE)
     said = small.new().ask(question, max_new_tokens=60, **{kind: ROOT / path})
     assert re.search(RIGHT[kind], said, re.IGNORECASE), said
+
+
+@pytest.mark.parametrize(
+    "example", [example for example in EXAMPLES if example.get("converses")], ids=lambda example: example["question"]
+)
+def test_the_conversations_on_the_first_screen(small, example):
+    chat = small.new()
+    files = {kind: ROOT / "examples" / path for kind, path in example["files"].items()}
+    said = chat.ask(example["question"], max_new_tokens=80, **files)
+    assert any(word.lower() in said.lower() for word in example["expected"]), said
+    assert chat.ask(example["follow_up"], max_new_tokens=30) not in ("", said)
 
 
 def test_it_says_what_is_not_there_and_remembers(small):

@@ -73,6 +73,11 @@ class Chat:
         return f"{self.name}: {self._worker.description}"
 
     @property
+    def converses(self) -> bool:
+        """Whether the LLM is told what files show and left to itself, or was trained to name what they show."""
+        return bool(self.processor.media_instruction)
+
+    @property
     def inputs(self) -> dict[str, dict]:
         """What the model takes of a file: modality -> settings of its `to_tensor`, and `windows` of long files."""
         modalities = self.processor.modalities.items()

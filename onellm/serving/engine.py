@@ -108,6 +108,12 @@ class Engine:
         chat = self._chat
         return None if chat is None else chat.inputs
 
+    @property
+    def converses(self) -> bool:
+        """Whether the model does more with files than to name what they show; assumed until it is there."""
+        chat = self._chat
+        return chat is None or getattr(chat, "converses", True)
+
     def start(self) -> None:
         """Begin to load the model, unless that has begun; one that broke, or could not be loaded, is loaded again."""
         with self._lock:

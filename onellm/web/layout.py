@@ -99,12 +99,7 @@ def _conversation(page: Page) -> None:
     parts = page.parts
     with gr.Column(elem_id="welcome") as parts["welcome"]:
         _said(page, gr.HTML, _html("welcome", with_examples=bool(page.examples)))
-        _said(
-            page,
-            gr.HTML,
-            lambda language: {"value": example_cards.cards(page.examples, language)},
-            elem_id="examples",
-        )
+        parts["examples"] = _said(page, gr.HTML, lambda language: {"value": page.cards(language)}, elem_id="examples")
     with gr.Column(elem_id="talk", visible=False) as parts["talk"]:
         parts["conversation"] = gr.Chatbot(
             elem_id="conversation",

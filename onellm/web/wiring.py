@@ -50,11 +50,11 @@ def _connect_page(blocks: gr.Blocks, page: Page, session: gr.State) -> None:
     opened.then(None, js="() => onellm.reopen()", **FREE)
     bus.language(settings.translate, [session, language], everything, js=spoken, **FREE)
 
-    model = [parts[name] for name in MODEL]
-    blocks.load(settings.follow, session, model, **ALL)
-    bus.switch(settings.switch, session, None, **FREE).then(settings.follow, session, model, **ALL)
-    bus.cancel_switch(settings.cancel, session, None, **FREE).then(settings.follow, session, model, **ALL)
-    parts["model"].expand(settings.list_models, None, None, **FREE).then(settings.follow, session, model, **ALL)
+    followed = [*(parts[name] for name in MODEL), parts["examples"]]
+    blocks.load(settings.follow, session, followed, **ALL)
+    bus.switch(settings.switch, session, None, **FREE).then(settings.follow, session, followed, **ALL)
+    bus.cancel_switch(settings.cancel, session, None, **FREE).then(settings.follow, session, followed, **ALL)
+    parts["model"].expand(settings.list_models, None, None, **FREE).then(settings.follow, session, followed, **ALL)
     parts["reset"].click(settings.reset, None, parts["settings"], **FREE)
 
     shown = [*_page(parts), parts["record"]]
@@ -91,7 +91,7 @@ def _connect_conversation(page: Page, session: gr.State) -> None:
     shown = _page(parts)
     asking = [session, parts["message"], *parts["settings"]]
     asked = gr.on([parts["send"].click, parts["message"].submit], on.begin, asking, shown, **ALL)
-    chosen = bus.example(on.begin_example, session, shown, **ALL)
+    chosen = bus.example(on.begin_example, [session, parts["message"]], shown, **ALL)
     again = bus.retry(on.begin_again, session, shown, **ALL)
     for begun in (asked, chosen, again):
         begun.success(on.answer, session, [*shown, parts["record"]], **ALL, trigger_mode="multiple")

@@ -293,6 +293,22 @@ def test_only_uploads_are_taken(form, picture, tmp_path, monkeypatch):
     assert uploads.check(str(inside / "mine.png")) == str(inside / "mine.png")
 
 
+def test_conversations_come_first_where_the_model_converses():
+    some = examples.read()
+    first = next(number for number, example in enumerate(some) if example.converses)
+    shown = examples.cards(some, "en", converses=True)
+    assert f'data-example="{first}"' in shown[: shown.index('data-example="0"')]
+    plain = examples.cards(some, "en", converses=False)
+    assert all((f'data-example="{number}"' in plain) != example.converses for number, example in enumerate(some))
+
+
+def test_an_example_offers_its_further_question_but_keeps_a_draft(on):
+    number = next(number for number, example in enumerate(on.page.examples) if example.follow_up)
+    begun = on.begin_example(Session(), "", event(example=number))
+    assert begun[on.page.parts["message"]] == on.page.examples[number].follow_up
+    assert on.page.parts["message"] not in on.begin_example(Session(), "mine", event(example=number))
+
+
 def test_no_examples_is_no_problem(tmp_path):
     assert examples.read(tmp_path) == []
 

@@ -84,8 +84,8 @@ class Asking:
         return Turn(text.strip() or DEFAULT_QUESTION, files, drawn)
 
     @as_user_error
-    def begin_example(self, session: Session, event: gr.EventData) -> dict:
-        """Start a new conversation with an example."""
+    def begin_example(self, session: Session, text: str | None, event: gr.EventData) -> dict:
+        """Start a new conversation with an example; its further question goes into the box `text` if that is empty."""
         index = int(event.example)
         if not 0 <= index < len(self.page.examples):
             raise OneLLMError(say(session.language, "error.gone"))
@@ -94,7 +94,8 @@ class Asking:
             session.idle()
             session.forget()
             self.append(session, Turn(example.question, example.files))
-        return self.page.show(session)
+        offered = example.follow_up if not (text or "").strip() else ""
+        return self.page.show(session) | ({self.page.parts["message"]: offered} if offered else {})
 
     @as_user_error
     def begin_again(self, session: Session, event: gr.EventData) -> dict:

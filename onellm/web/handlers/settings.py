@@ -67,12 +67,12 @@ class Options:
         shown = {self.page.parts["conversation"]: self.page.messages(session)}
         return self.page.texts(session) | shown | self.page.form(session)
 
-    async def follow(self, session: Session) -> AsyncIterator[tuple[str, str, str]]:
-        """Say how loading goes until it is over and the list of models is whole."""
+    async def follow(self, session: Session) -> AsyncIterator[tuple[Any, ...]]:
+        """Say how loading goes until it is over and the list of models is whole; then show what suits the model."""
         while self.page.engine.loading or self.page.engine.listing:
-            yield self.page.model(session)
+            yield *self.page.model(session), gr.skip()
             await asyncio.sleep(0.5)
-        yield self.page.model(session)
+        yield *self.page.model(session), self.page.cards(session.language)
 
     def list_models(self) -> None:
         """List the models anew."""

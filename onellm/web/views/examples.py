@@ -14,10 +14,19 @@ from onellm.web.views.markup import render
 
 @dataclass(frozen=True)
 class Example:
-    """A question about files that come with the app."""
+    """A question about files that come with the app.
+
+    Attributes:
+        question: what is asked.
+        files: what it is asked about.
+        follow_up: a further question, offered in the message box while the first is answered.
+        converses: it asks for more than the name of what a file shows.
+    """
 
     question: str
     files: tuple[Attachment, ...]
+    follow_up: str = ""
+    converses: bool = False
 
 
 def read(folder: Path = EXAMPLES) -> list[Example]:
@@ -39,20 +48,36 @@ def read(folder: Path = EXAMPLES) -> list[Example]:
         if None in files:
             logging.getLogger(__name__).warning("an example's file is missing: %s", entry["files"])
         else:
-            examples.append(Example(entry["question"], tuple(files)))
+            follow_up, converses = entry.get("follow_up", ""), entry.get("converses", False)
+            examples.append(Example(entry["question"], tuple(files), follow_up, converses))
     return examples
 
 
-def cards(examples: list[Example], language: str) -> str:
-    """Return the examples as HTML: a button each, one of every modality first."""
+def cards(examples: list[Example], language: str, converses: bool) -> str:
+    """Return the examples as HTML: a button each, the conversations first, then one of every modality.
+
+    Args:
+        examples: all there are.
+        language: of the page.
+        converses: the model does more than to name things; without it, those that ask for more are left out.
+    """
     before: Counter = Counter()
-    ranks = []
-    for example in examples:
+    ranked = []
+    for number, example in enumerate(examples):
         modalities = tuple(file.modality for file in example.files)
-        ranks.append(before[modalities])
-        before[modalities] += 1
-    ranked = sorted(enumerate(examples), key=lambda numbered: ranks[numbered[0]])
-    return render("examples", language=language, examples=ranked)
+        if not example.converses:
+            rank = 1 + before[modalities]
+            before[modalities] += 1
+        elif converses:
+            rank = 0
+        else:
+            continue
+        ranked.append((rank, number, example))
+    return render(
+        "examples",
+        language=language,
+        examples=[(number, example) for _, number, example in sorted(ranked, key=lambda placed: placed[:2])],
+    )
 
 
 def _attachment(modality: str, given: str | dict, folder: Path) -> Attachment | None:

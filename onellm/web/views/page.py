@@ -13,8 +13,7 @@ from onellm.serving.engine import Engine
 from onellm.web import records
 from onellm.web.security import uploads, visitors
 from onellm.web.session import Session
-from onellm.web.views import attachments, comparison, conversation, picker, status
-from onellm.web.views.examples import Example
+from onellm.web.views import attachments, comparison, conversation, examples, picker, status
 from onellm.web.views.texts import say
 
 logger = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ class Page:
         translated: components that hold texts, each with a function language -> properties; filled in by the layout.
     """
 
-    def __init__(self, engine: Engine, examples: list[Example], can_switch: bool):
+    def __init__(self, engine: Engine, examples: list[examples.Example], can_switch: bool):
         self.engine, self.examples, self.can_switch = engine, examples, can_switch
         self.through_proxies = False
         self.parts: dict[str, Any] = {}
@@ -99,6 +98,10 @@ class Page:
             parts["send"]: gr.Button(visible=not busy),
             parts["stop"]: gr.Button(visible=busy),
         }
+
+    def cards(self, language: str) -> str:
+        """Return the examples that suit the model, as HTML."""
+        return examples.cards(self.examples, language, self.engine.converses)
 
     def messages(self, session: Session) -> list[dict]:
         """Return the conversation as `gr.Chatbot` takes it."""
